@@ -1,0 +1,93 @@
+"""One host's hardware put together, with its power switch.
+
+Models: the parts of `sim.hw` on one board; power-on, reset and power-off and what each does to memory, TPM and disk;
+the cost meter through which every part charges simulated time to whoever runs on the host.
+
+Leaves out: power supplies, sensors, the baseboard management controller, and what the firmware runs at power-on
+(`sim.boot`).
+"""
+
+from __future__ import annotations
+
+from sim.core.context import Sim
+from sim.core.procedure import CostMeter
+from sim.core.trace import record
+from sim.errors import SimBug
+from sim.hw.disk import Disk
+from sim.hw.firmware import FirmwareSettings
+from sim.hw.memory import Extent, PhysicalMemory
+from sim.hw.nic import Nic
+from sim.hw.spec import HostSpec
+from sim.hw.topology import Topology
+from sim.hw.tpm_slot import TpmDevice, TpmSlot
+
+BOARD_POWER = record("hw.power", host=str, change=str, boot_count=int)
+
+LOW_MEMORY_OWNER = "firmware"
+_LOW_MEMORY_FRAMES = 512
+
+
+class Board:
+    """A host's hardware: `power_on`, `reset` and `power_off` are the only ways to change its power state."""
+
+    def __init__(self, sim: Sim, spec: HostSpec, tpm_device: TpmDevice | None = None) -> None:
+        if spec.tpm_present != (tpm_device is not None):
+            message = f"host {spec.name}: the spec says tpm_present={spec.tpm_present}, the board got {tpm_device!r}"
+            raise SimBug(message)
+        self.sim = sim
+        self.spec = spec
+        self.meter = CostMeter()
+        self.topology = Topology.of(spec.cpu)
+        self.memory = PhysicalMemory(spec.memory_bytes, nodes=self.topology.nodes)
+        self.disk = Disk(self.meter, spec.disk)
+        host_rng = sim.rng.child(spec.name)
+        self.nic = Nic(spec.nic, host_rng.stream("nic0"))
+        self.firmware = FirmwareSettings(spec.firmware, sim.rng.child("firmware"), host_rng)
+        self.tpm: TpmSlot | None = None
+        if tpm_device is not None:
+            self.tpm = TpmSlot(tpm_device, self.meter, sim, enabled=spec.firmware.tpm_enabled)
+        self.powered = False
+        self.boot_count = 0
+        self.low_memory: tuple[Extent, ...] = ()
+
+    def power_on(self) -> None:
+        """Apply power: memory holds zeros, the TPM gets _TPM_Init, the setup switches take effect."""
+        if self.powered:
+            message = f"host {self.spec.name} is already powered on"
+            raise SimBug(message)
+        self.powered = True
+        self.memory.power_cycle()
+        self._start("power on")
+
+    def reset(self) -> None:
+        """Reset the platform: all frames become free, though their bytes stay until handed over; disk is kept."""
+        if not self.powered:
+            message = f"host {self.spec.name} is powered off and cannot be reset"
+            raise SimBug(message)
+        self.memory.release_all()
+        self._start("reset")
+
+    def power_off(self) -> None:
+        """Remove power: memory loses its bytes; disk, firmware settings and the TPM's NV memory stay."""
+        if not self.powered:
+            message = f"host {self.spec.name} is already powered off"
+            raise SimBug(message)
+        self.powered = False
+        self.low_memory = ()
+        self.memory.power_cycle()
+        self.sim.trace.emit(BOARD_POWER, self.spec.name, "power off", self.boot_count)
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless every part keeps its invariants."""
+        self.memory.check_invariants()
+        for volume in self.disk.volumes():
+            volume.check_invariants()
+
+    def _start(self, change: str) -> None:
+        self.boot_count += 1
+        self.meter.take()
+        self.low_memory = self.memory.allocate(_LOW_MEMORY_FRAMES, LOW_MEMORY_OWNER, contiguous=True)
+        if self.tpm is not None:
+            self.tpm.enabled = self.firmware.tpm_enabled
+            self.tpm.power_cycle()
+        self.sim.trace.emit(BOARD_POWER, self.spec.name, change, self.boot_count)
