@@ -1,0 +1,92 @@
+"""What all stages of one boot share: the machine, the trust anchors, the log lines, and what has been found so far.
+
+Models nothing by itself.  Leaves out the measurements (`sim.boot.measure`).  Sources: none, a design of ours.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from sim.boot.bootinfo import BootFailure, StartupMode, TpmState
+from sim.boot.pcrmap import LATE_LAUNCH_MAP, LOADER_MAP, PcrMap
+from sim.core.procedure import Procedure
+from sim.core.trace import record
+from sim.errors import VmksimError
+from sim.hw.board import Board
+from sim.image.trust import TrustStore
+
+__all__ = ["BootContext", "BootError", "BootPolicy"]
+
+BOOT_STEP = record("boot.step", host=str, stage=str, text=str)
+"""A stage of the boot chain said or decided something."""
+
+BOOT_MEASURED = record("boot.measured", host=str, pcr=int, type=int, name=str, digest=bytes)
+"""A component was extended into a PCR; the digest is that of the SHA-256 bank, or of the first one."""
+
+LINE_CHARS_MAX = 400
+
+
+@attrs.frozen(kw_only=True)
+class BootPolicy:
+    """How this platform boots, apart from its setup switches."""
+
+    startup: StartupMode = StartupMode.LOCALITY_0
+    loader_map: PcrMap = LOADER_MAP
+    late_launch_map: PcrMap = LATE_LAUNCH_MAP
+
+
+class BootError(VmksimError):
+    """A step found that the boot cannot go on; it ends the procedure and becomes a `BootFailure`."""
+
+    def __init__(self, stage: str, component: str, message: str) -> None:
+        self.stage = stage
+        self.component = component
+        self.message = message
+        super().__init__(stage, component, message)
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.component}: {self.message}"
+
+
+class BootContext:
+    """The state of one running boot."""
+
+    def __init__(self, board: Board, trust: TrustStore, policy: BootPolicy, procedure: Procedure) -> None:
+        self.board = board
+        self.sim = board.sim
+        self.meter = board.meter
+        self.trust = trust
+        self.policy = policy
+        self.procedure = procedure
+        self.tpm_state = TpmState.ABSENT
+        self.messages: list[str] = []
+        self.started_ns = board.sim.now
+
+    @property
+    def secure_boot(self) -> bool:
+        """Whether UEFI Secure Boot is enforced."""
+        return self.board.firmware.secure_boot
+
+    def say(self, source: str, text: str) -> None:
+        """Write one log line of `source`; text from stored bytes is made printable first."""
+        line = text[:LINE_CHARS_MAX].encode("ascii", "backslashreplace").decode("ascii")
+        self.messages.append(f"{source}: {line}")
+        self.sim.log(source, line)
+        self.sim.trace.emit(BOOT_STEP, self.board.spec.name, source, line)
+
+    def stop(self, stage: str, component: str, message: str) -> BootError:
+        """Write the last line of a boot that stops here, and return the error to raise."""
+        self.say(stage, message)
+        return BootError(stage, component, message)
+
+    def failure(self, stopped: BootError) -> BootFailure:
+        """Return the value in which a stopped boot ends."""
+        return BootFailure(
+            stage=stopped.stage,
+            component=stopped.component,
+            message=stopped.message,
+            host=self.board.spec.name,
+            messages=tuple(self.messages),
+            started_ns=self.started_ns,
+            finished_ns=self.sim.now,
+        )

@@ -1,0 +1,91 @@
+"""The data of firmware events, byte for byte as a TCG event log carries them.
+
+Models: UEFI_VARIABLE_DATA, UEFI_IMAGE_LOAD_EVENT, UEFI_PLATFORM_FIRMWARE_BLOB, UEFI_GPT_DATA,
+the texts of EV_EFI_ACTION and the separator.
+
+Leaves out: handoff tables (SMBIOS), SPDM device events, network boot paths.
+
+Sources: TCG PC Client Platform Firmware Profile 1.05, sections 3.3 and 10.4; UEFI specification 2.10, appendix A.  All integers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+
+__all__ = [
+    "CALLING_BOOT_APPLICATION",
+    "EFI_GLOBAL_VARIABLE",
+    "EFI_IMAGE_SECURITY_DATABASE",
+    "EXIT_BOOT_SERVICES_DONE",
+    "EXIT_BOOT_SERVICES_STARTED",
+    "HCRTM_TEXT",
+    "RETURNING_FROM_BOOT_APPLICATION",
+    "SEPARATOR",
+    "firmware_blob",
+    "gpt_data",
+    "guid",
+    "image_load",
+    "startup_locality",
+    "ucs2",
+    "variable_data",
+    "variable_guid",
+]
+
+SEPARATOR = bytes(4)
+"""EV_SEPARATOR data of a firmware that found no error."""
+
+CALLING_BOOT_APPLICATION = b"Calling EFI Application from Boot Option"
+RETURNING_FROM_BOOT_APPLICATION = b"Returning from EFI Application from Boot Option"
+EXIT_BOOT_SERVICES_STARTED = b"Exit Boot Services Invocation"
+EXIT_BOOT_SERVICES_DONE = b"Exit Boot Services Returned with Success"
+HCRTM_TEXT = b"HCRTM"
+
+
+def guid(text: str) -> bytes:
+    """Encode a GUID in its mixed-endian wire form: the first three fields are little-endian."""
+    first, second, third, fourth, fifth = text.split("-")
+    head = struct.pack("<IHH", int(first, 16), int(second, 16), int(third, 16))
+    return head + bytes.fromhex(fourth) + bytes.fromhex(fifth)
+
+
+EFI_GLOBAL_VARIABLE = guid("8be4df61-93ca-11d2-aa0d-00e098032b8c")
+"""Namespace of SecureBoot, PK, KEK, BootOrder and Boot####."""
+
+EFI_IMAGE_SECURITY_DATABASE = guid("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
+"""Namespace of db and dbx."""
+
+
+def variable_guid(name: str) -> bytes:
+    """Return the namespace in which firmware keeps the variable `name`."""
+    return EFI_IMAGE_SECURITY_DATABASE if name in {"db", "dbx"} else EFI_GLOBAL_VARIABLE
+
+
+def ucs2(text: str) -> bytes:
+    """Encode `text` as UCS-2 with its terminating NUL."""
+    return text.encode("utf-16-le") + b"\0\0"
+
+
+def variable_data(name: str, data: bytes, *, namespace: bytes | None = None) -> bytes:
+    """UEFI_VARIABLE_DATA: namespace, both lengths, the name without NUL, the content."""
+    space = variable_guid(name) if namespace is None else namespace
+    return space + struct.pack("<QQ", len(name), len(data)) + name.encode("utf-16-le") + data
+
+
+def startup_locality(locality: int) -> bytes:
+    """EV_NO_ACTION data that tells a verifier where PCR 0 started (3 = locality, 4 = after an H-CRTM sequence)."""
+    return b"StartupLocality\0" + bytes([locality])
+
+
+def firmware_blob(base: int, length: int) -> bytes:
+    """UEFI_PLATFORM_FIRMWARE_BLOB: where a firmware volume lies; its digest is over the volume itself."""
+    return struct.pack("<QQ", base, length)
+
+
+def image_load(base: int, length: int, link_time_address: int, device_path: bytes) -> bytes:
+    """UEFI_IMAGE_LOAD_EVENT: where an EFI image was loaded and from which path."""
+    return struct.pack("<QQQQ", base, length, link_time_address, len(device_path)) + device_path
+
+
+def gpt_data(header: bytes, entries: tuple[bytes, ...]) -> bytes:
+    """UEFI_GPT_DATA: the partition table header and its entries that are in use."""
+    return header + struct.pack("<Q", len(entries)) + b"".join(entries)
