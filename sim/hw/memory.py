@@ -1,82 +1,33 @@
-"""The host's physical memory as 4 KiB frames: who owns which, what is in them, and what is free.
+"""The host's physical memory: what is in its frames.
 
-Models: NUMA nodes of equal size; ownership at the grain of 2 MiB blocks, with 4 KiB detail only in blocks that were
-broken; contents held only for frames that were written; a frame that is handed over reads as zeros.  A host of 1 TiB
-costs a few megabytes.
+Models: bytes held only for frames that were written; frames that read as zeros when they are handed over; bytes that
+outlive a reset but not a power cut.  Ownership is `sim.hw.frames`.
 
-Leaves out: ranks and channels, memory errors, memory-mapped devices, frames shared between owners, and the time of an
-access.
+Leaves out: ranks and channels, memory errors, memory-mapped devices, and the time of an access.
 
-An `Extent` is a run of frames; `mpn` is a machine page number, an address divided by 4,096.
+`mpn` is a machine page number, a physical address divided by 4,096.
 """
 
 from __future__ import annotations
 
-from array import array
-
-from attrs import field, frozen, validators
-
-from sim.core.units import PAGE_BYTES
-from sim.errors import SimBug, VmksimError
-from sim.hw.frames import BLOCK_FRAMES, FREE, BrokenBlock, FreeRuns
+from sim.errors import SimBug
+from sim.hw.frames import FRAME_BYTES, Extent, FrameBooks, OutOfMemory
 from sim.hw.spec import MEMORY_BYTES_MAX
 
-FRAME_BYTES = PAGE_BYTES
-OWNERS_MAX = 1_000_000
-
-_BROKEN = 1
+__all__ = ["FRAME_BYTES", "Extent", "OutOfMemory", "PhysicalMemory"]
 
 
-class OutOfMemory(VmksimError):  # noqa: N818 - the usual name of this condition
-    """There are not enough free frames for the request, or no run that is long enough."""
-
-
-@frozen(kw_only=True)
-class Extent:
-    """A run of `count` frames beginning at machine page number `first_mpn`."""
-
-    first_mpn: int = field(validator=validators.ge(0))
-    count: int = field(validator=validators.ge(1))
-
-    @property
-    def end_mpn(self) -> int:
-        """The first machine page number behind the run."""
-        return self.first_mpn + self.count
-
-    def mpns(self) -> range:
-        """Return the machine page numbers of the run."""
-        return range(self.first_mpn, self.end_mpn)
-
-
-class PhysicalMemory:
-    """All frames of a host; frames belong to owners, which are named by strings."""
+class PhysicalMemory(FrameBooks):
+    """All frames of a host with their owners and their bytes."""
 
     def __init__(self, size_bytes: int, nodes: int = 1) -> None:
-        block_bytes = BLOCK_FRAMES * FRAME_BYTES
-        if size_bytes % block_bytes or not nodes * block_bytes <= size_bytes <= MEMORY_BYTES_MAX.value:
+        if size_bytes % FRAME_BYTES or not 0 < size_bytes <= MEMORY_BYTES_MAX.value:
             raise SimBug(
-                f"memory of {size_bytes} bytes in {nodes} nodes: want whole 2 MiB blocks, at least one a node"
+                f"memory of {size_bytes} bytes: want whole frames, at most {MEMORY_BYTES_MAX.value} bytes"
             )
+        super().__init__(size_bytes // FRAME_BYTES, nodes)
         self.size_bytes = size_bytes
-        self.frames_total = size_bytes // FRAME_BYTES
-        blocks = size_bytes // block_bytes
-        share = blocks // nodes
-        self._node_starts = tuple(node * share for node in range(nodes))
-        self._node_ends = (*self._node_starts[1:], blocks)
         self._contents: dict[int, bytearray] = {}
-        self._owner_ids: dict[str, int] = {}
-        self._owner_names: list[str] = ["(free)", "(broken)"]
-        self._set_all_free()
-
-    @property
-    def nodes(self) -> int:
-        """The number of NUMA nodes."""
-        return len(self._node_starts)
-
-    @property
-    def frames_used(self) -> int:
-        """The number of frames that have an owner."""
-        return self.frames_total - self.frames_free
 
     def allocate(
         self,
@@ -87,81 +38,21 @@ class PhysicalMemory:
         contiguous: bool = False,
         align_frames: int = 1,
     ) -> tuple[Extent, ...]:
-        """Give `frames` zeroed frames to `owner` and return them as few extents in rising order.
-
-        `node` restricts the search to one NUMA node; otherwise nodes are tried in order and may be mixed unless
-        `contiguous`.  `contiguous` asks for one extent, whose first frame is a multiple of `align_frames` (a power of
-        two).  Raises `OutOfMemory`, and then nothing has changed.
-        """
-        self._check_request(frames, node, contiguous=contiguous, align_frames=align_frames)
-        nodes = range(self.nodes) if node is None else range(node, node + 1)
-        owner_id = self._id_of(owner)
-        if contiguous:
-            extents = [self._take_contiguous(frames, owner_id, nodes, align_frames)]
-        else:
-            if frames > sum(self._frames_free[each] for each in nodes):
-                raise OutOfMemory(f"{owner} wants {frames} frames, fewer are free")
-            extents = self._take_scattered(frames, owner_id, nodes)
+        """Give zeroed frames to `owner`; arguments and errors as in `FrameBooks.allocate`."""
+        extents = super().allocate(frames, owner, node=node, contiguous=contiguous, align_frames=align_frames)
         for extent in extents:
             self._scrub(extent)
-        self._owned[owner_id] += frames
-        return tuple(extents)
-
-    def free(self, extent: Extent) -> None:
-        """Take the frames of `extent` back; their bytes stay until the frames are handed over again."""
-        self._check_mpn(extent.end_mpn - 1)
-        mpn = extent.first_mpn
-        while mpn < extent.end_mpn:
-            block, offset = divmod(mpn, BLOCK_FRAMES)
-            blocks = self._whole_blocks(block, (extent.end_mpn - mpn) // BLOCK_FRAMES) if not offset else 0
-            if blocks:
-                self._free_blocks(block, blocks)
-                mpn += blocks * BLOCK_FRAMES
-            else:
-                count = min(BLOCK_FRAMES - offset, extent.end_mpn - mpn)
-                self._free_frames(block, offset, count)
-                mpn += count
-
-    def release_all(self) -> None:
-        """Take every frame back from every owner, as a platform reset does; bytes stay until handed over."""
-        self._set_all_free()
+        return extents
 
     def power_cycle(self) -> None:
         """Forget all owners and all bytes."""
         self._contents.clear()
-        self._set_all_free()
-
-    def owner_of(self, mpn: int) -> str | None:
-        """Return the owner of a frame, or None if it is free."""
-        self._check_mpn(mpn)
-        block, offset = divmod(mpn, BLOCK_FRAMES)
-        owner = self._block_owner[block]
-        if owner == _BROKEN:
-            owner = self._broken[block].owners[offset]
-        return None if owner == FREE else self._owner_names[owner]
-
-    def frames_of(self, owner: str) -> int:
-        """Return how many frames `owner` has."""
-        owner_id = self._owner_ids.get(owner)
-        return 0 if owner_id is None else self._owned[owner_id]
-
-    def owners(self) -> dict[str, int]:
-        """Return the number of frames of each owner that has any, in the order in which owners first appeared."""
-        return {name: self._owned[number] for name, number in self._owner_ids.items() if self._owned[number]}
-
-    def frames_free_of_node(self, node: int) -> int:
-        """Return the number of free frames of one NUMA node."""
-        return self._frames_free[node]
+        self.release_all()
 
     @property
-    def frames_free(self) -> int:
-        """The number of frames without an owner."""
-        return sum(self._frames_free)
-
-    def node_of(self, mpn: int) -> int:
-        """Return the NUMA node of a frame."""
-        self._check_mpn(mpn)
-        return min(mpn // BLOCK_FRAMES // self._node_starts[1], self.nodes - 1) if self.nodes > 1 else 0
+    def frames_with_bytes(self) -> int:
+        """The number of frames that hold anything but zeros never written: what the simulator itself pays for."""
+        return len(self._contents)
 
     def read(self, pa: int, size: int) -> bytes:
         """Return `size` bytes from physical address `pa`."""
@@ -205,177 +96,6 @@ class PhysicalMemory:
         offset = pa & (FRAME_BYTES - 8)
         page[offset : offset + 8] = value.to_bytes(8, "little")
 
-    def check_invariants(self) -> None:
-        """Raise `SimBug` unless frames are conserved and all the books agree."""
-        blocks_free = sum(runs.total for runs in self._runs)
-        if self._block_owner.count(FREE) != blocks_free:
-            raise SimBug(
-                f"{blocks_free} blocks are in free runs, {self._block_owner.count(FREE)} are marked free"
-            )
-        if self._block_owner.count(_BROKEN) != len(self._broken):
-            raise SimBug("broken blocks are miscounted")
-        for block, detail in self._broken.items():
-            detail.check_invariants(block)
-        broken_free = sum(detail.free.bit_count() for detail in self._broken.values())
-        if self.frames_free != blocks_free * BLOCK_FRAMES + broken_free:
-            raise SimBug("free frames are miscounted")
-        if sum(self._owned) != self.frames_used:
-            raise SimBug("owned frames and used frames differ")
-        for runs in self._runs:
-            runs.check_invariants()
-
-    # ------------------------------------------------------------------ books
-
-    def _set_all_free(self) -> None:
-        blocks = self._node_ends[-1]
-        self._block_owner = array("I", [FREE]) * blocks
-        self._broken: dict[int, BrokenBlock] = {}
-        self._runs = [
-            FreeRuns(start, end) for start, end in zip(self._node_starts, self._node_ends, strict=True)
-        ]
-        self._partial: list[dict[int, None]] = [{} for _ in self._node_starts]
-        self._frames_free = [runs.total * BLOCK_FRAMES for runs in self._runs]
-        self._owned = [0] * len(self._owner_names)
-
-    def _id_of(self, owner: str) -> int:
-        found = self._owner_ids.get(owner)
-        if found is None:
-            if len(self._owner_names) >= OWNERS_MAX:
-                raise SimBug(f"more than {OWNERS_MAX} owners of memory")
-            found = self._owner_ids[owner] = len(self._owner_names)
-            self._owner_names.append(owner)
-            self._owned.append(0)
-        return found
-
-    def _node_of_block(self, block: int) -> int:
-        return min(block // self._node_starts[1], self.nodes - 1) if self.nodes > 1 else 0
-
-    # ------------------------------------------------------------- allocation
-
-    def _take_scattered(self, frames: int, owner: int, nodes: range) -> list[Extent]:
-        taken: list[Extent] = []
-        for node in nodes:
-            if frames >= BLOCK_FRAMES:
-                frames -= self._take_blocks(frames // BLOCK_FRAMES, owner, node, taken) * BLOCK_FRAMES
-            while frames and (block := self._open_block(node)) is not None:
-                frames -= self._take_from_block(block, frames, owner, node, taken)
-            if not frames:
-                break
-        return _merged(taken)
-
-    def _take_blocks(self, wanted: int, owner: int, node: int, taken: list[Extent]) -> int:
-        """Take up to `wanted` whole blocks of a node and return how many."""
-        got = 0
-        while got < wanted and (run := self._runs[node].take_first(wanted - got)) is not None:
-            self._own_blocks(run[0], run[1], owner, node)
-            taken.append(Extent(first_mpn=run[0] * BLOCK_FRAMES, count=run[1] * BLOCK_FRAMES))
-            got += run[1]
-        return got
-
-    def _open_block(self, node: int) -> int | None:
-        """Return a broken block of the node with free frames, breaking a free one if need be."""
-        for block in self._partial[node]:
-            return block
-        run = self._runs[node].take_first(1)
-        if run is None:
-            return None
-        self._break(run[0], FREE, node)
-        return run[0]
-
-    def _take_from_block(self, block: int, frames: int, owner: int, node: int, taken: list[Extent]) -> int:
-        detail = self._broken[block]
-        offset, count = detail.first_run(frames)
-        self._own_frames(block, offset, count, owner, node)
-        taken.append(Extent(first_mpn=block * BLOCK_FRAMES + offset, count=count))
-        return count
-
-    def _take_contiguous(self, frames: int, owner: int, nodes: range, align_frames: int) -> Extent:
-        for node in nodes:
-            if frames < BLOCK_FRAMES:
-                found = self._fit_in_broken(frames, owner, node, align_frames)
-                if found is not None:
-                    return found
-            blocks = -(-frames // BLOCK_FRAMES)
-            first = self._runs[node].take_aligned(blocks, max(1, align_frames // BLOCK_FRAMES))
-            if first is not None:
-                return self._take_run(first, blocks, frames, owner, node)
-        raise OutOfMemory(f"no run of {frames} free frames aligned to {align_frames}")
-
-    def _take_run(self, first: int, blocks: int, frames: int, owner: int, node: int) -> Extent:
-        """Own the first `frames` frames of free blocks that were just taken out of the runs."""
-        whole, rest = divmod(frames, BLOCK_FRAMES)
-        if whole:
-            self._own_blocks(first, whole, owner, node)
-        if rest:
-            self._break(first + blocks - 1, FREE, node)
-            self._own_frames(first + blocks - 1, 0, rest, owner, node)
-        return Extent(first_mpn=first * BLOCK_FRAMES, count=frames)
-
-    def _fit_in_broken(self, frames: int, owner: int, node: int, align_frames: int) -> Extent | None:
-        for block in self._partial[node]:
-            offset = self._broken[block].fit(frames, min(align_frames, BLOCK_FRAMES))
-            if offset is not None and not (block * BLOCK_FRAMES + offset) % align_frames:
-                self._own_frames(block, offset, frames, owner, node)
-                return Extent(first_mpn=block * BLOCK_FRAMES + offset, count=frames)
-        return None
-
-    def _own_blocks(self, first: int, blocks: int, owner: int, node: int) -> None:
-        self._block_owner[first : first + blocks] = array("I", [owner]) * blocks
-        self._frames_free[node] -= blocks * BLOCK_FRAMES
-
-    def _own_frames(self, block: int, offset: int, count: int, owner: int, node: int) -> None:
-        detail = self._broken[block]
-        detail.own(offset, count, owner)
-        self._frames_free[node] -= count
-        if not detail.free:
-            del self._partial[node][block]
-
-    def _break(self, block: int, owner: int, node: int) -> None:
-        """Give a block 4 KiB detail, all frames with the same owner."""
-        self._block_owner[block] = _BROKEN
-        detail = self._broken[block] = BrokenBlock(owner)
-        if detail.free:
-            self._partial[node][block] = None
-
-    # ---------------------------------------------------------------- freeing
-
-    def _whole_blocks(self, first: int, blocks_max: int) -> int:
-        """Return how many blocks from `first` on are whole, of one node and of one owner, at most `blocks_max`."""
-        owner = self._block_owner[first]
-        if owner in (FREE, _BROKEN):
-            return 0
-        end = min(first + blocks_max, self._node_ends[self._node_of_block(first)])
-        block = first
-        while block < end and self._block_owner[block] == owner:
-            block += 1
-        return block - first
-
-    def _free_blocks(self, first: int, blocks: int) -> None:
-        node = self._node_of_block(first)
-        self._owned[self._block_owner[first]] -= blocks * BLOCK_FRAMES
-        self._block_owner[first : first + blocks] = array("I", [FREE]) * blocks
-        self._runs[node].add(first, blocks)
-        self._frames_free[node] += blocks * BLOCK_FRAMES
-
-    def _free_frames(self, block: int, offset: int, count: int) -> None:
-        node = self._node_of_block(block)
-        owner = self._block_owner[block]
-        if owner == FREE:
-            raise SimBug(f"frames of block {block} are freed twice")
-        if owner != _BROKEN:
-            self._break(block, owner, node)
-        detail = self._broken[block]
-        for released in detail.release(offset, count):
-            self._owned[released] -= 1
-        self._frames_free[node] += count
-        self._partial[node][block] = None
-        if detail.all_free:
-            del self._broken[block], self._partial[node][block]
-            self._block_owner[block] = FREE
-            self._runs[node].add(block)
-
-    # --------------------------------------------------------------- contents
-
     def _scrub(self, extent: Extent) -> None:
         """Make the frames read as zeros, at a cost of whichever is smaller: the extent or the frames with bytes."""
         contents = self._contents
@@ -394,36 +114,6 @@ class PhysicalMemory:
             page = self._contents[mpn] = bytearray(FRAME_BYTES)
         return page
 
-    # ------------------------------------------------------------------ checks
-
-    def _check_request(self, frames: int, node: int | None, *, contiguous: bool, align_frames: int) -> None:
-        if frames < 1:
-            raise SimBug(f"a request for {frames} frames")
-        if node is not None and not 0 <= node < self.nodes:
-            raise SimBug(f"there is no NUMA node {node}")
-        if align_frames < 1 or align_frames & (align_frames - 1) or (align_frames > 1 and not contiguous):
-            raise SimBug(
-                f"an alignment of {align_frames} frames: want a power of two, and a contiguous request"
-            )
-
-    def _check_mpn(self, mpn: int) -> None:
-        if not 0 <= mpn < self.frames_total:
-            raise SimBug(f"frame {mpn:#x} is beyond the installed memory")
-
     def _check_range(self, pa: int, size: int) -> None:
         if pa < 0 or size < 0 or pa + size > self.size_bytes:
             raise SimBug(f"{size} bytes at {pa:#x} are beyond the installed memory")
-
-
-def _merged(extents: list[Extent]) -> list[Extent]:
-    """Return the extents in rising order, neighbours joined."""
-    joined: list[Extent] = []
-    for extent in sorted(extents, key=_first_mpn):
-        if joined and joined[-1].end_mpn == extent.first_mpn:
-            extent = Extent(first_mpn=joined[-1].first_mpn, count=joined.pop().count + extent.count)  # noqa: PLW2901
-        joined.append(extent)
-    return joined
-
-
-def _first_mpn(extent: Extent) -> int:
-    return extent.first_mpn

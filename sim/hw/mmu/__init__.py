@@ -1,0 +1,20 @@
+"""The memory management unit: walks, faults, and address spaces whose tables live in simulated frames."""
+
+from sim.hw.mmu.paging import ControlState, Permission, Rights
+from sim.hw.mmu.space import AddressSpace, Mapping, MappingError
+from sim.hw.mmu.walk import Access, GeneralProtection, Kind, PageFault, Translation, walk
+
+__all__ = [
+    "Access",
+    "AddressSpace",
+    "ControlState",
+    "GeneralProtection",
+    "Kind",
+    "Mapping",
+    "MappingError",
+    "PageFault",
+    "Permission",
+    "Rights",
+    "Translation",
+    "walk",
+]

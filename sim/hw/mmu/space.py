@@ -1,0 +1,263 @@
+"""An address space: page tables in simulated frames, and the operations that a kernel needs on them.
+
+Models: a root table and the tables below it, each one frame of physical memory; mappings of 4 KiB and 2 MiB; loads and
+stores that go through the walk page by page.  Upper entries permit everything, so the leaf alone decides the rights.
+
+Leaves out: sharing of tables between spaces, 1 GiB mappings, the TLB (each access walks anew), and any policy about
+which rights go together (`sim.kernel.memory`).
+
+Sources: Intel Software Developer's Manual volume 3A, section 4.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve, frozen
+
+from sim.errors import SimBug, VmksimError
+from sim.hw.memory import FRAME_BYTES, Extent, PhysicalMemory
+from sim.hw.mmu.paging import (
+    INDEX_BITS,
+    LARGE,
+    NO_EXECUTE,
+    PAGE_SHIFT,
+    PRESENT,
+    USER,
+    WRITABLE,
+    ControlState,
+    Rights,
+)
+from sim.hw.mmu.walk import Access, GeneralProtection, Kind, Outcome, PageFault, Translation, walk
+
+LARGE_PAGE_BYTES = 2 << 20
+_ENTRIES = 1 << INDEX_BITS
+_TABLE_ENTRY = PRESENT | WRITABLE | USER
+_ADDRESS_BITS = 64
+
+
+class MappingError(VmksimError):
+    """A mapping cannot be made or changed: the address is taken, empty, misaligned or not canonical."""
+
+
+@frozen(kw_only=True)
+class Mapping:
+    """One leaf: virtual address, first frame, size and rights."""
+
+    va: int
+    mpn: int
+    page_bytes: int
+    rights: Rights
+
+    @property
+    def frames(self) -> range:
+        """The frames that the leaf maps."""
+        return range(self.mpn, self.mpn + self.page_bytes // FRAME_BYTES)
+
+
+class AddressSpace:
+    """The page tables of one space; `control` is the processor state under which it is used."""
+
+    def __init__(self, memory: PhysicalMemory, owner: str, *, control: ControlState | None = None) -> None:
+        self.owner = f"{owner}/page tables"
+        self._memory = memory
+        self._tables: dict[int, Extent] = {}
+        root = self._new_tables(1)[0]
+        template = control if control is not None else ControlState(cr3=0)
+        self.control = evolve(template, cr3=root << PAGE_SHIFT)
+
+    @property
+    def table_frames(self) -> int:
+        """The number of frames that hold page tables."""
+        return len(self._tables)
+
+    def map(self, va: int, mpn: int, rights: Rights, *, large: bool = False) -> None:
+        """Map the page at `va` to frame `mpn` (2 MiB if `large`, else 4 KiB); nothing may be mapped there yet."""
+        leaf_level = 2 if large else 1
+        self._check_page(va, mpn, leaf_level)
+        table, level = self._descend(va, leaf_level)
+        missing = level - leaf_level
+        if self._memory.read_u64(_entry_pa(table, va, level)) & PRESENT:
+            raise MappingError(f"{va:#x} is mapped already")
+        for new in self._new_tables(missing):
+            self._memory.write_u64(_entry_pa(table, va, level), new << PAGE_SHIFT | _TABLE_ENTRY)
+            table = new << PAGE_SHIFT
+            level -= 1
+        self._memory.write_u64(_entry_pa(table, va, level), _leaf(mpn, rights, large=large))
+
+    def unmap(self, va: int) -> Mapping:
+        """Remove the mapping that begins at `va`, free tables that became empty, and return what it was."""
+        path, mapping = self._leaf_at(va)
+        self._memory.write_u64(path[-1], 0)
+        for depth in range(len(path) - 1, 0, -1):
+            table = path[depth] >> PAGE_SHIFT
+            if self._memory.read(table << PAGE_SHIFT, FRAME_BYTES).count(0) != FRAME_BYTES:
+                break
+            self._memory.write_u64(path[depth - 1], 0)
+            self._memory.free(self._tables.pop(table))
+        return mapping
+
+    def protect(self, va: int, rights: Rights) -> None:
+        """Give the mapping that begins at `va` other rights; accessed and dirty bits stay."""
+        path, _ = self._leaf_at(va)
+        entry = self._memory.read_u64(path[-1])
+        kept = entry & ~(WRITABLE | USER | NO_EXECUTE)
+        self._memory.write_u64(path[-1], kept | _right_bits(rights))
+
+    def mapping_at(self, va: int) -> Mapping | None:
+        """Return the mapping that covers `va`, or None; touches no accessed bit."""
+        table, level = self._descend(va, 1)
+        entry = self._memory.read_u64(_entry_pa(table, va, level))
+        if not entry & PRESENT:
+            return None
+        return self._mapping(va & -(1 << _shift(level)), entry, level)
+
+    def mappings(self) -> Iterator[Mapping]:
+        """Return all mappings in rising order of their addresses."""
+        return self._mappings_below(self.control.cr3, self.control.levels, 0)
+
+    def translate(self, va: int, access: Access) -> Outcome:
+        """Walk the tables for one access; see `sim.hw.mmu.walk`."""
+        return walk(self._memory.read_u64, self._memory.write_u64, self.control, va, access)
+
+    def load(self, va: int, size: int, access: Access | None = None) -> bytes | PageFault | GeneralProtection:
+        """Return `size` bytes read at `va` through the MMU, or the fault that stopped the access."""
+        parts = []
+        for at, count in _page_pieces(va, size):
+            outcome = self.translate(at, access if access is not None else Access(Kind.READ))
+            if not isinstance(outcome, Translation):
+                return outcome
+            parts.append(self._memory.read(outcome.pa, count))
+        return b"".join(parts)
+
+    def store(self, va: int, data: bytes, *, user: bool = False) -> PageFault | GeneralProtection | None:
+        """Write `data` at `va` through the MMU; returns the fault, if any, before which whole pages may be written."""
+        done = 0
+        for at, count in _page_pieces(va, len(data)):
+            outcome = self.translate(at, Access(Kind.WRITE, user))
+            if not isinstance(outcome, Translation):
+                return outcome
+            self._memory.write(outcome.pa, data[done : done + count])
+            done += count
+        return None
+
+    def destroy(self) -> None:
+        """Free all page tables; the frames that were mapped belong to their owners still."""
+        for extent in self._tables.values():
+            self._memory.free(extent)
+        self._tables.clear()
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless exactly the tables that the root reaches are owned, and none but the root is empty."""
+        reached = [self.control.cr3 >> PAGE_SHIFT]
+        for table, level in self._tables_below(self.control.cr3, self.control.levels):
+            reached.append(table >> PAGE_SHIFT)
+            if not any(self._entries(table)):
+                raise SimBug(f"an empty table of level {level} was kept")
+        if sorted(reached) != sorted(self._tables):
+            raise SimBug("page-table frames and reachable tables differ")
+
+    # --------------------------------------------------------------- the tables
+
+    def _new_tables(self, count: int) -> list[int]:
+        """Allocate `count` zeroed table frames, all or none."""
+        if not count:
+            return []
+        mpns = [mpn for extent in self._memory.allocate(count, self.owner) for mpn in extent.mpns()]
+        for mpn in mpns:
+            self._tables[mpn] = Extent(first_mpn=mpn, count=1)
+        return mpns
+
+    def _descend(self, va: int, leaf_level: int) -> tuple[int, int]:
+        """Follow tables toward `va`; return the lowest one there is, and its level, not below `leaf_level`."""
+        table = self.control.cr3
+        level = self.control.levels
+        while level > leaf_level:
+            entry = self._memory.read_u64(_entry_pa(table, va, level))
+            if not entry & PRESENT or (level <= 3 and entry & LARGE):
+                break
+            table = entry & self.control.masks.address
+            level -= 1
+        return table, level
+
+    def _leaf_at(self, va: int) -> tuple[list[int], Mapping]:
+        """Return the entry addresses from the root to the leaf that begins at `va`, and the leaf's meaning."""
+        path = []
+        table = self.control.cr3
+        for level in range(self.control.levels, 0, -1):
+            path.append(_entry_pa(table, va, level))
+            entry = self._memory.read_u64(path[-1])
+            if not entry & PRESENT:
+                raise MappingError(f"{va:#x} is not mapped")
+            if level == 1 or (level <= 3 and entry & LARGE):
+                if va & ((1 << _shift(level)) - 1):
+                    raise MappingError(f"{va:#x} is inside a mapping, not at its beginning")
+                return path, self._mapping(va, entry, level)
+            table = entry & self.control.masks.address
+        raise SimBug("a walk passed the last level")
+
+    def _mappings_below(self, table: int, level: int, prefix: int) -> Iterator[Mapping]:
+        for index, entry in enumerate(self._entries(table)):
+            if not entry & PRESENT:
+                continue
+            va = prefix | index << _shift(level)
+            if level == 1 or (level <= 3 and entry & LARGE):
+                yield self._mapping(va, entry, level)
+            else:
+                yield from self._mappings_below(entry & self.control.masks.address, level - 1, va)
+
+    def _tables_below(self, table: int, level: int) -> Iterator[tuple[int, int]]:
+        for entry in self._entries(table):
+            if entry & PRESENT and level > 1 and not (level <= 3 and entry & LARGE):
+                below = entry & self.control.masks.address
+                yield below, level - 1
+                yield from self._tables_below(below, level - 1)
+
+    def _entries(self, table: int) -> memoryview:
+        return memoryview(self._memory.read(table, FRAME_BYTES)).cast("Q")
+
+    def _mapping(self, va: int, entry: int, level: int) -> Mapping:
+        bits = _shift(self.control.levels + 1)
+        if va >> (bits - 1) & 1:
+            va |= ((1 << _ADDRESS_BITS) - 1) & -(1 << bits)
+        rights = Rights(write=entry & WRITABLE != 0, user=entry & USER != 0, execute=entry & NO_EXECUTE == 0)
+        mpn = (entry & self.control.masks.leaf_address[level]) >> PAGE_SHIFT
+        return Mapping(va=va, mpn=mpn, page_bytes=1 << _shift(level), rights=rights)
+
+    def _check_page(self, va: int, mpn: int, leaf_level: int) -> None:
+        page_bytes = 1 << _shift(leaf_level)
+        if not self.control.canonical(va):
+            raise MappingError(f"{va:#x} is not canonical")
+        if va % page_bytes or mpn % (page_bytes // FRAME_BYTES):
+            raise MappingError(
+                f"{va:#x} or frame {mpn:#x} is not a multiple of the page of {page_bytes} bytes"
+            )
+        if not 0 <= mpn <= self.control.masks.address >> PAGE_SHIFT:
+            raise MappingError(f"frame {mpn:#x} has no physical address")
+
+
+def _shift(level: int) -> int:
+    return PAGE_SHIFT + INDEX_BITS * (level - 1)
+
+
+def _entry_pa(table: int, va: int, level: int) -> int:
+    return table | (va >> _shift(level) & (_ENTRIES - 1)) << 3
+
+
+def _right_bits(rights: Rights) -> int:
+    bits = WRITABLE if rights.write else 0
+    bits |= USER if rights.user else 0
+    return bits | (0 if rights.execute else NO_EXECUTE)
+
+
+def _leaf(mpn: int, rights: Rights, *, large: bool) -> int:
+    return mpn << PAGE_SHIFT | PRESENT | _right_bits(rights) | (LARGE if large else 0)
+
+
+def _page_pieces(va: int, size: int) -> Iterator[tuple[int, int]]:
+    """Return (address, bytes) of the parts of a range that lie in one 4 KiB page each."""
+    while size > 0:
+        count = min(size, FRAME_BYTES - va % FRAME_BYTES)
+        yield va, count
+        va += count
+        size -= count
