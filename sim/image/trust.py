@@ -1,0 +1,75 @@
+"""What a verifier holds: pinned roots, what their issuers mean, early-module keys, and what was revoked.
+
+Models: trust by certificate bytes.  A signature counts only if its chain ends in a certificate that is byte for byte
+one of `roots`, and the certificate that issued the signer's own decides the acceptance level.  Subject names decide
+nothing.  Values only, so a store can be pickled, compared and printed.
+
+Leaves out: fetching and updating of any of this; CRLs and OCSP (a revoked certificate is listed by its SHA-256).
+
+Sources: none for the contents of a real ESXi trust store; this arrangement is this project's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+import attrs
+from attrs import field, frozen, validators
+
+from sim.errors import VerificationError
+
+__all__ = ["KEY_ID_BYTES", "LEVELS", "EarlyKey", "IssuerLevel", "SignatureError", "TrustStore"]
+
+LEVELS = ("partner", "accepted", "certified")
+"""The acceptance levels that a signature can give, lowest first; no signature means community."""
+
+KEY_ID_BYTES = 16
+
+
+class SignatureError(VerificationError):
+    """A signature is refused; `check` names the rule that refused it."""
+
+
+def _key_id_is_ascii(_instance: object, _attribute: object, value: str) -> None:
+    if len(value) != KEY_ID_BYTES or not value.isascii() or not value.isprintable():
+        raise ValueError(f"a key id is {KEY_ID_BYTES} printable ASCII characters, got {value!r}")
+
+
+@frozen(kw_only=True)
+class IssuerLevel:
+    """A certificate authority whose signers give modules the named acceptance level."""
+
+    certificate_der: bytes
+    level: str = field(validator=validators.in_(LEVELS))
+
+
+@frozen(kw_only=True)
+class EarlyKey:
+    """A public key that the boot loader knows: id, the trailer schema it signs with, and its certificate."""
+
+    key_id: str = field(validator=_key_id_is_ascii)
+    schema: int = field(validator=validators.in_((1, 2, 3, 4)))
+    certificate_der: bytes = field(repr=False)
+
+
+@frozen(kw_only=True, cache_hash=True)
+class TrustStore:
+    """Pinned roots, issuers with their levels, early-module keys, and SHA-256 digests of revoked certificates."""
+
+    roots: tuple[bytes, ...] = field(repr=False)
+    issuers: tuple[IssuerLevel, ...] = field(repr=False)
+    early_keys: tuple[EarlyKey, ...] = field(default=())
+    revoked: tuple[bytes, ...] = field(default=())
+
+    def level_of(self, issuer_der: bytes) -> str | None:
+        """Return the acceptance level that this issuing certificate stands for, or None."""
+        for issuer in self.issuers:
+            if issuer.certificate_der == issuer_der:
+                return issuer.level
+        return None
+
+    def revoking(self, certificates: Iterable[bytes]) -> TrustStore:
+        """Return a store that refuses these certificates (DER) too."""
+        added = tuple(sha256(certificate).digest() for certificate in certificates)
+        return attrs.evolve(self, revoked=self.revoked + added)
