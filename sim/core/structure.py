@@ -156,14 +156,15 @@ def _int_or_text(value: object, _: object) -> object:
 
 
 def _as_datetime(value: object, _: object) -> datetime:
+    when = value
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            when = datetime.fromisoformat(value)
         except ValueError:
-            value = None
-    if not isinstance(value, datetime):
+            when = None
+    if not isinstance(when, datetime):
         raise FieldError("", value, "a date and time such as 2026-01-01T00:00:00Z")
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
 def _is_tuple(cls: Any) -> bool:
@@ -234,7 +235,7 @@ def _first_error(error: BaseException, path: str, cls: type) -> ScenarioError:
             wanted=error.wanted,
         )
     if isinstance(error, KeyError):
-        return ScenarioError(_join(path, _field_key(cls, str(error.args[0]))), "this key is missing")
+        return ScenarioError(path, "this key is missing")
     text = str(error)
     match = _ATTRS_MESSAGE.match(text)
     if match is not None:

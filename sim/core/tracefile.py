@@ -56,7 +56,7 @@ def read_trace(path: Path) -> ColumnarSink:
     try:
         if path.stat().st_size > TRACE_FILE_BYTES_MAX:
             raise FormatError("trace file", str(path), f"at most {TRACE_FILE_BYTES_MAX} bytes expected")
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             for key in archive.files:
                 if key.endswith("#words"):
                     continue

@@ -1,0 +1,49 @@
+# Every target works on a fresh machine with Python 3.11 or later: the virtual environment is made when it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+demo: $(STAMP)  ## a clean host is accepted; one flipped bit in a driver is refused, or named
+	@$(BIN)/python examples/demo.py
+
+test: lint types layers tests  ## the whole check
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict on sim/
+	$(BIN)/mypy -p sim
+
+layers: $(STAMP)  ## import-linter: the layers of ARCHITECTURE.md
+	$(BIN)/lint-imports --no-cache
+
+tests: $(STAMP)  ## pytest: units, properties, vectors, golden files, whole scenarios, tidiness
+	$(BIN)/python -m pytest -q
+
+bench: $(STAMP)  ## figures as ratios against a named peer or floor, also into benchmarks/results.json
+	$(BIN)/python benchmarks/run.py
+
+docs: $(STAMP)  ## rewrite the generated pages of docs/
+	$(BIN)/python docs/generate.py
+
+campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
+	$(BIN)/python tests/campaigns/bitflips.py
+	$(BIN)/python tests/campaigns/bootbank.py
+
+venv: $(STAMP)  ## the virtual environment alone
+
+$(STAMP): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis out
