@@ -11,7 +11,7 @@ queue.  Source: SimPy 4.1, "SimPy basics" and `simpy.core`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappush
+from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -151,13 +151,14 @@ class Engine(simpy.Environment):
     def run(self, until: Any = None) -> None:
         """Run every event due up to and including `until` (absolute ns; None: until the queue is empty).
 
+        The loop does what `simpy.Environment.step` does, without a call for each event.
+
         Errors: `SimBug` when a limit of `EngineLimits` is passed.
         """
         end_ns = TIME_NS_MAX if until is None else int(until)
         if end_ns < self._now:
             raise SimBug(f"cannot run back to {end_ns} ns from {self.now} ns")
         queue = self._queue
-        step = self.step
         same_time_max = self.limits.same_time_events_max
         budget = self.limits.events_max - self.events_done
         done = same_time = 0
@@ -171,7 +172,13 @@ class Engine(simpy.Environment):
                 else:
                     last_ns = when_ns
                     same_time = 0
-                step()
+                event = heappop(queue)[3]
+                self._now = when_ns
+                callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+                for callback in callbacks:
+                    callback(event)
+                if not event._ok and not hasattr(event, "_defused"):
+                    self._raise_failure(event)
                 done += 1
                 if done > budget:
                     raise SimBug(f"over {self.limits.events_max} events by {when_ns} ns")
@@ -179,6 +186,13 @@ class Engine(simpy.Environment):
             self.events_done += done
         if until is not None:
             self._now = end_ns
+
+    def _raise_failure(self, event: simpy.Event) -> None:
+        """Raise what a failed SimPy event carries and nobody took, as `simpy.Environment.step` does."""
+        value = event._value
+        failure = type(value)(*value.args)
+        failure.__cause__ = value
+        raise failure
 
     def __getstate__(self) -> dict[str, object]:
         for entry in self._queue:

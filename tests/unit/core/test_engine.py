@@ -155,3 +155,15 @@ def test_simpy_processes_work_but_refuse_a_checkpoint():
         pickle.dumps(engine)
     engine.run(20)
     pickle.dumps(engine)
+
+
+def test_an_error_inside_a_process_comes_out_of_run():
+    engine = Engine()
+
+    def process():
+        yield engine.timeout(5)
+        raise KeyError("lost")
+
+    engine.process(process())
+    with pytest.raises(KeyError, match="lost"):
+        engine.run(10)
