@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 
 from sim.errors import FormatError, LimitError
 from sim.image.acceptance import AcceptanceLevel
@@ -43,8 +44,9 @@ _HEX = re.compile(r"[0-9a-f]+")
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?([+-]\d\d:\d\d|Z)", re.ASCII)
 
 
+@lru_cache(maxsize=256)
 def parse_descriptor(data: bytes) -> Descriptor:
-    """Return the descriptor in the bytes of a descriptor.xml."""
+    """Return the descriptor in the bytes of a descriptor.xml; recent ones are remembered."""
     root = parse_xml(data, _WHAT)
     if root.tag != "vib" or root.attributes.get("version") != "5.0":
         raise FormatError(_WHAT, f"element {root.tag[:40]}", 'root element is not <vib version="5.0">')

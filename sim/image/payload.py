@@ -28,6 +28,7 @@ __all__ = [
     "check_canonical_gzip",
     "check_payload",
     "content_of",
+    "declared_size",
     "describe_payload",
     "gunzip",
     "gzip_stored",
@@ -84,6 +85,11 @@ def content_of(data: bytes) -> bytes:
     return gunzip(data) if data[:2] == GZIP_MAGIC else data
 
 
+def declared_size(data: bytes) -> int:
+    """Return how many bytes a file says it unpacks to: the word in a gzip trailer, else its own length."""
+    return int.from_bytes(data[-4:], "little") if data[:2] == GZIP_MAGIC else len(data)
+
+
 def describe_payload(name: str, kind: str, data: bytes) -> PayloadEntry:
     """Return the descriptor's entry for a payload file, with the checksums that real VIBs carry."""
     checksums = [Checksum(algorithm="sha-256", digest=hashlib.sha256(data).digest())]
@@ -132,7 +138,7 @@ def _pieces(data: bytes, bytes_max: int) -> Iterator[bytes]:
     """Yield the content of one gzip member in pieces, never more than its trailer declares."""
     if len(data) < _GZIP_BYTES_MIN or data[:2] != GZIP_MAGIC:
         raise FormatError(_WHAT, "offset 0", "not a gzip file")
-    declared = int.from_bytes(data[-4:], "little")
+    declared = declared_size(data)
     if declared > bytes_max:
         raise LimitError(_WHAT, "trailer", f"declares {declared} bytes of content, the limit is {bytes_max}")
     inflater = zlib.decompressobj(_GZIP_WINDOW)

@@ -1,0 +1,72 @@
+"""What is inside a payload: the files that a vgz or tgz unpacks to, and the kernel modules among them.
+
+Models the step from a stored payload file to the files that appear in the host's file system: unpack, take off the
+signature trailer of an early module, read the archive.  Leaves out mounting: a real host keeps the archive in memory
+and reads through it.
+
+Sources: as for `sim.image.vtar`, `sim.image.tar` and `sim.image.trailer`.
+"""
+
+from __future__ import annotations
+
+from sim.image.payload import content_of
+from sim.image.tar import EntryKind, TarEntry, read_ustar
+from sim.image.trailer import split_trailer
+from sim.image.vib import Vib
+from sim.image.vtar import is_vtar, read_vtar
+
+__all__ = [
+    "MODULE_FOLDER",
+    "kernel_modules",
+    "open_archive",
+    "paths_of",
+    "payload_entries",
+    "without_trailer",
+]
+
+MODULE_FOLDER = "usr/lib/vmware/vmkmod/"
+"""Where the kernel modules of a host lie."""
+
+_ARCHIVES = ("vgz", "tgz", "bootloader")
+_USTAR_MAGIC = b"ustar"
+
+
+def open_archive(content: bytes) -> tuple[TarEntry, ...]:
+    """Return the entries of an unpacked module that is an archive (a trailer is passed over), or nothing for others."""
+    if is_vtar(content):
+        return read_vtar(without_trailer(content))
+    if content[257:262] == _USTAR_MAGIC:
+        return read_ustar(without_trailer(content))
+    return ()
+
+
+def kernel_modules(content: bytes) -> tuple[tuple[str, bytes], ...]:
+    """Return name and bytes of each kernel module in an unpacked archive, in order."""
+    return tuple(
+        (entry.path.removeprefix(MODULE_FOLDER), entry.data)
+        for entry in open_archive(content)
+        if entry.kind is EntryKind.FILE and entry.path.startswith(MODULE_FOLDER)
+    )
+
+
+def payload_entries(kind: str, data: bytes) -> tuple[TarEntry, ...]:
+    """Return the entries of a payload file as stored; a payload that is no archive has none."""
+    return open_archive(content_of(data)) if kind in _ARCHIVES else ()
+
+
+def paths_of(vib: Vib) -> tuple[str, ...]:
+    """Return the path of every file and link in the payloads of a VIB, sorted."""
+    return tuple(
+        sorted(
+            entry.path
+            for payload in vib.payloads
+            for entry in payload_entries(payload.kind, payload.data)
+            if entry.kind is not EntryKind.DIRECTORY
+        )
+    )
+
+
+def without_trailer(content: bytes) -> bytes:
+    """Return the module without its signature trailer, which is not checked here; as it is if there is none."""
+    trailer = split_trailer(content)
+    return trailer.payload if trailer is not None else content

@@ -1,0 +1,226 @@
+"""Installing VIBs into a boot bank, as `esxcli software vib install` does it.
+
+Models the rules in front of an installation: signature and checksums, the host's acceptance level, dependencies,
+conflicts, replacement of the same VIB, no way back to an older version, one owner for each file.  All VIBs of a call
+are installed or none: the result is a new bank, and the old one is never touched.
+
+`force=True` turns signature, level, dependency, version and ownership refusals into warnings, each of which the result
+repeats, as on a real host; wrong checksums are refused even then.  The next boot with Secure Boot on refuses what came
+in that way.
+
+Leaves out live installation, depots and image profiles, and the paths that each level may write.
+
+Sources: VMware's documentation of esxcli; refusal texts from published sessions of real hosts, those of dependencies
+and conflicts as remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+import attrs
+
+from sim.errors import FormatError, VerificationError
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.bootbank import STATE_FILE, BootBank, config_settings, record_vib
+from sim.image.bootcfg import CONFIG_FILE, BootConfig, format_boot_config
+from sim.image.contents import paths_of
+from sim.image.imgdb import DATABASE_FILE, VibRecord, write_database
+from sim.image.metadata import Descriptor
+from sim.image.payload import PayloadError
+from sim.image.trust import TrustStore
+from sim.image.versions import satisfies, version_key
+from sim.image.vib import Vib, verify_vib
+
+__all__ = ["InstallError", "InstallResult", "install", "remove", "set_acceptance"]
+
+_LAST_LINE = "Please refer to the log file for more details."
+_ADVICE = "To change the host acceptance level, use the 'esxcli software acceptance set' command."
+
+
+class InstallError(VerificationError):
+    """An installation is refused; `check` is esxcli's name for the reason, the text esxcli's lines."""
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(check, message)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What esxcli prints."""
+        return (f" [{self.check}]", *(f" {line}" for line in self.message.split("\n")), f" {_LAST_LINE}")
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@attrs.frozen(kw_only=True)
+class InstallResult:
+    """The new bank, and the ids of the VIBs that came, went and were there already, with the warnings of force."""
+
+    bank: BootBank
+    installed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def install(
+    bank: BootBank,
+    vibs: Vib | Sequence[Vib],
+    host_level: AcceptanceLevel,
+    trust: TrustStore,
+    now: datetime,
+    *,
+    force: bool = False,
+) -> InstallResult:
+    """Return the bank with the VIBs in it; the first broken rule raises `InstallError` unless `force` is given."""
+    wanted = [vibs] if isinstance(vibs, Vib) else list(vibs)
+    database = bank.database
+    skipped = [vib for vib in wanted if _is_installed(vib, database.records)]
+    new = [vib for vib in wanted if vib not in skipped]
+    refusals = [refusal for vib in new for refusal in _check_vib(vib, host_level, trust, now)]
+    leaving = [record for record in database.records if _is_replaced(record.descriptor, new)]
+    staying = [record for record in database.records if record not in leaving]
+    refusals += _check_versions(new, leaving)
+    refusals += _check_image([*(r.descriptor for r in staying), *(vib.descriptor for vib in new)])
+    refusals += _check_files(new, staying)
+    if refusals and not force:
+        raise refusals[0]
+    return InstallResult(
+        bank=_rebuilt(bank, new, leaving) if new else bank,
+        installed=tuple(vib.vib_id for vib in new),
+        removed=tuple(record.descriptor.vib_id for record in leaving),
+        skipped=tuple(vib.vib_id for vib in skipped),
+        warnings=tuple(str(refusal) for refusal in refusals),
+    )
+
+
+def remove(bank: BootBank, name: str, *, force: bool = False) -> InstallResult:
+    """Return the bank without the VIB of that name, which no other may depend on."""
+    record = bank.database.record(name)
+    if record is None:
+        raise InstallError("NoMatchError", f"No VIB matching VIB search specification '{name}'.")
+    refusals = list(_check_image([r.descriptor for r in bank.database.records if r != record]))
+    if refusals and not force:
+        raise refusals[0]
+    return InstallResult(
+        bank=_rebuilt(bank, [], [record]),
+        removed=(record.descriptor.vib_id,),
+        warnings=tuple(str(refusal) for refusal in refusals),
+    )
+
+
+def set_acceptance(bank: BootBank, level: AcceptanceLevel) -> BootBank:
+    """Return the bank with another host acceptance level, which every installed VIB must meet."""
+    database = bank.database
+    for record in database.records:
+        for refusal in _check_level(record.descriptor, level):
+            raise refusal
+    return bank.with_files({DATABASE_FILE: write_database(attrs.evolve(database, level=level))})
+
+
+def _check_vib(
+    vib: Vib, host_level: AcceptanceLevel, trust: TrustStore, now: datetime
+) -> Iterator[InstallError]:
+    yield from _check_level(vib.descriptor, host_level)
+    try:
+        verify_vib(vib, trust, now)
+    except PayloadError as error:
+        raise InstallError("VibPayloadError", str(error)) from error
+    except (VerificationError, FormatError) as error:
+        yield InstallError("VibSignatureError", f"Could not verify VIB {vib.vib_id}: {error}")
+
+
+def _check_level(descriptor: Descriptor, host_level: AcceptanceLevel) -> Iterator[InstallError]:
+    if not descriptor.level.allowed_on(host_level):
+        text = (
+            f"VIB {descriptor.vib_id}'s acceptance level is {descriptor.level.xml_name}, which is not compliant "
+            f"with the ImageProfile acceptance level {host_level.xml_name}\n{_ADVICE}"
+        )
+        yield InstallError("AcceptanceConfigError", text)
+
+
+def _is_installed(vib: Vib, records: Iterable[VibRecord]) -> bool:
+    return any(record.descriptor_xml == vib.descriptor_xml for record in records)
+
+
+def _is_replaced(old: Descriptor, new: Iterable[Vib]) -> bool:
+    return any(
+        vib.descriptor.name == old.name
+        or any(satisfies(old, relation) for relation in vib.descriptor.replaces)
+        for vib in new
+    )
+
+
+def _check_versions(new: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterator[InstallError]:
+    for record in leaving:
+        old = record.descriptor
+        for vib in new:
+            if vib.descriptor.name == old.name and version_key(vib.descriptor.version) < version_key(
+                old.version
+            ):
+                yield InstallError(
+                    "DowngradeError", f"VIB {vib.vib_id} is older than the installed {old.vib_id}"
+                )
+
+
+def _check_image(descriptors: Sequence[Descriptor]) -> Iterator[InstallError]:
+    """All depends are met, no conflict is, and each name stands once."""
+    names = [descriptor.name for descriptor in descriptors]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield InstallError("DependencyError", f"More than one VIB named {name} in the ImageProfile")
+    for descriptor in descriptors:
+        others = [other for other in descriptors if other is not descriptor]
+        for relation in descriptor.depends:
+            if not any(satisfies(other, relation) for other in others):
+                text = f"VIB {descriptor.vib_id} requires {relation}, but the requirement cannot be satisfied"
+                yield InstallError("DependencyError", f"{text} within the ImageProfile.")
+        for relation in descriptor.conflicts:
+            for other in others:
+                if satisfies(other, relation):
+                    text = f"VIB {descriptor.vib_id} conflicts with VIB {other.vib_id}"
+                    yield InstallError("DependencyError", text)
+
+
+def _check_files(new: Iterable[Vib], staying: Iterable[VibRecord]) -> Iterator[InstallError]:
+    """A VIB holds the files that it lists, and no two VIBs list one file unless an overlay says so."""
+    owners: dict[str, Descriptor] = {}
+    for record in staying:
+        owners.update(dict.fromkeys(record.descriptor.files, record.descriptor))
+    for vib in new:
+        descriptor = vib.descriptor
+        unlisted = sorted(set(paths_of(vib)) - set(descriptor.files))
+        if unlisted:
+            yield InstallError(
+                "VibFormatError", f"VIB {vib.vib_id} holds {unlisted[0]}, which it does not list"
+            )
+        for path in descriptor.files:
+            owner = owners.get(path)
+            if owner is not None and not (descriptor.overlay or owner.overlay):
+                text = f"File path {path} is claimed by the VIBs {owner.vib_id} and {vib.vib_id}"
+                yield InstallError("ProfileValidationError", text)
+            owners[path] = descriptor
+
+
+def _rebuilt(bank: BootBank, new: Sequence[Vib], leaving: Sequence[VibRecord]) -> BootBank:
+    database = bank.database
+    gone = {name for record in leaving for name in record.files}
+    added: dict[str, bytes] = {}
+    records = [record for record in database.records if record not in leaving]
+    for vib in new:
+        record = record_vib(vib, (bank.files.keys() - gone) | added.keys())
+        records.append(record)
+        added.update(zip(record.files, (payload.data for payload in vib.payloads), strict=True))
+    config = _reordered(bank.config, gone, tuple(added))
+    database = attrs.evolve(database, records=tuple(records), settings=config_settings(config))
+    changed = {CONFIG_FILE: format_boot_config(config), DATABASE_FILE: write_database(database)}
+    return bank.with_files({**added, **changed}, removed=gone)
+
+
+def _reordered(config: BootConfig, gone: set[str], added: tuple[str, ...]) -> BootConfig:
+    """Put new modules behind the others but before the image database and the saved state."""
+    kept = [name for name in config.modules if name not in gone]
+    last = [name for name in (DATABASE_FILE, STATE_FILE) if name in kept]
+    modules = [name for name in kept if name not in last] + list(added) + last
+    return attrs.evolve(config, modules=tuple(modules), updated=config.updated + 1)
