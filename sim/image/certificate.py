@@ -1,8 +1,9 @@
 """Reads one X.509 certificate of a signature chain into plain values, strictly.
 
-Models: version 3 certificates in canonical DER with an allowed signature algorithm, an allowed key, and the
-extensions that code signing turns on: basic constraints, key usage, extended key usage.  The names that link a chain
-are compared as bytes, so they are taken from the encoding itself.
+Models: version 3 certificates in DER with an allowed signature algorithm, an allowed key, and the extensions that
+code signing turns on: basic constraints, key usage, extended key usage.  The names that link a chain are compared as
+bytes, so they are kept in their encoding.  Only the key itself is loaded by a library; all else is read here, so that
+a certificate means the same with every version of that library.
 
 Leaves out: name constraints, policies and alternative names.  Where one of these is critical the certificate is
 refused; where not, it has no say.
@@ -15,11 +16,10 @@ from __future__ import annotations
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import TypeVar
+from typing import cast
 
 from attrs import field, frozen
-from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from sim.errors import FormatError
 from sim.image import algorithms, der
@@ -32,9 +32,15 @@ CODE_SIGNING = "1.3.6.1.5.5.7.3.3"
 
 _WHAT = "certificate"
 _VERSION_3 = der.tlv(0xA0, der.encode_integer(2))
-_TBS_TAGS = [0xA0, der.INTEGER, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, 0xA3]
-_CRITICAL_KNOWN = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage)
-_E = TypeVar("_E", bound=x509.ExtensionType)
+_BODY_TAGS = [0xA0, der.INTEGER, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, 0xA3]
+_TRUE = der.tlv(der.BOOLEAN, b"\xff")
+_TEXT_TAGS = (der.UTF8_STRING, der.PRINTABLE_STRING, der.IA5_STRING)
+_ORGANIZATION, _COMMON_NAME = der.encode_oid("2.5.4.10"), der.encode_oid("2.5.4.3")
+_BASIC_CONSTRAINTS = der.encode_oid("2.5.29.19")
+_KEY_USAGE = der.encode_oid("2.5.29.15")
+_EXTENDED_USAGE = der.encode_oid("2.5.29.37")
+_UNDERSTOOD = (_BASIC_CONSTRAINTS, _KEY_USAGE, _EXTENDED_USAGE)
+_DIGITAL_SIGNATURE, _KEY_CERT_SIGN, _CRL_SIGN = 0, 5, 6
 
 
 @frozen(kw_only=True)
@@ -56,7 +62,9 @@ class Certificate:
     crl_sign: bool
     extended_usages: tuple[str, ...]
     public_key: algorithms.PublicKey = field(repr=False, eq=False)
-    parsed: x509.Certificate = field(repr=False, eq=False)
+    body: bytes = field(repr=False)
+    signature_algorithm: tuple[str, str]
+    signature: bytes = field(repr=False)
     fingerprint: bytes = field(repr=False)
 
     @property
@@ -71,96 +79,157 @@ class Certificate:
 
     def is_issued_by(self, issuer: Certificate) -> bool:
         """Tell whether names match as bytes and the issuer's key made this certificate's signature."""
-        if self.issuer != issuer.subject:
-            return False
-        try:
-            self.parsed.verify_directly_issued_by(issuer.parsed)
-        except Exception:  # whatever the library has against it, this is no issuer
-            return False
-        return True
+        kind, digest = self.signature_algorithm
+        return (
+            self.issuer == issuer.subject
+            and kind == algorithms.key_type(issuer.public_key)
+            and algorithms.verify(issuer.public_key, self.signature, self.body, digest)
+        )
 
 
 @lru_cache(maxsize=1024)
 def load_certificate(data: bytes) -> Certificate:
-    """Read a certificate; raises SignatureError with check "certificate", "certificate-algorithm" or "key"."""
+    """Read a certificate.
+
+    Raises SignatureError with check "certificate", "certificate-algorithm", "key" or "critical-extension".
+    """
     if len(data) > CERTIFICATE_BYTES_MAX:
         raise SignatureError(
-            "certificate", f"a certificate of {len(data)} bytes, at most {CERTIFICATE_BYTES_MAX} are read"
+            "certificate", f"{len(data)} bytes in a certificate, at most {CERTIFICATE_BYTES_MAX} are read"
         )
     try:
-        issuer, subject, serial = _read_frame(data)
+        return _read(data)
     except FormatError as error:
         raise SignatureError("certificate", str(error)) from error
-    try:
-        return _read_fields(data, issuer, subject, serial)
-    except SignatureError:
-        raise
-    except Exception as error:  # the library reads lazily and raises many types: each means refusal
-        raise SignatureError("certificate", f"a certificate that cannot be read: {error}") from error
 
 
-def _read_frame(data: bytes) -> tuple[bytes, bytes, int]:
-    """Check version, canonical form and algorithm; return encoded issuer, encoded subject and serial."""
-    der.check_canonical(data, _WHAT)
-    frame = der.elements(der.only(data, der.SEQUENCE, _WHAT), _WHAT)
-    if [element[0] for element in frame] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
+def _read(data: bytes) -> Certificate:
+    outer = der.elements(der.only(data, der.SEQUENCE, _WHAT), _WHAT)
+    if [element[0] for element in outer] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
         raise FormatError(_WHAT, "", "expected contents, algorithm and signature")
-    body = der.elements(frame[0][1], _WHAT)
-    if [element[0] for element in body] != _TBS_TAGS or body[0][2] != _VERSION_3:
+    body = der.elements(outer[0][1], _WHAT)
+    if [element[0] for element in body] != _BODY_TAGS or body[0][2] != _VERSION_3:
         raise FormatError(_WHAT, "contents", "expected the fields of a version 3 certificate with extensions")
-    if frame[1][2] != body[2][2] or not algorithms.SIGNATURE_ALGORITHMS.get(frame[1][2], ("", ""))[1]:
+    algorithm = algorithms.SIGNATURE_ALGORITHMS.get(outer[1][2], ("", ""))
+    if outer[1][2] != body[2][2] or not algorithm[1]:
         raise SignatureError(
             "certificate-algorithm", "a certificate is signed with an algorithm that is not allowed"
         )
     serial = der.read_integer(body[1][1], _WHAT)
     if serial <= 0:
         raise FormatError(_WHAT, "serial", "expected a positive number")
-    return body[3][2], body[5][2], serial
-
-
-def _read_fields(data: bytes, issuer: bytes, subject: bytes, serial: int) -> Certificate:
-    parsed = x509.load_der_x509_certificate(data)
-    key = parsed.public_key()
-    problem = algorithms.key_problem(key)
-    if problem is not None:
-        raise SignatureError("key", f"a certificate carries {problem}")
-    for extension in parsed.extensions:
-        if extension.critical and not isinstance(extension.value, _CRITICAL_KNOWN):
-            oid = extension.oid.dotted_string
-            raise SignatureError(
-                "critical-extension", f"a certificate has the critical extension {oid}, not understood here"
-            )
-    constraints = _extension(parsed, x509.BasicConstraints)
-    usage = _extension(parsed, x509.KeyUsage)
-    extended = _extension(parsed, x509.ExtendedKeyUsage)
+    not_before, not_after = _read_validity(body[4][1])
+    extensions = _read_extensions(body[7][1])
+    is_ca, path_length = _read_constraints(extensions.get(_BASIC_CONSTRAINTS))
+    usage = _read_usage(extensions.get(_KEY_USAGE))
     return Certificate(
         der=data,
-        subject=subject,
-        issuer=issuer,
+        subject=body[5][2],
+        issuer=body[3][2],
         serial=serial,
-        organization=_name(parsed.subject, NameOID.ORGANIZATION_NAME),
-        common_name=_name(parsed.subject, NameOID.COMMON_NAME),
-        not_before=parsed.not_valid_before_utc,
-        not_after=parsed.not_valid_after_utc,
-        is_ca=constraints is not None and constraints.ca,
-        path_length=constraints.path_length if constraints is not None else None,
-        digital_signature=usage is not None and usage.digital_signature,
-        key_cert_sign=usage is not None and usage.key_cert_sign,
-        crl_sign=usage is not None and usage.crl_sign,
-        extended_usages=tuple(oid.dotted_string for oid in extended) if extended is not None else (),
-        public_key=key,  # type: ignore[arg-type]  # key_problem lets only these types pass
-        parsed=parsed,
+        organization=_read_name(body[5][1], _ORGANIZATION),
+        common_name=_read_name(body[5][1], _COMMON_NAME),
+        not_before=not_before,
+        not_after=not_after,
+        is_ca=is_ca,
+        path_length=path_length,
+        digital_signature=_DIGITAL_SIGNATURE in usage,
+        key_cert_sign=_KEY_CERT_SIGN in usage,
+        crl_sign=_CRL_SIGN in usage,
+        extended_usages=_read_extended(extensions.get(_EXTENDED_USAGE)),
+        public_key=_read_key(body[6][2]),
+        body=outer[0][2],
+        signature_algorithm=algorithm,
+        signature=_read_bits(outer[2][1]),
         fingerprint=sha256(data).digest(),
     )
 
 
-def _extension(parsed: x509.Certificate, kind: type[_E]) -> _E | None:
+def _read_validity(data: bytes) -> tuple[datetime, datetime]:
+    times = der.elements(data, _WHAT)
+    if len(times) != 2:
+        raise FormatError(_WHAT, "validity", "expected two times")
+    return der.read_time(times[0], _WHAT), der.read_time(times[1], _WHAT)
+
+
+def _read_name(data: bytes, kind: bytes) -> str:
+    """Return the first value of one attribute type in a name, or an empty text."""
+    for group in der.elements(data, _WHAT):
+        for element in der.elements(der.tagged(group, der.SET, _WHAT), _WHAT):
+            pair = der.elements(der.tagged(element, der.SEQUENCE, _WHAT), _WHAT)
+            if len(pair) != 2 or pair[1][0] not in _TEXT_TAGS:
+                raise FormatError(_WHAT, "name", "expected attributes with plain texts")
+            if pair[0][2] == kind:
+                return der.read_text(pair[1], _WHAT)
+    return ""
+
+
+def _read_key(data: bytes) -> algorithms.PublicKey:
     try:
-        return parsed.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
+        key = load_der_public_key(data)
+    except Exception as error:  # the library raises many types: each means that this is no key
+        raise SignatureError("key", f"a certificate carries a key that cannot be read: {error}") from error
+    problem = algorithms.key_problem(key)
+    if problem is not None:
+        raise SignatureError("key", f"a certificate carries {problem}")
+    return cast("algorithms.PublicKey", key)
 
 
-def _name(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
-    values = name.get_attributes_for_oid(oid)
-    return str(values[0].value) if values else ""
+def _read_extensions(data: bytes) -> dict[bytes, bytes]:
+    """Return encoded identifier -> value; refuse a critical extension that is not understood, and any one twice."""
+    values: dict[bytes, bytes] = {}
+    for element in der.elements(der.only(data, der.SEQUENCE, _WHAT), _WHAT):
+        fields = der.elements(der.tagged(element, der.SEQUENCE, _WHAT), _WHAT)
+        critical = len(fields) == 3 and fields[1][2] == _TRUE
+        if len(fields) != 2 + critical or fields[0][0] != der.OBJECT_IDENTIFIER or fields[0][2] in values:
+            raise FormatError(_WHAT, "extensions", "expected each extension once, with identifier and value")
+        if critical and fields[0][2] not in _UNDERSTOOD:
+            oid = der.read_oid(fields[0][1], _WHAT)
+            raise SignatureError(
+                "critical-extension", f"a certificate has the critical extension {oid}, not understood here"
+            )
+        values[fields[0][2]] = der.tagged(fields[-1], der.OCTET_STRING, _WHAT)
+    return values
+
+
+def _read_constraints(value: bytes | None) -> tuple[bool, int | None]:
+    if value is None:
+        return False, None
+    fields = der.elements(der.only(value, der.SEQUENCE, _WHAT), _WHAT)
+    if not fields:
+        return False, None
+    if fields[0][2] != _TRUE or len(fields) > 2:
+        raise FormatError(
+            _WHAT, "basic constraints", "expected an authority's mark and perhaps a path length"
+        )
+    if len(fields) == 1:
+        return True, None
+    length = der.read_integer(der.tagged(fields[1], der.INTEGER, _WHAT), _WHAT)
+    if length < 0:
+        raise FormatError(_WHAT, "basic constraints", "a negative path length")
+    return True, length
+
+
+def _read_usage(value: bytes | None) -> tuple[int, ...]:
+    """Return the numbers of the bits that are set in a key usage."""
+    if value is None:
+        return ()
+    content = der.only(value, der.BIT_STRING, _WHAT)
+    if len(content) not in (2, 3) or content[0] > 7 or content[-1] & -content[-1] != 1 << content[0]:
+        raise FormatError(_WHAT, "key usage", "expected a bit string in its shortest form")
+    return tuple(bit for bit in range(8 * (len(content) - 1)) if content[1 + bit // 8] & 0x80 >> bit % 8)
+
+
+def _read_extended(value: bytes | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    purposes = der.elements(der.only(value, der.SEQUENCE, _WHAT), _WHAT)
+    return tuple(
+        der.read_oid(der.tagged(purpose, der.OBJECT_IDENTIFIER, _WHAT), _WHAT) for purpose in purposes
+    )
+
+
+def _read_bits(content: bytes) -> bytes:
+    if content[:1] != b"\0":
+        raise FormatError(_WHAT, "signature", "expected whole bytes")
+    return content[1:]

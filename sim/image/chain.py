@@ -18,12 +18,20 @@ from datetime import datetime
 from sim.image.certificate import CODE_SIGNING, Certificate, load_certificate
 from sim.image.trust import SignatureError
 
-__all__ = ["PATH_CERTIFICATES_MAX", "check_path", "check_validity", "find_path"]
+__all__ = ["PATH_CERTIFICATES_MAX", "check_path", "check_validity", "find_path", "named_signer"]
 
 PATH_CERTIFICATES_MAX = 5
 """Signer, at most three authorities, and the pinned certificate."""
 
 Path = tuple[Certificate, ...]
+
+
+def named_signer(bag: Sequence[Certificate], signer_id: bytes) -> Certificate:
+    """Return the certificate that issuer and serial number name."""
+    for certificate in bag:
+        if certificate.signer_id == signer_id:
+            return certificate
+    raise SignatureError("signer-id", "the signer's certificate is not in the signature")
 
 
 def find_path(leaf: Certificate, bag: Sequence[Certificate], pinned: Sequence[bytes]) -> Path:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from attrs import field, frozen
 
 from sim.image.certificate import Certificate
-from sim.image.chain import check_path, check_validity, find_path
+from sim.image.chain import check_path, check_validity, find_path, named_signer
 from sim.image.issue import Signer
 from sim.image.signed_data import (
     DATA,
@@ -30,7 +30,7 @@ from sim.image.signed_data import (
 )
 from sim.image.trust import SignatureError, TrustStore
 
-__all__ = ["SignatureError", "SignerIdentity", "named_signer", "sign_detached", "verify_detached"]
+__all__ = ["SignatureError", "SignerIdentity", "sign_detached", "verify_detached"]
 
 
 @frozen(kw_only=True)
@@ -73,14 +73,6 @@ def check_detached(signed: SignedData) -> None:
         raise SignatureError("content-type", "the signature is over something else than plain data")
     if signed.content is not None:
         raise SignatureError("embedded-content", "the signature carries content of its own")
-
-
-def named_signer(bag: list[Certificate], signer_id: bytes) -> Certificate:
-    """Return the certificate that issuer and serial number name."""
-    for certificate in bag:
-        if certificate.signer_id == signer_id:
-            return certificate
-    raise SignatureError("signer-id", "the signer's certificate is not in the signature")
 
 
 @lru_cache(maxsize=512)

@@ -19,13 +19,14 @@ from sim.errors import FormatError, LimitError
 
 __all__ = [
     "BIT_STRING",
-    "BMP_STRING",
     "BOOLEAN",
     "GENERALIZED_TIME",
+    "IA5_STRING",
     "INTEGER",
     "NULL",
     "OBJECT_IDENTIFIER",
     "OCTET_STRING",
+    "PRINTABLE_STRING",
     "SEQUENCE",
     "SET",
     "UTC_TIME",
@@ -40,13 +41,15 @@ __all__ = [
     "only",
     "read_integer",
     "read_oid",
+    "read_text",
     "read_time",
     "tagged",
     "tlv",
 ]
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL = 0x01, 0x02, 0x03, 0x04, 0x05
-OBJECT_IDENTIFIER, UTF8_STRING, UTC_TIME, GENERALIZED_TIME, BMP_STRING = 0x06, 0x0C, 0x17, 0x18, 0x1E
+OBJECT_IDENTIFIER, UTF8_STRING, PRINTABLE_STRING, IA5_STRING = 0x06, 0x0C, 0x13, 0x16
+UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
 SEQUENCE, SET = 0x30, 0x31
 
 DEPTH_MAX = 24
@@ -150,6 +153,14 @@ def read_oid(content: bytes, what: str) -> str:
         raise FormatError(what, "", "an OBJECT IDENTIFIER that ends early")
     first = min(arcs[0] // 40, 2)
     return ".".join(str(number) for number in (first, arcs[0] - 40 * first, *arcs[1:]))
+
+
+def read_text(element: Element, what: str) -> str:
+    """Decode a UTF8String, PrintableString or IA5String."""
+    try:
+        return element[1].decode("utf-8" if element[0] == UTF8_STRING else "ascii")
+    except UnicodeDecodeError as error:
+        raise FormatError(what, "", "a text that does not decode") from error
 
 
 def read_time(element: Element, what: str) -> datetime:

@@ -52,8 +52,10 @@ _CONTENT_TYPE = der.encode_oid("1.2.840.113549.1.9.3")
 _MESSAGE_DIGEST = der.encode_oid("1.2.840.113549.1.9.4")
 _SIGNING_TIME = der.encode_oid("1.2.840.113549.1.9.5")
 _CAPABILITIES = der.encode_oid("1.2.840.113549.1.9.15")
+_PUBLISHER = der.encode_oid("1.3.6.1.4.1.311.2.1.12")
+_STATEMENT = der.encode_oid("1.3.6.1.4.1.311.2.1.11")
 _REQUIRED = (_CONTENT_TYPE, _MESSAGE_DIGEST, _SIGNING_TIME)
-_ALLOWED = (*_REQUIRED, _CAPABILITIES)
+_ALLOWED = (*_REQUIRED, _CAPABILITIES, _PUBLISHER, _STATEMENT)  # the last three are signed and decide nothing
 
 _DIGESTS = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 
@@ -271,7 +273,7 @@ def _read_attributes(data: bytes) -> dict[bytes, bytes]:
         kind, value = _fields(der.tagged(element, der.SEQUENCE, _WHAT), (der.OBJECT_IDENTIFIER, der.SET))
         if kind[2] not in _ALLOWED or kind[2] in values:
             raise FormatError(_WHAT, "attributes", "an attribute that is not allowed, or one twice")
-        if kind[2] != _CAPABILITIES and len(der.elements(value[1], _WHAT)) != 1:
+        if len(der.elements(value[1], _WHAT)) != 1:
             raise FormatError(_WHAT, "attributes", "an attribute without exactly one value")
         values[kind[2]] = value[1]
     if any(kind not in values for kind in _REQUIRED):
