@@ -166,7 +166,7 @@ def _check_versions(new: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterato
 
 
 def _check_image(descriptors: Sequence[Descriptor]) -> Iterator[InstallError]:
-    """All depends are met, no conflict is, and each name stands once."""
+    """Demand that all depends are met, that no conflict is, and that each name stands once."""
     names = [descriptor.name for descriptor in descriptors]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield InstallError("DependencyError", f"More than one VIB named {name} in the ImageProfile")
@@ -184,7 +184,7 @@ def _check_image(descriptors: Sequence[Descriptor]) -> Iterator[InstallError]:
 
 
 def _check_files(new: Iterable[Vib], staying: Iterable[VibRecord]) -> Iterator[InstallError]:
-    """A VIB holds the files that it lists, and no two VIBs list one file unless an overlay says so."""
+    """Demand that a VIB lists the files it holds, and that no two VIBs list one file but for overlays."""
     owners: dict[str, Descriptor] = {}
     for record in staying:
         owners.update(dict.fromkeys(record.descriptor.files, record.descriptor))
