@@ -1,0 +1,134 @@
+"""Limits: a VM draws its CPU time from a bucket that fills at the rate of its limit.
+
+Models: before a vCPU runs it takes the time of its turn out of the bucket; what it does not use goes back.  A vCPU
+that finds too little stands in line, max-limited, until enough has come in.  What is in the bucket and what has been taken
+but not used is never more than the burst, so that in every window of length T the VM runs at most
+`limit * T + burst`, whatever the window's start.
+
+Leaves out: ESXi's own enforcement, of which only the name and the default threshold are public.
+
+Source: token bucket; `Cpu.LimitEnforcementThreshold` as its depth.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import gcd
+from typing import TYPE_CHECKING
+
+from sim.errors import SimBug
+
+if TYPE_CHECKING:
+    from sim.core.engine import Timer
+    from sim.kernel.sched.scheduler import Scheduler
+    from sim.kernel.world import World
+
+__all__ = ["LimitBucket"]
+
+
+class LimitBucket:
+    """The CPU time that the vCPUs of one VM may still use; `numerator / denominator` CPUs flow in.
+
+    Amounts are in units of ns / denominator.
+    """
+
+    __slots__ = (
+        "_filled_ns",
+        "_level",
+        "_out",
+        "_scheduler",
+        "burst_ns",
+        "denominator",
+        "numerator",
+        "parked",
+        "slice_ns",
+        "timer",
+    )
+
+    def __init__(self, scheduler: Scheduler, limit_hz: int, core_hz: int) -> None:
+        common = gcd(limit_hz, core_hz)
+        self.numerator = limit_hz // common
+        self.denominator = core_hz // common
+        options = scheduler.options
+        self.burst_ns = options.limit_burst_ns
+        self.slice_ns = min(options.limit_slice_ns, options.quantum_ns, self.burst_ns)
+        self._scheduler = scheduler
+        self._level = self.burst_ns * self.denominator
+        self._out = 0
+        self._filled_ns = scheduler.sim.now
+        self.parked: deque[World] = deque()
+        self.timer: Timer = scheduler.sim.engine.timer(self.release)
+
+    def admit(self, world: World, now_ns: int) -> bool:
+        """Take a turn for `world` out of the bucket, unless it holds one; False: it must wait in line."""
+        if world.grant_ns:
+            return True
+        if self.parked:
+            return False
+        self._fill(now_ns)
+        return self._take(world)
+
+    def give_back(self, world: World, now_ns: int) -> None:
+        """Put back what `world` took and did not use."""
+        if world.grant_ns:
+            self._fill(now_ns)
+            self._level += world.grant_left_ns * self.denominator
+            self._out -= world.grant_ns * self.denominator
+            world.grant_ns = world.grant_left_ns = 0
+            if self.parked:
+                self._arm(now_ns)
+
+    def park(self, world: World, now_ns: int) -> None:
+        """Let `world` wait in line for its turn."""
+        self._fill(now_ns)
+        self.parked.append(world)
+        if len(self.parked) == 1:
+            self._arm(now_ns)
+
+    def unpark(self, world: World) -> None:
+        """Take `world` out of the line without a turn (it is suspended or powered off)."""
+        self.parked.remove(world)
+        if not self.parked:
+            self.timer.cancel()
+
+    def release(self) -> None:
+        """Timer: give turns to the worlds in line as far as the bucket goes, and let them compete again."""
+        now_ns = self._scheduler.sim.now
+        while self.parked:
+            self._fill(now_ns)
+            world = self.parked[0]
+            if not self._take(world):
+                self._arm(now_ns)
+                return
+            self.parked.popleft()
+            self._scheduler.unlimit(world, now_ns)
+        self.timer.cancel()
+
+    def _take(self, world: World) -> bool:
+        turn_ns = min(self.slice_ns, world.remaining_ns)
+        amount = turn_ns * self.denominator
+        if amount > self._level:
+            return False
+        self._level -= amount
+        self._out += amount
+        world.grant_ns = world.grant_left_ns = turn_ns
+        return True
+
+    def _arm(self, now_ns: int) -> None:
+        """Set the timer for the moment when the first in line can have a turn; the bucket is filled up to now."""
+        turn_ns = min(self.slice_ns, self.parked[0].remaining_ns)
+        missing = turn_ns * self.denominator - self._level
+        self.timer.arm(now_ns + max(0, -(-missing // self.numerator)))
+
+    def _fill(self, now_ns: int) -> None:
+        depth = self.burst_ns * self.denominator - self._out
+        level = self._level + (now_ns - self._filled_ns) * self.numerator
+        self._level = level if level < depth else depth
+        self._filled_ns = now_ns
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless the bucket holds between nothing and the burst."""
+        if not 0 <= self._level <= self.burst_ns * self.denominator - self._out or self._out < 0:
+            raise SimBug(f"limit bucket out of bounds: level {self._level}, out {self._out}")
+        if bool(self.parked) != self.timer.armed:
+            raise SimBug("limit bucket: worlds wait without a timer, or a timer runs for nobody")

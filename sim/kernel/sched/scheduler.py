@@ -1,0 +1,338 @@
+"""The CPU scheduler: shares, reservations and limits of worlds over all pCPUs of a host.
+
+Models: one queue of READY worlds for the whole host, ordered by virtual time (CPU time per share), so that no pCPU
+is idle while a world is ready; weights that stay feasible on several CPUs; guarantees served first (`reservation`);
+limits (`limit`); preemption when a world that is far behind wakes; a bound on what a sleeper may catch up.
+
+Leaves out: co-scheduling, resource pools, hyper-threading's loss, NUMA, affinity, per-pCPU queues and rebalancing.
+
+Sources: proportional share by consumed time over shares as VMware describes its scheduler; start-time fair queueing,
+Goyal, Vin and Cheng, SIGCOMM 1996; option names of ESXi (`options`).  Queue structure and wake-up rule are our own.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+
+from sim.core.context import Sim
+from sim.errors import ScenarioError, SimBug
+from sim.hw.topology import Topology
+from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
+from sim.kernel.sched.placement import IdleMasks
+from sim.kernel.sched.reservation import DueQueue, Reservation
+from sim.kernel.sched.weights import ActiveWeights
+from sim.kernel.workload import FOREVER_NS, Run, Workload
+from sim.kernel.world import SCHED_STATE, World, WorldState
+
+__all__ = ["Scheduler"]
+
+WORLDS_MAX = 65_536
+"""The most worlds at one time."""
+
+STEPS_MAX = 1000
+"""The most steps without length that a workload may give in a row."""
+
+_S = WorldState
+_COMPETING = (_S.RUN, _S.READY)
+
+
+class Scheduler:
+    """Shares the pCPUs of one host among its worlds.
+
+    A world is made by `add`, set going by `begin`, and ended by `end`.
+    """
+
+    def __init__(self, sim: Sim, topology: Topology, options: SchedOptions | None = None) -> None:
+        self.sim = sim
+        self.topology = topology
+        self.options = options if options is not None else SchedOptions()
+        self.began_ns = sim.now
+        self.worlds: dict[int, World] = {}
+        self.ready: list[tuple[int, int, World]] = []  # (virtual time, queue number, world); never replaced
+        self.due = DueQueue()
+        self.idle = IdleMasks(topology)
+        self.weights = ActiveWeights(len(topology.pcpus))
+        self.lag_ns = self.options.bound_lag_quanta * self.options.quantum_ns
+        self.seq = 0
+        self.vtime = 0  # the largest virtual time of a world that was chosen by shares
+        self.reserved = 0  # worlds with a reservation
+        self.contended = False
+        self.cap_step = 0
+        self.tracing = sim.trace.enabled(SCHED_DISPATCH)
+        self.pcpus = tuple(PcpuRunner(self, each.index) for each in topology.pcpus)
+        for pcpu in self.pcpus:
+            self.idle.set_idle(pcpu.index)
+        self._next_id = 1
+
+    def add(self, name: str, workload: Workload, *, kind: str = "vcpu") -> World:
+        """Make a world; it waits until `allocate` and `begin`."""
+        if len(self.worlds) >= WORLDS_MAX:
+            raise SimBug(f"over {WORLDS_MAX} worlds")
+        world = World(self, self._next_id, name, workload, kind=kind, now_ns=self.sim.now)
+        self._next_id += 1
+        self.worlds[world.world_id] = world
+        return world
+
+    def allocate(
+        self, world: World, *, shares: int, reservation_hz: int = 0, bucket: LimitBucket | None = None
+    ) -> None:
+        """Set what a waiting world is entitled to; a world that runs must be suspended first."""
+        if world.state is not _S.WAIT_VM:
+            raise SimBug(
+                f"world {world.world_id} is {world.state.name} and cannot be given another allocation"
+            )
+        if shares <= 0 or not 0 <= reservation_hz <= self.topology.core_hz:
+            raise SimBug(
+                f"world {world.world_id}: shares {shares}, reservation {reservation_hz} Hz are impossible"
+            )
+        self.reserved -= world.reservation is not None
+        world.reservation, world.floor = None, None
+        if reservation_hz:
+            quantum_ns = self.options.quantum_ns
+            world.reservation = Reservation(reservation_hz, self.topology.core_hz, quantum_ns, self.sim.now)
+            world.floor = (world.reservation.numerator, world.reservation.denominator)
+            self.reserved += 1
+        world.bucket = bucket
+        world.special = reservation_hz > 0 or bucket is not None
+        old, world.weight = world.weight, shares
+        if self.weights.knows(shares):
+            world.step = self.weights.step(shares)
+        if old and old != shares:
+            world.vtime = self.vtime + (world.vtime - self.vtime) * old // shares
+
+    def bucket(self, limit_hz: int) -> LimitBucket:
+        """Make the bucket that the vCPUs of one VM share."""
+        return LimitBucket(self, limit_hz, self.topology.core_hz)
+
+    def begin(self, world: World) -> None:
+        """Set a new world going: it asks its workload what to do."""
+        now_ns = self.sim.now
+        if self.next_burst(world, now_ns):
+            self._compete(world, now_ns, fresh=True)
+        else:
+            self.move(world, _S.WAIT_IDLE, now_ns)
+
+    def end(self, world: World) -> None:
+        """End a world for good."""
+        self._take_away(world, _S.ENDED)
+        self.reserved -= world.reservation is not None
+        del self.worlds[world.world_id]
+
+    def halt(self) -> None:
+        """End every world at once, as a crash or reset of the host does: no timer of this scheduler stays armed."""
+        for world in tuple(self.worlds.values()):
+            self.end(world)
+
+    def suspend(self, world: World) -> None:
+        """Stop a world where it stands; `resume` lets it go on with the rest of its burst or sleep."""
+        if world.state is not _S.WAIT_VM:
+            self._take_away(world, _S.WAIT_VM)
+
+    def resume(self, world: World) -> None:
+        """Let a suspended world go on."""
+        now_ns = self.sim.now
+        if world.remaining_ns > 0:
+            self._compete(world, now_ns)
+            return
+        self.move(world, _S.WAIT_IDLE, now_ns)
+        self._sleep(world, world.sleep_left_ns, now_ns)
+
+    def wake(self, world: World) -> None:
+        """End a sleep: ask the workload what comes next."""
+        now_ns = self.sim.now
+        world.wakeups += 1
+        if self.next_burst(world, now_ns):
+            self._compete(world, now_ns)
+
+    def next_burst(self, world: World, now_ns: int) -> bool:
+        """Ask the workload for its next step; True: it wants CPU, False: it sleeps and its timer is set."""
+        for _ in range(STEPS_MAX):
+            step = world.workload.next(now_ns)
+            if step.ns == 0:
+                continue
+            if isinstance(step, Run):
+                world.remaining_ns = step.ns
+                return True
+            world.remaining_ns = 0
+            self._sleep(world, step.ns, now_ns)
+            return False
+        raise ScenarioError("workload", f"{world.name} gave {STEPS_MAX} steps of no length in a row")
+
+    def move(self, world: World, state: WorldState, now_ns: int) -> None:
+        """Put a world into a state, with its record."""
+        if self.tracing:
+            self.sim.trace.emit(SCHED_STATE, world.world_id, world.state, state)
+        world.enter(state, now_ns)
+
+    def enqueue(self, world: World) -> None:
+        """Put a READY world into the queue."""
+        self.seq += 1
+        world.seq = self.seq
+        heappush(self.ready, (world.vtime, self.seq, world))
+        if world.reservation is not None:
+            self.due.push(world, self.seq)
+        if len(self.ready) > 4 * self.weights.count + 256:
+            self._compact()
+
+    def pick(self, now_ns: int) -> tuple[World | None, bool]:
+        """Take the world that runs next out of the queue; also returns whether its reservation is due."""
+        while True:
+            world = self.due.pop(now_ns) if self.reserved else None
+            guaranteed = world is not None
+            if world is None:
+                world = self._pop()
+            if world is None:
+                return None, False
+            world.seq = 0
+            if world.bucket is None or world.bucket.admit(world, now_ns):
+                return world, guaranteed
+            self._park(world, now_ns)
+
+    def unlimit(self, world: World, now_ns: int) -> None:
+        """Let a max-limited world compete again: its bucket has given it a turn."""
+        self._compete(world, now_ns)
+
+    def withdraw(self, world: World, now_ns: int) -> None:
+        """Count a world out: it competes no more."""
+        self.weights.remove(world.weight, world.floor)
+        self._refresh(now_ns)
+
+    def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
+        """Make a world READY: bound what it may catch up, and find it a place."""
+        if not self.weights.knows(world.weight):
+            self._learn(world.weight, now_ns)
+        world.step = self.weights.step(world.weight)
+        oldest = self.vtime if fresh else self.vtime - self.lag_ns * world.step
+        world.vtime = max(world.vtime, oldest)
+        if world.reservation is not None:
+            world.reservation.wake(now_ns)
+        self.move(world, _S.READY, now_ns)
+        self.weights.add(world.weight, world.floor)
+        self._refresh(now_ns)
+        self._place(world, now_ns)
+
+    def _place(self, world: World, now_ns: int) -> None:
+        """Start a READY world on an idle pCPU, or queue it and perhaps preempt another."""
+        index = self.idle.choose(world.last_pcpu.index if world.last_pcpu is not None else 0)
+        if index < 0:
+            victim = self._victim(world, now_ns)
+            self.enqueue(world)
+            if victim is not None:
+                victim.requeue(now_ns)
+        elif world.bucket is None or world.bucket.admit(world, now_ns):
+            self.pcpus[index].start(world, now_ns)
+        else:
+            self._park(world, now_ns)
+
+    def _victim(self, world: World, now_ns: int) -> PcpuRunner | None:
+        """Of the pCPUs that may be looked at, return that whose world is furthest ahead, if it is ahead enough."""
+        grain_ns = self.options.preempt_grain_ns
+        first = world.last_pcpu.index if world.last_pcpu is not None else 0
+        found = None
+        furthest = world.vtime + grain_ns * world.step
+        for offset in range(min(self.options.wakeup_pcpus, len(self.pcpus))):
+            pcpu = self.pcpus[(first + offset) % len(self.pcpus)]
+            runner = pcpu.world
+            if runner is None or now_ns - pcpu.turn_from_ns < grain_ns:
+                continue
+            pcpu.settle(now_ns)
+            held = pcpu.guaranteed and runner.reservation is not None
+            if runner.vtime > furthest and runner.remaining_ns > 0 and not held:
+                found, furthest = pcpu, runner.vtime
+        return found
+
+    def _park(self, world: World, now_ns: int) -> None:
+        self.move(world, _S.MAX_LIMITED, now_ns)
+        self.withdraw(world, now_ns)
+        assert world.bucket is not None
+        world.bucket.park(world, now_ns)
+
+    def _take_away(self, world: World, state: WorldState) -> None:
+        """Take a world out of wherever it is, into a state in which it does nothing."""
+        now_ns = self.sim.now
+        old, pcpu = world.state, world.pcpu
+        if world.timer.armed:
+            world.sleep_left_ns = world.timer.due_ns - now_ns
+            world.timer.cancel()
+        elif world.remaining_ns <= 0:
+            world.sleep_left_ns = FOREVER_NS
+        if pcpu is not None:
+            pcpu.stop(state, now_ns)
+            if world.remaining_ns <= 0:
+                world.sleep_left_ns = 0  # its burst ended at this very moment
+        else:
+            world.seq = 0
+            if world.bucket is not None:
+                if old is _S.MAX_LIMITED:
+                    world.bucket.unpark(world)
+                world.bucket.give_back(world, now_ns)
+            self.move(world, state, now_ns)
+        if old in _COMPETING:
+            self.withdraw(world, now_ns)
+        if pcpu is not None:
+            pcpu.run_next(now_ns)
+
+    def _sleep(self, world: World, ns: int, now_ns: int) -> None:
+        if ns < FOREVER_NS:
+            world.timer.arm(now_ns + ns)
+
+    def _pop(self) -> World | None:
+        ready = self.ready
+        while ready:
+            vtime, seq, world = heappop(ready)
+            if world.seq == seq:
+                self.vtime = max(self.vtime, vtime)
+                return world
+        return None
+
+    def _refresh(self, now_ns: int) -> None:
+        """Suit the rates to the set of competing worlds; if they change, first close the books of the running ones."""
+        contended = self.weights.contended
+        cap_step = self.weights.cap_step() if contended else self.cap_step
+        if contended != self.contended or cap_step != self.cap_step:
+            for pcpu in self.pcpus:
+                pcpu.settle(now_ns)
+            self.contended, self.cap_step = contended, cap_step
+
+    def _learn(self, weight: int, now_ns: int) -> None:
+        """Make virtual time fine enough for a new weight."""
+        for pcpu in self.pcpus:
+            pcpu.settle(now_ns)
+        new, old = self.weights.learn(weight)
+        self.vtime = self.vtime * new // old
+        for world in self.worlds.values():
+            world.vtime = world.vtime * new // old
+            if self.weights.knows(world.weight):
+                world.step = self.weights.step(world.weight)
+        self.cap_step = self.cap_step * new // old
+        self._compact()
+
+    def _compact(self) -> None:
+        """Rebuild the queues without the entries that no longer count."""
+        self.ready[:] = [(world.vtime, seq, world) for _, seq, world in self.ready if world.seq == seq]
+        heapify(self.ready)
+        self.due.compact()
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless books and queues agree and no pCPU is idle while a world is ready."""
+        now_ns = self.sim.now
+        for pcpu in self.pcpus:
+            pcpu.check_invariants(now_ns, self.began_ns)
+        queued = {seq: world for _, seq, world in self.ready if world.seq == seq}
+        for world in self.worlds.values():
+            world.check_invariants(now_ns)
+            if (world.state is _S.READY) != (world.seq in queued and queued[world.seq] is world):
+                raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
+            if world.bucket is not None:
+                world.bucket.check_invariants()
+        competing = [world for world in self.worlds.values() if world.state in _COMPETING]
+        if len(competing) != self.weights.count:
+            raise SimBug(f"{len(competing)} worlds compete, {self.weights.count} are counted")
+        if queued and self.idle.idle:
+            raise SimBug(f"pCPUs {self.idle.idle:#x} are idle while {len(queued)} worlds are ready")
+        if sum(pcpu.world is None for pcpu in self.pcpus) != self.idle.idle.bit_count():
+            raise SimBug(f"the mask of idle pCPUs {self.idle.idle:#x} is wrong")
+        self.idle.check_invariants()
+        self.weights.check_invariants()

@@ -1,0 +1,374 @@
+"""Virtual machines: groups of vCPU worlds with a CPU allocation and memory.
+
+Models: power-on with admission control, memory frames taken from the host, one world for each vCPU and a VMX helper
+world; power-off, suspend, resume and live reconfiguration of the CPU allocation.
+
+Leaves out: guest instructions, devices, memory overcommitment (a VM gets all its frames at power-on), and any work
+of the VMX world, which only waits.
+
+Sources: shares of 500, 1000 and 2000 per vCPU, reservations, limits, power states and faults as in the vSphere API;
+maximum of vCPUs as in the configuration maximums of ESXi 8; overhead as printed for ESX Server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from fractions import Fraction
+
+import attrs
+
+from sim.core.context import Sim
+from sim.core.facts import fact
+from sim.core.rng import FastStream
+from sim.core.structure import FieldError, between, matches, quantity
+from sim.core.trace import record
+from sim.core.units import GIB, MIB, PAGE_BYTES
+from sim.errors import SimBug, VmksimError
+from sim.hw.board import Board
+from sim.hw.memory import Extent
+from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
+from sim.kernel.sched.fluid import Claim, fluid_shares
+from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.workload import Idle, Workload, WorkloadSpec
+from sim.kernel.world import World, WorldState
+
+__all__ = ["AdmissionError", "CpuAllocation", "PowerState", "Vm", "VmManager", "VmSpec", "VmStateError"]
+
+SHARES_LOW = fact(
+    "sched.shares_low", 500, unit="1/vCPU", source="vSphere API, SharesInfo.Level", kind="vendor"
+)
+SHARES_NORMAL = fact(
+    "sched.shares_normal", 1000, unit="1/vCPU", source="vSphere API, SharesInfo.Level", kind="vendor"
+)
+SHARES_HIGH = fact(
+    "sched.shares_high", 2000, unit="1/vCPU", source="vSphere API, SharesInfo.Level", kind="vendor"
+)
+VCPUS_MAX = fact(
+    "vm.vcpus_max", 768, unit="1", source="ESXi 8.0 configuration maximums, vCPUs per VM", kind="vendor"
+)
+MEMORY_BYTES_MAX = fact(
+    "vm.memory_bytes_max",
+    24 << 40,
+    unit="byte",
+    source="ESXi 8.0 configuration maximums, RAM per VM",
+    kind="vendor",
+)
+OVERHEAD_BYTES = fact(
+    "vm.overhead_bytes",
+    32 * MIB,
+    unit="byte",
+    source="Waldspurger, Memory Resource Management in VMware ESX Server, OSDI 2002",
+    kind="vendor",
+)
+
+SHARES_MAX = 1_000_000
+"""The most shares of one vCPU."""
+
+HZ_MAX = VCPUS_MAX.value * 10_000_000_000
+
+LEVELS = {"low": SHARES_LOW, "normal": SHARES_NORMAL, "high": SHARES_HIGH}
+
+VM_POWER = record("vm.power", vm=str, old=str, new=str)
+VM_WORLD = record("vm.world", vm=str, world=int, name=str, kind=str)
+VM_ALLOCATION = record("vm.allocation", vm=str, shares=int, reservation_hz=int, limit_hz=int)
+VM_REFUSED = record("vm.refused", vm=str, fault=str, text=str)
+
+WorkloadFactory = Callable[[int, FastStream], Workload]
+
+
+class VmStateError(VmksimError):
+    """An operation does not fit the VM's present state, or there is no such VM."""
+
+
+class PowerState(StrEnum):
+    """The power states of the vSphere API."""
+
+    POWERED_OFF = "poweredOff"
+    POWERED_ON = "poweredOn"
+    SUSPENDED = "suspended"
+
+
+@attrs.frozen(kw_only=True)
+class CpuAllocation:
+    """What a VM is entitled to: shares per vCPU (low, normal, high or a number), reservation and limit in Hz.
+
+    Reservation and limit are of the whole VM; a limit of None means unlimited.
+    """
+
+    shares: int | str = "normal"
+    reservation_hz: int = attrs.field(default=0, metadata=quantity("hz"), validator=between(0, HZ_MAX))
+    limit_hz: int | None = attrs.field(
+        default=None, metadata=quantity("hz"), validator=attrs.validators.optional(between(1, HZ_MAX))
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.shares, str):
+            if self.shares not in LEVELS:
+                raise FieldError("shares", self.shares, "low, normal, high or a number")
+        elif isinstance(self.shares, bool) or not 1 <= self.shares <= SHARES_MAX:
+            raise FieldError("shares", self.shares, f"low, normal, high or an integer from 1 to {SHARES_MAX}")
+        if self.limit_hz is not None and self.limit_hz < self.reservation_hz:
+            raise FieldError("limit_hz", self.limit_hz, "at least the reservation")
+
+    @property
+    def shares_per_vcpu(self) -> int:
+        """The shares of one vCPU as a number."""
+        return LEVELS[self.shares].value if isinstance(self.shares, str) else self.shares
+
+
+def _whole_pages(_instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    between(PAGE_BYTES, MEMORY_BYTES_MAX.value)(_instance, attribute, value)
+    if value % PAGE_BYTES:
+        raise FieldError(attribute.name, value, "a multiple of 4 KiB")
+
+
+@attrs.frozen(kw_only=True)
+class VmSpec:
+    """A virtual machine as a scenario declares it."""
+
+    name: str = attrs.field(validator=matches(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}", "a VM name"))
+    vcpus: int = attrs.field(default=1, validator=between(1, VCPUS_MAX.value))
+    memory_bytes: int = attrs.field(default=GIB, metadata=quantity("bytes"), validator=_whole_pages)
+    cpu: CpuAllocation = attrs.field(factory=CpuAllocation)
+    workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)
+
+
+class Vm:
+    """One virtual machine of a host; `VmManager` changes it.
+
+    `configured_bytes`: memory the guest was promised; `granted_bytes`: frames it holds; `overhead_bytes`: what the
+    VMkernel holds for it besides.
+    """
+
+    def __init__(self, spec: VmSpec) -> None:
+        self.spec = spec
+        self.state = PowerState.POWERED_OFF
+        self.vcpus: tuple[World, ...] = ()
+        self.vmx: World | None = None
+        self.extents: tuple[Extent, ...] = ()
+        self.bucket: LimitBucket | None = None
+        self.granted_bytes = 0
+        self.overhead_bytes = 0
+        self.powered_on_ns = 0
+
+    @property
+    def name(self) -> str:
+        """The VM's name."""
+        return self.spec.name
+
+    @property
+    def configured_bytes(self) -> int:
+        """The memory the guest was promised."""
+        return self.spec.memory_bytes
+
+    @property
+    def worlds(self) -> tuple[World, ...]:
+        """All worlds of the group: the vCPUs, then the VMX; those of the last run when powered off."""
+        return self.vcpus if self.vmx is None else (*self.vcpus, self.vmx)
+
+
+class VmManager:
+    """The virtual machines of one host."""
+
+    def __init__(self, sim: Sim, board: Board, scheduler: Scheduler) -> None:
+        self.sim = sim
+        self.scheduler = scheduler
+        self.vms: dict[str, Vm] = {}
+        self._memory = board.memory
+        self._rng = sim.rng.child(board.spec.name)
+
+    @property
+    def reserved_hz(self) -> int:
+        """The CPU promised to VMs that are not powered off."""
+        return sum(vm.spec.cpu.reservation_hz for vm in self._admitted())
+
+    @property
+    def unreserved_hz(self) -> int:
+        """The CPU that can still be promised."""
+        return cpu_capacity_hz(self.scheduler.topology) - self.reserved_hz
+
+    def get(self, name: str) -> Vm:
+        """Return the VM of that name; errors: `VmStateError`."""
+        vm = self.vms.get(name)
+        if vm is None:
+            raise VmStateError(f"there is no VM named {name!r}")
+        return vm
+
+    def power_on(self, spec: VmSpec, workload_of: WorkloadFactory | None = None) -> Vm:
+        """Power a VM on; a VM that was powered off may come back with another spec.
+
+        `workload_of(vcpu_index, stream)`, if given, makes the workload of each vCPU in place of the spec's.
+        Errors: `AdmissionError`, and then nothing has changed; `VmStateError` if it is on; `ScenarioError` of a workload.
+        """
+        known = self.vms.get(spec.name)
+        if known is not None and known.state is not PowerState.POWERED_OFF:
+            raise VmStateError(f"{spec.name} is {known.state}")
+        streams = [self._rng.fast(f"vm/{spec.name}/vcpu{index}") for index in range(spec.vcpus)]
+        if workload_of is None:
+            workloads = [spec.workload.build(stream) for stream in streams]
+        else:
+            workloads = [workload_of(index, stream) for index, stream in enumerate(streams)]
+        self._admit(spec)
+        vm = self.vms[spec.name] = Vm(spec)
+        self._take_memory(vm)
+        self._make_worlds(vm, workloads)
+        self._set_state(vm, PowerState.POWERED_ON)
+        vm.powered_on_ns = self.sim.now
+        for world in vm.worlds:
+            self.scheduler.begin(world)
+        return vm
+
+    def power_off(self, name: str) -> None:
+        """End the VM's worlds and free its memory; it stays known as powered off."""
+        vm = self._require(name, PowerState.POWERED_ON, PowerState.SUSPENDED)
+        for world in vm.worlds:
+            self.scheduler.end(world)
+        for extent in vm.extents:
+            self._memory.free(extent)
+        vm.extents = ()
+        vm.granted_bytes = vm.overhead_bytes = 0
+        self._set_state(vm, PowerState.POWERED_OFF)
+
+    def power_off_all(self) -> None:
+        """Power off every VM that is not: an orderly shutdown of the host."""
+        for vm in self._admitted():
+            self.power_off(vm.name)
+
+    def suspend(self, name: str) -> None:
+        """Stop all worlds of the VM where they stand; memory and reservation are kept."""
+        vm = self._require(name, PowerState.POWERED_ON)
+        for world in vm.worlds:
+            self.scheduler.suspend(world)
+        self._set_state(vm, PowerState.SUSPENDED)
+
+    def resume(self, name: str) -> None:
+        """Let the worlds of a suspended VM go on."""
+        vm = self._require(name, PowerState.SUSPENDED)
+        self._set_state(vm, PowerState.POWERED_ON)
+        for world in vm.worlds:
+            self.scheduler.resume(world)
+
+    def reconfigure(self, name: str, *, cpu: CpuAllocation) -> None:
+        """Give the VM another CPU allocation, at once if it is on.
+
+        Errors: `AdmissionError`, and then nothing has changed.
+        """
+        vm = self.get(name)
+        spec = attrs.evolve(vm.spec, cpu=cpu)
+        if vm.state is PowerState.POWERED_OFF:
+            vm.spec = spec
+            return
+        self._admit_cpu(spec)
+        for world in vm.vcpus:
+            self.scheduler.suspend(world)
+        vm.spec = spec
+        self._allocate_cpu(vm)
+        if vm.state is PowerState.POWERED_ON:
+            for world in vm.vcpus:
+                self.scheduler.resume(world)
+
+    def entitlements(self) -> dict[str, Fraction]:
+        """Return the CPUs each powered-on VM is entitled to, if its present demand lasted (the fluid ideal)."""
+        names, claims = [], []
+        for vm in self._admitted():
+            runnable = sum(
+                world.state in (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED)
+                for world in vm.vcpus
+            )
+            if not runnable:
+                continue
+            cpu, core_hz = vm.spec.cpu, self.scheduler.topology.core_hz
+            ceiling = Fraction(runnable)
+            if cpu.limit_hz is not None:
+                ceiling = min(ceiling, Fraction(cpu.limit_hz, core_hz))
+            floor = min(ceiling, Fraction(cpu.reservation_hz * runnable, core_hz * vm.spec.vcpus))
+            names.append(vm.name)
+            claims.append(Claim(weight=cpu.shares_per_vcpu * runnable, floor=floor, ceiling=ceiling))
+        shares = fluid_shares(len(self.scheduler.pcpus), claims).shares
+        return dict(zip(names, shares, strict=True))
+
+    def _admitted(self) -> list[Vm]:
+        return [vm for vm in self.vms.values() if vm.state is not PowerState.POWERED_OFF]
+
+    def _require(self, name: str, *states: PowerState) -> Vm:
+        vm = self.get(name)
+        if vm.state not in states:
+            raise VmStateError(f"{name} is {vm.state}")
+        return vm
+
+    def _admit(self, spec: VmSpec) -> None:
+        self._admit_cpu(spec)
+        free_bytes = self._memory.frames_free * PAGE_BYTES
+        try:
+            admit_memory(spec.name, spec.memory_bytes, OVERHEAD_BYTES.value, free_bytes=free_bytes)
+        except AdmissionError as error:
+            self._trace_refusal(spec, error)
+            raise
+
+    def _admit_cpu(self, spec: VmSpec) -> None:
+        others_hz = sum(vm.spec.cpu.reservation_hz for vm in self._admitted() if vm.name != spec.name)
+        try:
+            admit_cpu(
+                spec.name,
+                spec.vcpus,
+                spec.cpu.reservation_hz,
+                reserved_hz=others_hz,
+                topology=self.scheduler.topology,
+                options=self.scheduler.options,
+            )
+        except AdmissionError as error:
+            self._trace_refusal(spec, error)
+            raise
+
+    def _trace_refusal(self, spec: VmSpec, error: AdmissionError) -> None:
+        self.sim.trace.emit(VM_REFUSED, spec.name, error.fault, error.message)
+
+    def _take_memory(self, vm: Vm) -> None:
+        overhead_bytes = OVERHEAD_BYTES.value
+        guest = self._memory.allocate(vm.configured_bytes // PAGE_BYTES, f"vm:{vm.name}")
+        own = self._memory.allocate(overhead_bytes // PAGE_BYTES, f"vm:{vm.name}/overhead")
+        vm.extents = (*guest, *own)
+        vm.granted_bytes = vm.configured_bytes
+        vm.overhead_bytes = overhead_bytes
+
+    def _make_worlds(self, vm: Vm, workloads: list[Workload]) -> None:
+        scheduler = self.scheduler
+        vm.vcpus = tuple(
+            scheduler.add(f"vmx-vcpu-{index}:{vm.name}", workload) for index, workload in enumerate(workloads)
+        )
+        vm.vmx = scheduler.add(f"vmx:{vm.name}", Idle(), kind="vmx")
+        scheduler.allocate(vm.vmx, shares=SHARES_NORMAL.value)
+        for world in vm.worlds:
+            self.sim.trace.emit(VM_WORLD, vm.name, world.world_id, world.name, world.kind)
+        self._allocate_cpu(vm)
+
+    def _allocate_cpu(self, vm: Vm) -> None:
+        """Divide the VM's allocation over its vCPUs: equal reservations, of which the first take the remainder."""
+        cpu = vm.spec.cpu
+        vm.bucket = None if cpu.limit_hz is None else self.scheduler.bucket(cpu.limit_hz)
+        each_hz, rest_hz = divmod(cpu.reservation_hz, len(vm.vcpus))
+        for index, world in enumerate(vm.vcpus):
+            self.scheduler.allocate(
+                world,
+                shares=cpu.shares_per_vcpu,
+                reservation_hz=each_hz + (index < rest_hz),
+                bucket=vm.bucket,
+            )
+        limit_hz = -1 if cpu.limit_hz is None else cpu.limit_hz
+        self.sim.trace.emit(VM_ALLOCATION, vm.name, cpu.shares_per_vcpu, cpu.reservation_hz, limit_hz)
+
+    def _set_state(self, vm: Vm, state: PowerState) -> None:
+        self.sim.trace.emit(VM_POWER, vm.name, str(vm.state), str(state))
+        vm.state = state
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless memory, promises and the scheduler's books agree."""
+        for vm in self.vms.values():
+            held = self._memory.frames_of(f"vm:{vm.name}") * PAGE_BYTES
+            if held != vm.granted_bytes:
+                raise SimBug(f"{vm.name} holds {held} bytes, granted are {vm.granted_bytes}")
+        if self.unreserved_hz < 0:
+            raise SimBug(f"{self.reserved_hz} Hz are promised, the host has less")
+        self.scheduler.check_invariants()

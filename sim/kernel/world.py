@@ -1,0 +1,203 @@
+"""Worlds: what the VMkernel schedules, with exact accounting of every nanosecond of their lives.
+
+Models: a world's state and the time spent in each state, added up at transitions only; its place in the scheduler's
+books.  A vCPU is a world; so are a VM's helpers.
+
+Leaves out: Co-Stop and swap-wait are states that nothing enters yet; priorities within the VMkernel itself.
+
+Sources: the states Run, Ready, Co-Stop and Wait, with max-limited as a part of Ready and idle, VM-wait and swap-wait
+as parts of Wait, are ESXi's (Broadcom KB 382249; esxtop manual).  The legal transitions are this model's own.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sim.core.trace import record
+from sim.errors import SimBug
+
+if TYPE_CHECKING:
+    from sim.core.engine import Timer
+    from sim.kernel.sched.limit import LimitBucket
+    from sim.kernel.sched.pcpu import PcpuRunner
+    from sim.kernel.sched.reservation import Reservation
+    from sim.kernel.sched.scheduler import Scheduler
+    from sim.kernel.workload import Workload
+
+__all__ = ["EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+
+SCHED_STATE = record("sched.state", world=int, old=int, new=int)
+"""A world changed its state (other than by a `sched.dispatch`): numbers of `WorldState`."""
+
+
+class WorldState(IntEnum):
+    """What a world is doing; exactly one at any time."""
+
+    RUN = 0
+    READY = 1
+    MAX_LIMITED = 2
+    COSTOP = 3
+    WAIT_IDLE = 4
+    WAIT_VM = 5
+    WAIT_SWAP = 6
+    ENDED = 7
+
+
+_S = WorldState
+_WAITS = (_S.WAIT_IDLE, _S.WAIT_VM, _S.WAIT_SWAP)
+
+EDGES = frozenset(
+    [
+        (_S.READY, _S.RUN),
+        (_S.RUN, _S.READY),
+        (_S.RUN, _S.COSTOP),
+        (_S.READY, _S.COSTOP),
+        (_S.COSTOP, _S.READY),
+    ]
+    + [(_S.READY, _S.MAX_LIMITED), (_S.MAX_LIMITED, _S.READY), (_S.WAIT_VM, _S.WAIT_IDLE)]
+    + [(_S.RUN, wait) for wait in _WAITS]
+    + [(wait, _S.READY) for wait in _WAITS]
+    + [(state, _S.WAIT_VM) for state in _S if state not in (_S.ENDED, _S.WAIT_VM)]
+    + [(state, _S.ENDED) for state in _S if state is not _S.ENDED]
+)
+"""The transitions that may happen: suspending leads to WAIT_VM and powering off to ENDED from everywhere."""
+
+
+@attrs.frozen(kw_only=True)
+class WorldTimes:
+    """Nanoseconds in each state since the world began; they add up to its age exactly."""
+
+    run_ns: int = 0
+    ready_ns: int = 0
+    max_limited_ns: int = 0
+    costop_ns: int = 0
+    idle_ns: int = 0
+    vm_wait_ns: int = 0
+    swap_wait_ns: int = 0
+
+    @property
+    def total_ns(self) -> int:
+        """The sum of all states."""
+        return self.run_ns + self.ready_ns + self.max_limited_ns + self.costop_ns + self.wait_ns
+
+    @property
+    def wait_ns(self) -> int:
+        """All of Wait: idle, VM-wait and swap-wait."""
+        return self.idle_ns + self.vm_wait_ns + self.swap_wait_ns
+
+    def __add__(self, other: WorldTimes) -> WorldTimes:
+        return WorldTimes(**{name: getattr(self, name) + getattr(other, name) for name in _FIELDS})
+
+    def __sub__(self, other: WorldTimes) -> WorldTimes:
+        return WorldTimes(**{name: getattr(self, name) - getattr(other, name) for name in _FIELDS})
+
+
+_FIELDS = tuple(field.name for field in attrs.fields(WorldTimes))  # in the order of WorldState
+
+
+class World:
+    """One schedulable context.  The scheduler owns all attributes but `world_id`, `name`, `kind` and `workload`.
+
+    `since_ns` is when the present state began; it lies in the future while a pCPU is still switching to this world,
+    and until then the world counts as READY.
+    """
+
+    __slots__ = (
+        "began_ns",
+        "bucket",
+        "costop_ns",
+        "dispatches",
+        "floor",
+        "grant_left_ns",
+        "grant_ns",
+        "idle_ns",
+        "kind",
+        "last_pcpu",
+        "max_limited_ns",
+        "migrations",
+        "name",
+        "pcpu",
+        "ready_ns",
+        "remaining_ns",
+        "reservation",
+        "run_ns",
+        "sched",
+        "seq",
+        "since_ns",
+        "sleep_left_ns",
+        "special",
+        "state",
+        "step",
+        "swap_wait_ns",
+        "timer",
+        "vm_wait_ns",
+        "vtime",
+        "wakeups",
+        "weight",
+        "workload",
+        "world_id",
+    )
+
+    def __init__(
+        self, sched: Scheduler, world_id: int, name: str, workload: Workload, *, kind: str, now_ns: int
+    ) -> None:
+        self.sched = sched
+        self.world_id = world_id
+        self.name = name
+        self.kind = kind
+        self.workload = workload
+        self.state = WorldState.WAIT_VM
+        self.began_ns = self.since_ns = now_ns
+        self.run_ns = self.ready_ns = self.max_limited_ns = self.costop_ns = 0
+        self.idle_ns = self.vm_wait_ns = self.swap_wait_ns = 0
+        self.dispatches = self.migrations = self.wakeups = 0
+        self.remaining_ns = 0  # of the present burst, in CPU time
+        self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
+        self.weight = self.step = 0
+        self.vtime = 0
+        self.seq = 0  # of the queue entry that counts; 0: in no queue
+        self.floor: tuple[int, int] | None = None
+        self.reservation: Reservation | None = None
+        self.bucket: LimitBucket | None = None
+        self.grant_ns = self.grant_left_ns = 0  # the turn taken out of the bucket, and what is left of it
+        self.special = False  # has a reservation or a bucket
+        self.pcpu: PcpuRunner | None = None
+        self.last_pcpu: PcpuRunner | None = None
+        self.timer: Timer = sched.sim.engine.timer(self.wake)
+
+    def wake(self) -> None:
+        """Timer: a sleep is over."""
+        self.sched.wake(self)
+
+    def enter(self, state: WorldState, now_ns: int) -> None:
+        """Close the books of the present state and begin another."""
+        if (self.state, state) not in EDGES:
+            raise SimBug(
+                f"world {self.world_id} ({self.name}): {self.state.name} -> {state.name} is no transition"
+            )
+        field = _FIELDS[self.state]
+        setattr(self, field, getattr(self, field) + now_ns - self.since_ns)
+        self.since_ns = now_ns
+        self.state = state
+
+    def times(self, now_ns: int) -> WorldTimes:
+        """Return the times up to now; asking changes nothing."""
+        found = {name: getattr(self, name) for name in _FIELDS}
+        if self.state is not WorldState.ENDED:
+            elapsed = now_ns - self.since_ns
+            found["ready_ns" if elapsed < 0 else _FIELDS[self.state]] += elapsed
+        return WorldTimes(**found)
+
+    def check_invariants(self, now_ns: int) -> None:
+        """Raise `SimBug` unless the states add up to the world's age and fit the books."""
+        age_ns = (self.since_ns if self.state is WorldState.ENDED else now_ns) - self.began_ns
+        times = self.times(now_ns)
+        if times.total_ns != age_ns or min(attrs.astuple(times)) < 0:
+            raise SimBug(f"world {self.world_id}: {times} do not add up to {age_ns} ns")
+        if (self.state is WorldState.RUN) != (self.pcpu is not None):
+            raise SimBug(f"world {self.world_id}: state {self.state.name} with pCPU {self.pcpu}")
+        if self.state is WorldState.RUN and self.remaining_ns <= 0 and self.since_ns < now_ns:
+            raise SimBug(f"world {self.world_id} runs without anything to do")
