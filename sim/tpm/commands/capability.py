@@ -1,0 +1,225 @@
+"""GetCapability.
+
+Models: every capability group, with the values of a TPM that implements what this one does.
+Leaves out: vendor properties; property values of features that are missing (sessions, audit) are those of swtpm.
+Sources: TPM 2.0 Library part 2, chapters 6.12 to 6.14; part 3, chapter 30; values measured on swtpm 0.7.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sim.tpm.codec import ListOf
+from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CAP, TPM_ECC, TPM_HT, TPM_PT, TPM_RC, TPM_RH
+from sim.tpm.pcr import DYNAMIC_PCRS, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS, UNCOUNTED_PCRS
+from sim.tpm.refusal import in_parameter
+from sim.tpm.requests import COMMANDS
+from sim.tpm.wire import (
+    DIGEST_BYTES_MAX,
+    NV_BUFFER_BYTES_MAX,
+    TPMS_ALG_PROPERTY,
+    TPMS_CAPABILITY_DATA,
+    TPMS_PCR_SELECTION,
+    TPMS_TAGGED_PCR_SELECT,
+    TPMS_TAGGED_POLICY,
+    TPMS_TAGGED_PROPERTY,
+    TPMU_CAPABILITIES,
+)
+
+if TYPE_CHECKING:
+    from sim.tpm.device import Tpm
+
+__all__ = ["get_capability"]
+
+_PROPERTY = 2
+
+_ALGORITHMS = {
+    TPM_ALG.SHA1: 0x004,
+    TPM_ALG.AES: 0x002,
+    TPM_ALG.SHA256: 0x004,
+    TPM_ALG.SHA384: 0x004,
+    TPM_ALG.SHA512: 0x004,
+    TPM_ALG.ECDSA: 0x101,
+    TPM_ALG.ECDH: 0x401,
+    TPM_ALG.KDF1_SP800_108: 0x404,
+    TPM_ALG.ECC: 0x009,
+    TPM_ALG.CFB: 0x202,
+}
+"""Implemented algorithms with their TPMA_ALGORITHM."""
+
+
+def get_capability(tpm: Tpm, capability: int, first: int, count: int) -> tuple[Any, ...]:
+    """Return up to `count` entries of a group from `first` on, and whether there are more."""
+    if capability == TPM_CAP.PCRS:
+        if first != 0:
+            raise in_parameter(TPM_RC.VALUE, _PROPERTY)
+        return (0, TPMS_CAPABILITY_DATA(capability=capability, data=_banks(tpm)))
+    if capability == TPM_CAP.AUTH_POLICIES and first >> 24 != TPM_HT.PERMANENT:
+        raise in_parameter(TPM_RC.VALUE, _PROPERTY)
+    entries = [entry for key, entry in _GROUPS[capability](tpm, first) if key >= first]
+    listed = TPMU_CAPABILITIES[capability]
+    assert isinstance(listed, ListOf)
+    shown = tuple(entries[: min(count, listed.count_max)])
+    return (int(len(shown) < len(entries)), TPMS_CAPABILITY_DATA(capability=capability, data=shown))
+
+
+def _banks(tpm: Tpm) -> tuple[TPMS_PCR_SELECTION, ...]:
+    return tuple(TPMS_PCR_SELECTION.of(bank, range(PCR_COUNT)) for bank in tpm.pcrs.values)
+
+
+def _algorithms(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    return [(alg, TPMS_ALG_PROPERTY(alg=alg, algProperties=what)) for alg, what in _ALGORITHMS.items()]
+
+
+def _handles(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    kind = first >> 24
+    by_kind: dict[int, list[int]] = {
+        TPM_HT.PCR: list(range(PCR_COUNT)),
+        TPM_HT.NV_INDEX: sorted(tpm.nv),
+        TPM_HT.HMAC_SESSION: [],
+        TPM_HT.POLICY_SESSION: [],
+        TPM_HT.PERMANENT: sorted(TPM_RH),
+        TPM_HT.TRANSIENT: sorted(tpm.objects),
+        TPM_HT.PERSISTENT: [],
+    }
+    if kind not in by_kind:
+        raise in_parameter(TPM_RC.HANDLE, _PROPERTY)
+    return [(handle, handle) for handle in by_kind[kind]]
+
+
+def _commands(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    return [(code, spec.attributes) for code, spec in COMMANDS.items()]
+
+
+def _nothing(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    return []
+
+
+def _curves(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    return [(TPM_ECC.NIST_P256.value, TPM_ECC.NIST_P256.value)]
+
+
+def _policies(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    handles = (TPM_RH.OWNER, TPM_RH.LOCKOUT, TPM_RH.ENDORSEMENT, TPM_RH.PLATFORM)
+    return [
+        (handle, TPMS_TAGGED_POLICY(handle=handle, hashAlg=TPM_ALG.NULL.value, digest=None))
+        for handle in handles
+    ]
+
+
+def _pcr_properties(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    every = range(PCR_COUNT)
+    groups: dict[int, list[int]] = {0x00: list(SAVED_PCRS)}
+    for locality in range(5):
+        groups[1 + 2 * locality] = [pcr for pcr in every if EXTEND_LOCALITIES[pcr] >> locality & 1]
+        groups[2 + 2 * locality] = [pcr for pcr in every if RESET_LOCALITIES[pcr] >> locality & 1]
+    groups[0x0A] = list(DYNAMIC_PCRS)
+    groups[0x11] = sorted(UNCOUNTED_PCRS)
+    groups[0x12] = list(DYNAMIC_PCRS)
+    groups[0x13] = []
+    groups[0x14] = []
+    return [
+        (tag, TPMS_TAGGED_PCR_SELECT(tag=tag, pcrSelect=TPMS_PCR_SELECTION.of(0, pcrs).pcrSelect))
+        for tag, pcrs in sorted(groups.items())
+    ]
+
+
+def _properties(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    values = {**_fixed(tpm), **_variable(tpm)}
+    return [(tag, TPMS_TAGGED_PROPERTY(property=tag, value=value)) for tag, value in sorted(values.items())]
+
+
+def _fixed(tpm: Tpm) -> dict[int, int]:
+    profile = tpm.profile
+    family, revision, day, year = 0x322E3000, 0xA4, 0x4B, 2021
+    strings = profile.vendor_string_ids
+    slots = profile.transient_slots
+    return {
+        TPM_PT.FAMILY_INDICATOR: family,
+        TPM_PT.LEVEL: 0,
+        TPM_PT.REVISION: revision,
+        TPM_PT.DAY_OF_YEAR: day,
+        TPM_PT.YEAR: year,
+        TPM_PT.MANUFACTURER: profile.manufacturer_id,
+        TPM_PT.VENDOR_STRING_1: strings[0],
+        TPM_PT.VENDOR_STRING_2: strings[1],
+        TPM_PT.VENDOR_STRING_3: strings[2],
+        TPM_PT.VENDOR_STRING_4: strings[3],
+        TPM_PT.VENDOR_TPM_TYPE: 1,
+        TPM_PT.FIRMWARE_VERSION_1: profile.firmware_version >> 32,
+        TPM_PT.FIRMWARE_VERSION_2: profile.firmware_version & 0xFFFFFFFF,
+        TPM_PT.INPUT_BUFFER: 1024,
+        TPM_PT.HR_TRANSIENT_MIN: slots,
+        TPM_PT.HR_PERSISTENT_MIN: profile.persistent_slots_min,
+        TPM_PT.HR_LOADED_MIN: slots,
+        TPM_PT.ACTIVE_SESSIONS_MAX: 0x40,
+        TPM_PT.PCR_COUNT: PCR_COUNT,
+        TPM_PT.PCR_SELECT_MIN: PCR_COUNT // 8,
+        TPM_PT.CONTEXT_GAP_MAX: 0xFFFF,
+        TPM_PT.NV_COUNTERS_MAX: 0,
+        TPM_PT.NV_INDEX_MAX: 0x800,
+        TPM_PT.MEMORY: 6,
+        TPM_PT.CLOCK_UPDATE: 0x1000,
+        TPM_PT.CONTEXT_HASH: TPM_ALG.SHA512,
+        TPM_PT.CONTEXT_SYM: TPM_ALG.AES,
+        TPM_PT.CONTEXT_SYM_SIZE: 0x100,
+        TPM_PT.ORDERLY_COUNT: 0xFF,
+        TPM_PT.MAX_COMMAND_SIZE: profile.command_bytes_max,
+        TPM_PT.MAX_RESPONSE_SIZE: 4096,
+        TPM_PT.MAX_DIGEST: DIGEST_BYTES_MAX,
+        TPM_PT.MAX_OBJECT_CONTEXT: 0xA84,
+        TPM_PT.MAX_SESSION_CONTEXT: 0x194,
+        TPM_PT.PS_FAMILY_INDICATOR: family,
+        TPM_PT.PS_LEVEL: 0,
+        TPM_PT.PS_REVISION: revision,
+        TPM_PT.PS_DAY_OF_YEAR: day,
+        TPM_PT.PS_YEAR: year,
+        TPM_PT.SPLIT_MAX: 0x80,
+        TPM_PT.TOTAL_COMMANDS: len(COMMANDS),
+        TPM_PT.LIBRARY_COMMANDS: len(COMMANDS),
+        TPM_PT.VENDOR_COMMANDS: 0,
+        TPM_PT.NV_BUFFER_MAX: NV_BUFFER_BYTES_MAX,
+        TPM_PT.MODES: 0,
+        TPM_PT.MAX_CAP_BUFFER: 1024,
+    }
+
+
+def _variable(tpm: Tpm) -> dict[int, int]:
+    free = tpm.profile.transient_slots - len(tpm.objects)
+    return {
+        TPM_PT.PERMANENT: 1 << 10,
+        TPM_PT.STARTUP_CLEAR: 0x0F | tpm.started_orderly << 31,
+        TPM_PT.HR_NV_INDEX: len(tpm.nv),
+        TPM_PT.HR_LOADED: len(tpm.objects),
+        TPM_PT.HR_LOADED_AVAIL: free,
+        TPM_PT.HR_ACTIVE: 0,
+        TPM_PT.HR_ACTIVE_AVAIL: 0x40,
+        TPM_PT.HR_TRANSIENT_AVAIL: free,
+        TPM_PT.HR_PERSISTENT: 0,
+        TPM_PT.HR_PERSISTENT_AVAIL: 0x41,
+        TPM_PT.NV_COUNTERS: 0,
+        TPM_PT.NV_COUNTERS_AVAIL: 0x19,
+        TPM_PT.ALGORITHM_SET: 0,
+        TPM_PT.LOADED_CURVES: len(_curves(tpm, 0)),
+        TPM_PT.LOCKOUT_COUNTER: 0,
+        TPM_PT.MAX_AUTH_FAIL: 3,
+        TPM_PT.LOCKOUT_INTERVAL: 1000,
+        TPM_PT.LOCKOUT_RECOVERY: 1000,
+        TPM_PT.NV_WRITE_RECOVERY: 0,
+        TPM_PT.AUDIT_COUNTER_0: 0,
+        TPM_PT.AUDIT_COUNTER_1: 0,
+    }
+
+
+_GROUPS: dict[int, Callable[[Tpm, int], list[tuple[int, Any]]]] = {
+    TPM_CAP.ALGS: _algorithms,
+    TPM_CAP.HANDLES: _handles,
+    TPM_CAP.COMMANDS: _commands,
+    TPM_CAP.PP_COMMANDS: _nothing,
+    TPM_CAP.AUDIT_COMMANDS: _nothing,
+    TPM_CAP.TPM_PROPERTIES: _properties,
+    TPM_CAP.PCR_PROPERTIES: _pcr_properties,
+    TPM_CAP.ECC_CURVES: _curves,
+    TPM_CAP.AUTH_POLICIES: _policies,
+}

@@ -1,0 +1,75 @@
+"""PCR_Read, PCR_Extend, PCR_Event and PCR_Reset.
+
+Models: these commands with their locality rules; a change of PCR 0 to 15 undoes a shutdown.
+Leaves out: PCR_Allocate, PCR_SetAuthPolicy, PCR_SetAuthValue.
+Sources: TPM 2.0 Library part 3, chapter 22; measured on swtpm 0.7.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sim.tpm.constants import HASH_BYTES, TPM_RC, TPM_RH
+from sim.tpm.pcr import EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS, hash_bytes
+from sim.tpm.refusal import RefusedError
+from sim.tpm.wire import TPMS_PCR_SELECTION, TPMT_HA
+
+if TYPE_CHECKING:
+    from sim.tpm.device import Tpm
+
+__all__ = ["pcr_event", "pcr_extend", "pcr_read", "pcr_reset", "present_pcrs"]
+
+READ_DIGESTS_MAX = 8
+_NULL = TPM_RH.NULL.value
+
+
+def pcr_extend(tpm: Tpm, pcr: int, digests: tuple[TPMT_HA, ...]) -> tuple[Any, ...]:
+    """Extend a PCR with a digest for each bank; at the null handle nothing happens."""
+    if pcr != _NULL:
+        _need_locality(tpm, EXTEND_LOCALITIES, pcr)
+        for each in digests:
+            tpm.pcrs.extend(pcr, each.hashAlg, each.digest)
+        _touch(tpm, pcr)
+    return ()
+
+
+def pcr_event(tpm: Tpm, pcr: int, data: bytes) -> tuple[Any, ...]:
+    """Hash data with every implemented hash, extend the PCR with the digests, and return them."""
+    digests = tuple(TPMT_HA(hashAlg=alg, digest=hash_bytes(alg, data)) for alg in HASH_BYTES)
+    pcr_extend(tpm, pcr, digests)
+    return (digests,)
+
+
+def pcr_reset(tpm: Tpm, pcr: int) -> tuple[Any, ...]:
+    """Set a PCR to zeros."""
+    _need_locality(tpm, RESET_LOCALITIES, pcr)
+    tpm.pcrs.reset(pcr)
+    _touch(tpm, pcr)
+    return ()
+
+
+def pcr_read(tpm: Tpm, selection: tuple[TPMS_PCR_SELECTION, ...]) -> tuple[Any, ...]:
+    """Return the update counter and the first eight selected PCRs, with the selection of just these."""
+    banks = tpm.pcrs.values
+    answered = []
+    digests: list[bytes] = []
+    for each in selection:
+        pcrs = present_pcrs(tpm, each)[: READ_DIGESTS_MAX - len(digests)]
+        answered.append(TPMS_PCR_SELECTION.of(each.hash, pcrs))
+        digests.extend(banks[each.hash][pcr] for pcr in pcrs)
+    return (tpm.pcrs.update_counter, tuple(answered), tuple(digests))
+
+
+def present_pcrs(tpm: Tpm, selection: TPMS_PCR_SELECTION) -> tuple[int, ...]:
+    """Return the selected PCRs, none if the bank is not allocated."""
+    return selection.pcrs if selection.hash in tpm.pcrs.values else ()
+
+
+def _need_locality(tpm: Tpm, table: tuple[int, ...], pcr: int) -> None:
+    if not table[pcr] >> tpm.locality & 1 or (table is RESET_LOCALITIES and tpm.locality == 4):
+        raise RefusedError(TPM_RC.LOCALITY)
+
+
+def _touch(tpm: Tpm, pcr: int) -> None:
+    if pcr in SAVED_PCRS:
+        tpm.shutdown_type = None

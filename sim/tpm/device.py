@@ -1,0 +1,170 @@
+"""The TPM as a device: bytes in, bytes out, at a locality.
+
+Models: one command at a time; _TPM_Init; the hash sequence that only hardware at locality 4 drives (H-CRTM before
+Startup, late launch after it); hierarchies with their seeds; transient slots; the simulated time of each command.
+Any bytes get a well-formed response, and a refused command changes nothing.
+Leaves out: HMAC and policy sessions, child objects, persistent objects, dictionary-attack logic, failure mode, and
+all commands that `sim.tpm.requests` does not list: these answer TPM_RC_COMMAND_CODE.
+Sources: TCG TPM 2.0 Library parts 1 and 3; PC Client Platform TPM Profile; details measured on swtpm 0.7.1.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import frozen
+
+from sim.core.rng import Stream
+from sim.errors import SimBug
+from sim.tpm.constants import TPM_ALG, TPM_RH, TPM_SU
+from sim.tpm.dispatch import run_command
+from sim.tpm.keys import LoadedObject, kdf_a
+from sim.tpm.nv import NvIndex
+from sim.tpm.pcr import PcrBanks
+from sim.tpm.profile import TpmProfile
+from sim.tpm.timekeeping import Timekeeper
+
+__all__ = ["Clock", "Hierarchy", "StoppedClock", "Tpm"]
+
+SEED_BYTES = 64
+TRANSIENT_FIRST = 0x8000_0000
+HASH_SEQUENCE_BYTES_MAX = 256 * 1024 * 1024
+
+
+class Clock(Protocol):
+    """Where the device reads simulated time; an engine is one."""
+
+    @property
+    def now(self) -> int:
+        """Simulated time, ns."""
+
+
+class StoppedClock:
+    """A clock that moves only when its `now` is set; what a TPM has until it is put into a machine."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+
+@frozen(kw_only=True)
+class Hierarchy:
+    """A hierarchy: the seed of its primaries, the proof of its tickets, and its authorisation value."""
+
+    seed: bytes
+    proof: bytes
+    auth: bytes = b""
+
+
+@frozen(kw_only=True)
+class StartState:
+    """How the TPM was started: a resume must find the same."""
+
+    locality: int
+    h_crtm: bool
+
+
+class Tpm:
+    """A TPM 2.0; `seed` (bytes, or a stream to draw from) decides its seeds and its random numbers.
+
+    `clock` may be replaced by any object with `now` in ns, such as the engine of a simulation.  The whole device
+    pickles, clock included.
+    """
+
+    def __init__(
+        self, seed: bytes | Stream, profile: TpmProfile | None = None, clock: Clock | None = None
+    ) -> None:
+        stream = seed if isinstance(seed, Stream) else Stream(seed)
+        self.profile = profile if profile is not None else TpmProfile()
+        self.clock: Clock = clock if clock is not None else StoppedClock()
+        self.pcrs = PcrBanks(self.profile.banks)
+        self.time = Timekeeper()
+        self.hierarchies = {
+            handle.value: Hierarchy(seed=stream.bytes(SEED_BYTES), proof=stream.bytes(SEED_BYTES))
+            for handle in (TPM_RH.ENDORSEMENT, TPM_RH.OWNER, TPM_RH.PLATFORM)
+        }
+        self._null_root = stream.bytes(SEED_BYTES)
+        self.random = Stream(stream.bytes(SEED_BYTES))
+        self.objects: dict[int, LoadedObject] = {}
+        self.nv: dict[int, NvIndex] = {}
+        self.started = False
+        self.start_state: StartState | None = None
+        self.shutdown_type: TPM_SU | None = TPM_SU.CLEAR
+        self.started_orderly = True
+        self.established = False
+        self.h_crtm: bytes | None = None
+        self.locality = 0
+        self.last_latency_ns = 0
+        self._hash_sequence: bytearray | None = None
+
+    def execute(self, command: bytes, locality: int = 0) -> bytes:
+        """Run one command at `locality` (0 to 4) and return the response; `last_latency_ns` says how long it took."""
+        if not 0 <= locality <= 4:
+            raise SimBug(f"there is no locality {locality}")
+        self.locality = locality
+        self._hash_sequence = None
+        return run_command(self, command)
+
+    def init(self) -> None:
+        """Apply _TPM_Init, which power-on and platform reset signal: Startup must come next."""
+        self.time.power_on(self.clock.now, orderly=self.shutdown_type is not None)
+        self.started = False
+        self.objects.clear()
+        self.h_crtm = None
+        self._hash_sequence = None
+
+    def hash_start(self) -> None:
+        """Begin the hash sequence; any command ends it without effect."""
+        self._hash_sequence = bytearray()
+        self.last_latency_ns = self.profile.other_latency_ns
+
+    def hash_data(self, data: bytes) -> None:
+        """Add bytes to the hash sequence; without `hash_start` they are lost."""
+        if self._hash_sequence is not None:
+            if len(self._hash_sequence) + len(data) > HASH_SEQUENCE_BYTES_MAX:
+                raise SimBug(f"a hash sequence passes {HASH_SEQUENCE_BYTES_MAX} bytes")
+            self._hash_sequence += data
+        self.last_latency_ns = self.profile.hash_byte_ns * len(data)
+
+    def hash_end(self) -> None:
+        """End the hash sequence: before Startup it is the H-CRTM of PCR 0, after it a launch into PCR 17."""
+        sequence, self._hash_sequence = self._hash_sequence, None
+        self.last_latency_ns = self.profile.other_latency_ns
+        if sequence is None:
+            return
+        self.established = True
+        if self.started:
+            self.pcrs.launch(bytes(sequence))
+            self.time.restart_count += 1
+            self.shutdown_type = None
+        else:
+            self.h_crtm = bytes(sequence)
+
+    def hierarchy(self, handle: int) -> Hierarchy:
+        """Return a hierarchy; the null hierarchy has other secrets after each TPM reset."""
+        if handle != TPM_RH.NULL:
+            return self.hierarchies[handle]
+        resets = self.time.reset_count.to_bytes(4, "big")
+        secrets = kdf_a(TPM_ALG.SHA512, self._null_root, b"NULL", resets, 2 * SEED_BYTES * 8)
+        return Hierarchy(seed=secrets[:SEED_BYTES], proof=secrets[SEED_BYTES:])
+
+    def new_start_state(self) -> StartState:
+        """Return how the Startup that runs now starts the TPM."""
+        return StartState(locality=self.locality, h_crtm=self.h_crtm is not None)
+
+    def free_slot(self) -> int | None:
+        """Return the handle of a free transient slot, or None."""
+        for slot in range(self.profile.transient_slots):
+            if TRANSIENT_FIRST + slot not in self.objects:
+                return TRANSIENT_FIRST + slot
+        return None
+
+    def provision_nv(self, index: NvIndex) -> None:
+        """Put an index into NV, as its manufacturer does."""
+        self.nv[index.public.nvIndex] = index
+
+    def check_invariants(self) -> None:
+        """Assert what must always hold."""
+        self.pcrs.check_invariants()
+        assert len(self.objects) <= self.profile.transient_slots
+        assert all(TRANSIENT_FIRST <= handle < TRANSIENT_FIRST + 255 for handle in self.objects)
+        assert self.start_state is not None or not self.started

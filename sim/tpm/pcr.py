@@ -1,0 +1,125 @@
+"""Platform Configuration Registers: values, who may change them from which locality, and when they start anew.
+
+Models: banks of 24 PCRs of a PC Client TPM, the update counter that PCR_Read returns, the hash sequence that the
+processor drives at locality 4 (H-CRTM before Startup, launch after it), and what a resume keeps.
+Leaves out: PCR_Allocate, and authorisation values or policies of PCRs.
+Sources: TCG PC Client Platform TPM Profile, table of PCR attributes; all cells of the tables below and the behaviour
+of the counter were measured on swtpm 0.7.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from sim.core.facts import fact
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG
+
+__all__ = ["EXTEND_LOCALITIES", "RESET_LOCALITIES", "PcrBanks", "hash_bytes"]
+
+HASHES = {
+    TPM_ALG.SHA1.value: hashlib.sha1,
+    TPM_ALG.SHA256.value: hashlib.sha256,
+    TPM_ALG.SHA384.value: hashlib.sha384,
+    TPM_ALG.SHA512.value: hashlib.sha512,
+}
+
+_SOURCE = "PC Client Platform TPM Profile, PCR attributes; swtpm 0.7.1"
+
+
+def _mask(name: str, value: int) -> int:
+    return fact(f"tpm.pcr.{name}", value, unit="mask of localities", source=_SOURCE, kind="measured").value
+
+
+_ALL = _mask("0_to_16_and_23.extend", 0x1F)
+_LAUNCH = _mask("17_and_18.extend", 0x1C)
+_TRUSTED_OS = _mask("19.extend", 0x0C)
+_SHARED = _mask("20.extend", 0x0E)
+_OS = _mask("21_and_22.extend", 0x04)
+_DEBUG_RESET = _mask("16_and_23.reset", 0x0F)
+_OS_RESET = _mask("20_to_22.reset", 0x04)
+
+EXTEND_LOCALITIES = (*(_ALL,) * 17, _LAUNCH, _LAUNCH, _TRUSTED_OS, _SHARED, _OS, _OS, _ALL)
+"""Per PCR the localities (bit n = locality n) that may extend it."""
+
+RESET_LOCALITIES = (*(0,) * 16, _DEBUG_RESET, 0, 0, 0, _OS_RESET, _OS_RESET, _OS_RESET, _DEBUG_RESET)
+"""Per PCR the localities that may reset it by command (the hash sequence resets 17 to 22 from locality 4)."""
+
+LAUNCH_PCR = 17
+HCRTM_PCR = 0
+DYNAMIC_PCRS = range(17, 23)
+SAVED_PCRS = range(16)
+UNCOUNTED_PCRS = frozenset({16, 21, 22, 23})
+"""PCRs whose change does not raise the update counter (measured)."""
+
+
+def hash_bytes(hash_alg: int, data: bytes) -> bytes:
+    """Hash `data` with an implemented algorithm."""
+    return HASHES[hash_alg](data).digest()
+
+
+class PcrBanks:
+    """All PCR values of a TPM; every method keeps each value at its bank's digest size."""
+
+    def __init__(self, banks: Iterable[int]) -> None:
+        self.values: dict[int, list[bytes]] = {
+            int(alg): [bytes(HASH_BYTES[alg])] * PCR_COUNT for alg in banks
+        }
+        self.update_counter = 0
+
+    def extend(self, pcr: int, hash_alg: int, digest: bytes) -> None:
+        """Set the PCR to H(old value || digest), in one bank; a bank that is not there is passed over."""
+        bank = self.values.get(hash_alg)
+        if bank is not None:
+            bank[pcr] = HASHES[hash_alg](bank[pcr] + digest).digest()
+            if pcr not in UNCOUNTED_PCRS:
+                self.update_counter += 1
+
+    def reset(self, pcr: int) -> None:
+        """Set the PCR to zeros in every bank."""
+        self._fill(pcr, 0x00)
+
+    def start(self, *, locality: int, h_crtm: bytes | None) -> None:
+        """Begin anew at Startup(CLEAR) from `locality`; `h_crtm` is what was hashed before Startup."""
+        for pcr in range(PCR_COUNT):
+            self._fill(pcr, 0xFF if pcr in DYNAMIC_PCRS else 0x00)
+        for hash_alg, bank in self.values.items():
+            if h_crtm is not None:
+                digest = hash_bytes(hash_alg, h_crtm)
+                bank[HCRTM_PCR] = hash_bytes(hash_alg, _ending_in(hash_alg, 4) + digest)
+            else:
+                bank[HCRTM_PCR] = _ending_in(hash_alg, locality)
+
+    def resume(self) -> None:
+        """Keep PCR 0 to 15 at Startup(STATE) and begin the others anew."""
+        for pcr in range(PCR_COUNT):
+            if pcr not in SAVED_PCRS:
+                self._fill(pcr, 0xFF if pcr in DYNAMIC_PCRS else 0x00)
+
+    def launch(self, data: bytes) -> None:
+        """Apply the hash sequence of a late launch: 17 to 22 to zeros, then PCR 17 extended with H(data)."""
+        for pcr in DYNAMIC_PCRS:
+            self._fill(pcr, 0x00)
+        for hash_alg, bank in self.values.items():
+            bank[LAUNCH_PCR] = hash_bytes(hash_alg, bank[LAUNCH_PCR] + hash_bytes(hash_alg, data))
+
+    def digest(self, hash_alg: int, selection: Iterable[tuple[int, tuple[int, ...]]]) -> bytes:
+        """Hash the selected PCRs (pairs of bank and PCRs) one after the other with `hash_alg`."""
+        values = self.values
+        return hash_bytes(hash_alg, b"".join(values[bank][pcr] for bank, pcrs in selection for pcr in pcrs))
+
+    def check_invariants(self) -> None:
+        """Assert what must always hold."""
+        for hash_alg, bank in self.values.items():
+            assert len(bank) == PCR_COUNT
+            assert all(len(value) == HASH_BYTES[hash_alg] for value in bank)
+
+    def _fill(self, pcr: int, octet: int) -> None:
+        for hash_alg, bank in self.values.items():
+            bank[pcr] = bytes([octet]) * HASH_BYTES[hash_alg]
+        if pcr not in UNCOUNTED_PCRS:
+            self.update_counter += 1
+
+
+def _ending_in(hash_alg: int, octet: int) -> bytes:
+    return octet.to_bytes(HASH_BYTES[hash_alg], "big")
