@@ -1,0 +1,317 @@
+"""The module loader: verifies, places, relocates and maps ELF modules, and keeps the table of what is loaded.
+
+Models: verification of exactly the bytes that are then loaded; placement at a random base; relocations; one mapping
+for each segment with that segment's rights, never writable and executable; module ids; refusals with a reason, after
+which nothing of the module stays behind; unloading.
+
+A shared object (ET_DYN) holds references from one of its segments to another that are relative to the instruction
+pointer, so it is placed as a whole at one random base: its segments keep their distances, each page has the rights of
+its own segment, and unmapped guard pages lie on both sides of the whole.
+
+Leaves out: relocatable objects (ET_REL), whose sections could be placed apart; lazy binding; thread-local storage;
+running the module's code.  A symbol that nobody defines binds to address 0, where nothing is mapped, and is listed.
+Bytes of a page that belong to no segment are zero.
+
+Sources: System V ABI AMD64 supplement, section 4.4.1 (relocations); vmkernel.log lines of public hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+
+from attrs import field, frozen
+
+from sim.core.context import Sim
+from sim.core.trace import record
+from sim.errors import FormatError, SimBug, VerificationError, VmksimError
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.elf import ElfImage, read_elf
+from sim.kernel.layout import Layout
+from sim.kernel.memory import KernelMemory
+from sim.kernel.module_signing import ModuleIdentity, ModuleOrigin, ModuleVerifier
+from sim.kernel.relocation import RelocatedSegment, RelocationError, relocate
+
+__all__ = ["KERNEL_MODULE_ID", "LoadRefused", "LoadedModule", "LoadedSegment", "ModuleLoader"]
+
+MODULE_LOADED = record(
+    "module.loaded",
+    module_id=int,
+    name=str,
+    version=str,
+    base=int,
+    size_bytes=int,
+    provider=str,
+    level=str,
+    signed=str,
+    digest=bytes,
+)
+MODULE_SEGMENT = record("module.segment", module_id=int, segment=str, base=int, size_bytes=int, rights=str)
+MODULE_REFUSED = record("module.refused", name=str, check=str, reason=str)
+MODULE_UNLOADED = record("module.unloaded", module_id=int, name=str)
+
+KERNEL_MODULE_ID = 0
+MODULES_MAX = 1_024
+
+
+class LoadRefused(VerificationError):  # noqa: N818 - a refusal is the normal answer here, not an error of ours
+    """The loader refused a module; `check` names the rule, the text says why."""
+
+
+@frozen(kw_only=True)
+class LoadedSegment:
+    """One mapped segment of a module."""
+
+    name: str
+    base: int
+    size_bytes: int
+    rights: str
+
+
+@frozen(kw_only=True)
+class LoadedModule:
+    """A row of the module table."""
+
+    module_id: int
+    name: str
+    version: str
+    license: str
+    provider: str
+    level: str
+    signed_status: str
+    issuer: str
+    fingerprint: str
+    vib_id: str
+    digest: bytes = field(repr=False)
+    base: int
+    size_bytes: int
+    entry: int
+    segments: tuple[LoadedSegment, ...]
+    exports: Mapping[str, int] = field(repr=False)
+    uses: tuple[str, ...] = ()
+    unresolved: tuple[str, ...] = field(default=(), repr=False)
+
+
+class ModuleLoader:
+    """Loads modules into the kernel's memory.
+
+    With `enforce`, a module that `verifier` refuses is not loaded; without it the refusal is logged and stands in the
+    module table as its signed status.
+    """
+
+    def __init__(
+        self,
+        sim: Sim,
+        memory: KernelMemory,
+        layout: Layout,
+        verifier: ModuleVerifier,
+        *,
+        enforce: bool = True,
+    ) -> None:
+        self.enforce = enforce
+        self._sim = sim
+        self._memory = memory
+        self._layout = layout
+        self._verifier = verifier
+        self._modules: dict[str, LoadedModule] = {}
+        self._next_id = KERNEL_MODULE_ID + 1
+
+    def load_kernel(self, name: str, data: bytes, *, vib: ModuleOrigin | None) -> LoadedModule:
+        """Verify, place and map the kernel image itself as module 0; raises `LoadRefused`."""
+        identity, status = self._verify(name, data, vib)
+        image = self._read(name, data)
+        return self._place(name, data, image, identity, status, kind="kernel", module_id=KERNEL_MODULE_ID)
+
+    def load(self, name: str, data: bytes, *, vib: ModuleOrigin | None) -> LoadedModule:
+        """Verify and load module `name` from `data`, which came from `vib`; raises `LoadRefused`."""
+        data = bytes(data)
+        self._log(f"Loading module {name} ...")
+        try:
+            return self._load(name, data, vib)
+        except LoadRefused as refused:
+            self._sim.trace.emit(MODULE_REFUSED, name, refused.check, refused.message)
+            self._log(f"Mod: Loading module {name} failed: {refused.message}")
+            raise
+
+    def unload(self, name: str) -> None:
+        """Unmap a module and free its memory; raises `LoadRefused` while another module uses its symbols."""
+        module = self.get(name)
+        users = [other.name for other in self._modules.values() if name in other.uses]
+        if users or module.module_id == KERNEL_MODULE_ID:
+            raise LoadRefused("module.in-use", f"module {name} is in use by {', '.join(users) or 'the host'}")
+        for segment in module.segments:
+            self._memory.unmap_segment(segment.base)
+        self._layout.release(module.base)
+        del self._modules[name]
+        self._sim.trace.emit(MODULE_UNLOADED, module.module_id, name)
+        self._log(f"Mod: module {name} with module ID {module.module_id} unloaded.")
+
+    def get(self, name: str) -> LoadedModule:
+        """Return the loaded module of that name."""
+        if name not in self._modules:
+            raise LoadRefused("module.unknown", f"no module {name} is loaded")
+        return self._modules[name]
+
+    def modules(self) -> tuple[LoadedModule, ...]:
+        """Return the module table in order of module ids."""
+        return tuple(self._modules.values())
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless the table, the layout and the memory agree."""
+        mapped = {segment.base: segment for segment in self._memory.segments()}
+        placed = {region.base: region for region in self._layout.regions()}
+        for module in self._modules.values():
+            if module.base not in placed or placed[module.base].size_bytes != module.size_bytes:
+                raise SimBug(f"module {module.name} is not where the layout has it")
+            for segment in module.segments:
+                if segment.base not in mapped or str(mapped[segment.base].rights) != segment.rights:
+                    raise SimBug(
+                        f"segment {segment.name} of module {module.name} is not mapped as it should be"
+                    )
+
+    # ------------------------------------------------------------------ loading
+
+    def _load(self, name: str, data: bytes, vib: ModuleOrigin | None) -> LoadedModule:
+        if name in self._modules:
+            raise LoadRefused("module.loaded", f"module {name} is loaded already")
+        if len(self._modules) >= MODULES_MAX:
+            raise LoadRefused("module.limit", f"more than {MODULES_MAX} modules")
+        identity, status = self._verify(name, data, vib)
+        image = self._read(name, data)
+        module = self._place(name, data, image, identity, status, kind="module", module_id=self._next_id)
+        self._next_id += 1
+        self._log(f"Elf: module {name} has license {module.license}")
+        if module.unresolved:
+            self._log(f"Elf: module {name}: {len(module.unresolved)} symbols are not defined by any module")
+        self._log(f"Mod: Initialization of {name} succeeded with module ID {module.module_id}.")
+        self._log(f"{name} loaded successfully.")
+        return module
+
+    def _verify(self, name: str, data: bytes, vib: ModuleOrigin | None) -> tuple[ModuleIdentity, str]:
+        """Return who the module is from and its signed status; a refusal counts only if it is enforced."""
+        try:
+            identity = self._verifier.verify(name, data, vib)
+        except (VerificationError, FormatError) as error:
+            check = error.check if isinstance(error, VerificationError) else "module.format"
+            if self.enforce:
+                raise LoadRefused(check, str(error)) from error
+            self._log(f"Mod: module {name} is not verified, loaded all the same: {error}")
+            claimed = vib.vib_id if vib is not None else ""
+            unproven = ModuleIdentity(
+                provider=None, level=AcceptanceLevel.COMMUNITY_SUPPORTED, certified=False, vib_id=claimed
+            )
+            return unproven, f"Not verified ({check})"
+        return identity, identity.signed_status
+
+    @staticmethod
+    def _read(name: str, data: bytes) -> ElfImage:
+        try:
+            image = read_elf(data)
+        except FormatError as error:
+            raise LoadRefused("module.format", f"{name}: {error}") from error
+        if image.has_thread_storage:
+            raise LoadRefused("module.tls", f"{name}: thread-local storage has no meaning in the kernel")
+        return image
+
+    def _place(
+        self,
+        name: str,
+        data: bytes,
+        image: ElfImage,
+        identity: ModuleIdentity,
+        status: str,
+        *,
+        kind: str,
+        module_id: int,
+    ) -> LoadedModule:
+        try:
+            base = self._layout.place(kind, image.memory_bytes, name)
+        except VmksimError as error:
+            raise LoadRefused("module.memory", f"{name}: {error}") from error
+        try:
+            relocated = relocate(image, base, self._symbol)
+            segments = self._map(name, relocated.segments)
+        except VmksimError as error:
+            self._layout.release(base)
+            check = error.check if isinstance(error, RelocationError) else "module.memory"
+            raise LoadRefused(check, f"{name}: {error}") from error
+        module = LoadedModule(
+            module_id=module_id,
+            name=name,
+            version=image.info("version") or identity.vib_version,
+            license=image.info("license") or "unspecified",
+            provider=identity.provider or image.info("provider"),
+            level=identity.level.title,
+            signed_status=status,
+            issuer=identity.issuer,
+            fingerprint=identity.fingerprint,
+            vib_id=identity.vib_id,
+            digest=sha256(data).digest(),
+            base=base,
+            size_bytes=image.memory_bytes,
+            entry=relocated.entry,
+            segments=segments,
+            exports=relocated.exports,
+            uses=relocated.providers,
+            unresolved=relocated.unresolved,
+        )
+        self._enter(module)
+        return module
+
+    def _map(self, name: str, segments: tuple[RelocatedSegment, ...]) -> tuple[LoadedSegment, ...]:
+        """Map all segments, or none."""
+        mapped: list[LoadedSegment] = []
+        try:
+            for segment in segments:
+                made = self._memory.map_segment(
+                    segment.base,
+                    segment.data,
+                    segment.rights,
+                    owner=f"module:{name}",
+                    size_bytes=segment.size_bytes,
+                )
+                mapped.append(
+                    LoadedSegment(
+                        name=segment.name, base=made.base, size_bytes=made.size_bytes, rights=str(made.rights)
+                    )
+                )
+        except VmksimError:
+            for done in mapped:
+                self._memory.unmap_segment(done.base)
+            raise
+        return tuple(mapped)
+
+    def _enter(self, module: LoadedModule) -> None:
+        self._modules[module.name] = module
+        emit = self._sim.trace.emit
+        emit(
+            MODULE_LOADED,
+            module.module_id,
+            module.name,
+            module.version,
+            module.base,
+            module.size_bytes,
+            module.provider,
+            module.level,
+            module.signed_status,
+            module.digest,
+        )
+        for segment in module.segments:
+            emit(
+                MODULE_SEGMENT,
+                module.module_id,
+                segment.name,
+                segment.base,
+                segment.size_bytes,
+                segment.rights,
+            )
+
+    def _symbol(self, name: str) -> tuple[str, int] | None:
+        """Return the module that exports `name`, the earliest loaded first, and the symbol's address."""
+        for module in self._modules.values():
+            if name in module.exports:
+                return module.name, module.exports[name]
+        return None
+
+    def _log(self, text: str) -> None:
+        self._sim.log("vmkernel", text)

@@ -1,0 +1,282 @@
+"""The kernel's own memory: segments of frames mapped into its address space, never writable and executable.
+
+Models: segments (frames of one owner, mapped at one base with one set of rights); a second mapping of the same frames;
+W^X over the whole space, counted for every *frame*, so that no frame is writable through one address and executable
+through another; an executable right that can be lost but never gained.  Text is filled through physical addresses
+before its mapping exists, as a loader does that must not open a writable window on code.
+
+Leaves out: VM memory and the user worlds' spaces, demand paging, large-page breaking, the TLB.
+
+Sources: VMware's description of memory hardening (non-executable memory); PaX MPROTECT for the rule about gaining
+the executable right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from attrs import evolve, frozen
+
+from sim.core.context import Sim
+from sim.core.trace import record
+from sim.errors import SimBug, VmksimError
+from sim.hw.memory import FRAME_BYTES, Extent, OutOfMemory, PhysicalMemory
+from sim.hw.mmu import Access, AddressSpace, ControlState, GeneralProtection, MappingError, PageFault, Rights
+
+SEGMENT_MAP = record("memory.map", base=int, size_bytes=int, rights=str, owner=str)
+SEGMENT_UNMAP = record("memory.unmap", base=int, size_bytes=int, owner=str)
+SEGMENT_REFUSED = record("memory.refused", base=int, rights=str, owner=str, reason=str)
+ACCESS_FAULT = record("memory.fault", va=int, kind=str, text=str)
+
+SEGMENT_BYTES_MAX = 1 << 32
+_LARGE_FRAMES = 512
+
+
+class RightsRefused(VmksimError):  # noqa: N818 - a refusal is the normal answer here, not an error of ours
+    """The rights asked for would let something be both written and executed."""
+
+
+@frozen(kw_only=True)
+class Segment:
+    """Frames mapped at one base; `size_bytes` is a whole number of pages."""
+
+    base: int
+    size_bytes: int
+    rights: Rights
+    owner: str
+    extents: tuple[Extent, ...]
+
+    @property
+    def end(self) -> int:
+        """The first address behind the segment."""
+        return self.base + self.size_bytes
+
+
+class _FrameUse:
+    """How often a frame is mapped at all, writable, and executable."""
+
+    __slots__ = ("executable", "mapped", "writable")
+
+    def __init__(self) -> None:
+        self.mapped = 0
+        self.writable = 0
+        self.executable = 0
+
+
+class KernelMemory:
+    """The kernel's address space over the host's physical memory."""
+
+    def __init__(
+        self, sim: Sim, memory: PhysicalMemory, *, name: str = "vmkernel", control: ControlState | None = None
+    ) -> None:
+        self.name = name
+        self.space = AddressSpace(memory, name, control=control)
+        self._sim = sim
+        self._memory = memory
+        self._segments: dict[int, Segment] = {}
+        self._uses: dict[int, _FrameUse] = {}
+
+    def map_segment(
+        self, base: int, data: bytes, rights: Rights, *, owner: str, size_bytes: int | None = None
+    ) -> Segment:
+        """Allocate frames for `owner`, fill them with `data` and then zeros up to `size_bytes`, and map them at `base`.
+
+        Raises `RightsRefused` for W with X, `MappingError` where something is mapped, `OutOfMemory`; then nothing has
+        changed.
+        """
+        size = _whole_pages(max(len(data), size_bytes or 0))
+        self._check_rights(base, rights, owner)
+        frames = size // FRAME_BYTES
+        large = frames >= _LARGE_FRAMES and base % (_LARGE_FRAMES * FRAME_BYTES) == 0
+        extents = self._allocate(frames, owner, large=large)
+        done = 0
+        for extent in extents:
+            piece = data[done : done + extent.count * FRAME_BYTES]
+            self._memory.write(extent.first_mpn * FRAME_BYTES, piece)
+            done += extent.count * FRAME_BYTES
+        try:
+            return self.map_frames(base, extents, rights, owner=owner)
+        except VmksimError:
+            for extent in extents:
+                self._memory.free(extent)
+            raise
+
+    def map_frames(self, base: int, extents: Sequence[Extent], rights: Rights, *, owner: str) -> Segment:
+        """Map frames that are owned already, perhaps mapped elsewhere too; errors as in `map_segment`."""
+        self._check_rights(base, rights, owner)
+        self._check_aliases(base, extents, rights, owner)
+        size = sum(extent.count for extent in extents) * FRAME_BYTES
+        segment = Segment(base=base, size_bytes=size, rights=rights, owner=owner, extents=tuple(extents))
+        mapped: list[int] = []
+        try:
+            for va, mpn, large in _leaves(base, extents):
+                self.space.map(va, mpn, rights, large=large)
+                mapped.append(va)
+        except (MappingError, OutOfMemory):
+            for va in mapped:
+                self.space.unmap(va)
+            raise
+        self._segments[base] = segment
+        self._count(segment, 1)
+        self._sim.trace.emit(SEGMENT_MAP, _signed(base), size, str(rights), owner)
+        return segment
+
+    def unmap_segment(self, base: int) -> None:
+        """Unmap the segment at `base`, and free those of its frames that are mapped nowhere else."""
+        segment = self._segment(base)
+        for va, _, _ in _leaves(base, segment.extents):
+            self.space.unmap(va)
+        del self._segments[base]
+        self._count(segment, -1)
+        for extent in segment.extents:
+            for unused in self._unused_runs(extent):
+                self._memory.free(unused)
+        self._sim.trace.emit(SEGMENT_UNMAP, _signed(base), segment.size_bytes, segment.owner)
+
+    def protect(self, base: int, rights: Rights) -> Segment:
+        """Change the rights of the segment at `base`; raises `RightsRefused` if X would be gained, or W beside X."""
+        old = self._segment(base)
+        self._check_rights(base, rights, old.owner)
+        if rights.execute and not old.rights.execute:
+            raise self._refuse(
+                base, rights, old.owner, "the executable right is given when a segment is mapped, never later"
+            )
+        if rights.write and old.rights.execute:
+            raise self._refuse(base, rights, old.owner, "code does not become writable")
+        self._count(old, -1)
+        try:
+            self._check_aliases(base, old.extents, rights, old.owner)
+        except RightsRefused:
+            self._count(old, 1)
+            raise
+        for va, _, _ in _leaves(base, old.extents):
+            self.space.protect(va, rights)
+        new = self._segments[base] = evolve(old, rights=rights)
+        self._count(new, 1)
+        self._sim.trace.emit(SEGMENT_MAP, _signed(base), new.size_bytes, str(rights), new.owner)
+        return new
+
+    def read(self, va: int, size: int, access: Access | None = None) -> bytes | PageFault | GeneralProtection:
+        """Load through the MMU as the kernel does; a fault is returned and traced."""
+        result = self.space.load(va, size, access)
+        if not isinstance(result, bytes):
+            self._sim.trace.emit(ACCESS_FAULT, _signed(va), "r", str(result))
+        return result
+
+    def write(self, va: int, data: bytes) -> PageFault | GeneralProtection | None:
+        """Store through the MMU as the kernel does; a fault is returned and traced."""
+        fault = self.space.store(va, data)
+        if fault is not None:
+            self._sim.trace.emit(ACCESS_FAULT, _signed(va), "w", str(fault))
+        return fault
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Return all segments in rising order of their bases."""
+        return tuple(self._segments[base] for base in sorted(self._segments))
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless tables, segments and frame counts agree and W^X holds for every page and frame."""
+        uses: dict[int, list[bool]] = {}
+        leaves = {}
+        for mapping in self.space.mappings():
+            leaves[mapping.va] = (mapping.mpn, mapping.page_bytes, mapping.rights)
+            for mpn in mapping.frames:
+                seen = uses.setdefault(mpn, [False, False])
+                seen[0] |= mapping.rights.write
+                seen[1] |= mapping.rights.execute
+                if all(seen):
+                    raise SimBug(f"frame {mpn:#x} is writable and executable")
+        if uses.keys() != self._uses.keys():
+            raise SimBug("mapped frames are miscounted")
+        wanted = {}
+        for segment in self._segments.values():
+            for va, mpn, large in _leaves(segment.base, segment.extents):
+                wanted[va] = (mpn, (_LARGE_FRAMES if large else 1) * FRAME_BYTES, segment.rights)
+        if leaves != wanted:
+            raise SimBug("page tables and segments differ")
+        if any(self._memory.owner_of(mpn) is None for mpn in uses):
+            raise SimBug("a mapped frame has no owner")
+        self.space.check_invariants()
+
+    def _segment(self, base: int) -> Segment:
+        if base not in self._segments:
+            raise MappingError(f"no segment begins at {base:#x}")
+        return self._segments[base]
+
+    def _allocate(self, frames: int, owner: str, *, large: bool) -> tuple[Extent, ...]:
+        if large:
+            try:
+                return self._memory.allocate(frames, owner, contiguous=True, align_frames=_LARGE_FRAMES)
+            except OutOfMemory:
+                pass  # scattered frames do as well
+        return self._memory.allocate(frames, owner)
+
+    def _check_rights(self, base: int, rights: Rights, owner: str) -> None:
+        if rights.write and rights.execute:
+            raise self._refuse(base, rights, owner, "writable and executable in one mapping")
+
+    def _check_aliases(self, base: int, extents: Sequence[Extent], rights: Rights, owner: str) -> None:
+        for extent in extents:
+            for mpn in extent.mpns():
+                use = self._uses.get(mpn)
+                if use is not None and (
+                    (rights.write and use.executable) or (rights.execute and use.writable)
+                ):
+                    reason = (
+                        f"frame {mpn:#x} would be writable through one mapping and executable through another"
+                    )
+                    raise self._refuse(base, rights, owner, reason)
+
+    def _refuse(self, base: int, rights: Rights, owner: str, reason: str) -> RightsRefused:
+        self._sim.trace.emit(SEGMENT_REFUSED, _signed(base), str(rights), owner, reason)
+        return RightsRefused(f"{owner} at {base:#x} ({rights}): {reason}")
+
+    def _count(self, segment: Segment, change: int) -> None:
+        for extent in segment.extents:
+            for mpn in extent.mpns():
+                use = self._uses.get(mpn)
+                if use is None:
+                    use = self._uses[mpn] = _FrameUse()
+                use.mapped += change
+                use.writable += change * segment.rights.write
+                use.executable += change * segment.rights.execute
+
+    def _unused_runs(self, extent: Extent) -> Iterator[Extent]:
+        """Drop the counters of frames that are mapped nowhere and return those frames in runs."""
+        first = count = 0
+        for mpn in extent.mpns():
+            if self._uses[mpn].mapped == 0:
+                del self._uses[mpn]
+                first, count = (first, count + 1) if count else (mpn, 1)
+            elif count:
+                yield Extent(first_mpn=first, count=count)
+                count = 0
+        if count:
+            yield Extent(first_mpn=first, count=count)
+
+
+def _leaves(base: int, extents: Sequence[Extent]) -> Iterator[tuple[int, int, bool]]:
+    """Return (address, frame, is 2 MiB) of the leaves that map `extents` in a row at `base`, large where aligned."""
+    va = base
+    large_bytes = _LARGE_FRAMES * FRAME_BYTES
+    for extent in extents:
+        mpn = extent.first_mpn
+        while mpn < extent.end_mpn:
+            large = (
+                va % large_bytes == 0 and mpn % _LARGE_FRAMES == 0 and mpn + _LARGE_FRAMES <= extent.end_mpn
+            )
+            yield va, mpn, large
+            frames = _LARGE_FRAMES if large else 1
+            va += frames * FRAME_BYTES
+            mpn += frames
+
+
+def _whole_pages(size_bytes: int) -> int:
+    if not 0 < size_bytes <= SEGMENT_BYTES_MAX:
+        raise MappingError(f"a segment has 1 to {SEGMENT_BYTES_MAX} bytes, got {size_bytes}")
+    return -(-size_bytes // FRAME_BYTES) * FRAME_BYTES
+
+
+def _signed(va: int) -> int:
+    """Return a virtual address as the signed 64-bit number that a trace record holds."""
+    return va - (1 << 64) if va >> 63 else va
