@@ -157,9 +157,9 @@ def _read_name(data: bytes, kind: bytes) -> str:
     for group in der.elements(data, _WHAT):
         for element in der.elements(der.tagged(group, der.SET, _WHAT), _WHAT):
             pair = der.elements(der.tagged(element, der.SEQUENCE, _WHAT), _WHAT)
-            if len(pair) != 2 or pair[1][0] not in _TEXT_TAGS:
-                raise FormatError(_WHAT, "name", "expected attributes with plain texts")
-            if pair[0][2] == kind:
+            if len(pair) != 2 or pair[0][0] != der.OBJECT_IDENTIFIER:
+                raise FormatError(_WHAT, "name", "expected pairs of type and value")
+            if pair[0][2] == kind and pair[1][0] in _TEXT_TAGS:
                 return der.read_text(pair[1], _WHAT)
     return ""
 
