@@ -53,6 +53,16 @@ class Checksum:
     digest: bytes
     process: str = ""
 
+    @property
+    def label(self) -> str:
+        """How a report names it, such as "sha-1 gunzip"."""
+        return f"{self.algorithm} {self.process}".strip()
+
+    @property
+    def check(self) -> str:
+        """The name of the check that compares it."""
+        return f"payload.{self.label.replace(' ', '.')}"
+
 
 @attrs.frozen(kw_only=True)
 class PayloadEntry:

@@ -114,17 +114,14 @@ def payload_problems(entry: PayloadEntry, data: bytes) -> Iterator[PayloadError]
         yield PayloadError("payload.size", text)
     for checksum in entry.checksums:
         pieces = [data] if not checksum.process else _pieces(data, CONTENT_BYTES_MAX)
-        label = f"{checksum.algorithm} {checksum.process}".strip()
         try:
             found = _digest(checksum.algorithm, pieces)
         except FormatError as error:
-            yield PayloadError("payload.gunzip", f"payload {entry.name} cannot be unpacked: {error}")
+            yield PayloadError(checksum.check, f"payload {entry.name} cannot be unpacked: {error}")
             continue
         if found != checksum.digest:
-            text = (
-                f"payload {entry.name} has {label} {found.hex()}, its descriptor says {checksum.digest.hex()}"
-            )
-            yield PayloadError(f"payload.{label.replace(' ', '.')}", text)
+            text = f"payload {entry.name} has {checksum.label} {found.hex()}, its descriptor says {checksum.digest.hex()}"
+            yield PayloadError(checksum.check, text)
 
 
 def _digest(algorithm: str, pieces: list[bytes] | Iterator[bytes]) -> bytes:
