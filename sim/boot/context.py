@@ -8,11 +8,13 @@ from __future__ import annotations
 import attrs
 
 from sim.boot.bootinfo import BootFailure, StartupMode, TpmState
+from sim.boot.loaded import LoadedModule
 from sim.boot.pcrmap import LATE_LAUNCH_MAP, LOADER_MAP, PcrMap
 from sim.core.procedure import Procedure
 from sim.core.trace import record
 from sim.errors import VmksimError
 from sim.hw.board import Board
+from sim.image.bootcfg import BootConfig
 from sim.image.trust import TrustStore
 
 __all__ = ["BootContext", "BootError", "BootPolicy"]
@@ -60,12 +62,24 @@ class BootContext:
         self.procedure = procedure
         self.tpm_state = TpmState.ABSENT
         self.messages: list[str] = []
+        self.bank = ""
+        self.config: BootConfig | None = None
+        self.loaded: list[LoadedModule] = []
+        self.late_launch = False
+        """Decided by the loader: the modules are measured after a late launch, and not before."""
         self.started_ns = board.sim.now
 
     @property
     def secure_boot(self) -> bool:
         """Whether UEFI Secure Boot is enforced."""
         return self.board.firmware.secure_boot
+
+    @property
+    def command_line(self) -> str:
+        """The kernel's file name and options, as they are measured."""
+        if self.config is None:
+            return ""
+        return f"{self.config.kernel} {self.config.kernelopt}".rstrip()
 
     def say(self, source: str, text: str) -> None:
         """Write one log line of `source`; text from stored bytes is made printable first."""
@@ -79,7 +93,7 @@ class BootContext:
         self.say(stage, message)
         return BootError(stage, component, message)
 
-    def failure(self, stopped: BootError) -> BootFailure:
+    def failure(self, stopped: BootError, event_log: bytes) -> BootFailure:
         """Return the value in which a stopped boot ends."""
         return BootFailure(
             stage=stopped.stage,
@@ -87,6 +101,7 @@ class BootContext:
             message=stopped.message,
             host=self.board.spec.name,
             messages=tuple(self.messages),
+            event_log=event_log,
             started_ns=self.started_ns,
             finished_ns=self.sim.now,
         )

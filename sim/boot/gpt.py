@@ -118,7 +118,7 @@ def partition_table(label: str, *, esp_guid: bytes | None = None) -> PartitionTa
         ("OSDATA", _OSDATA_TYPE, 0),
     )
     disk_sectors = DISK_BYTES.value // SECTOR_BYTES
-    partitions = []
+    partitions: list[Partition] = []
     next_lba = ALIGNMENT_LBA
     for name, kind, size in layout:
         unique = esp_guid if name == "BOOT" and esp_guid is not None else _stable_guid(label, name)

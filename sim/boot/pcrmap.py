@@ -46,7 +46,6 @@ class PcrMap:
     signer: int
     version: int
     asset_tag: int
-    security_option: int
 
     def module_pcr(self, name: str) -> int:
         """Return the PCR of the module file `name`."""
@@ -65,7 +64,6 @@ LOADER_MAP = PcrMap(
     signer=14,
     version=13,
     asset_tag=14,
-    security_option=14,
 )
 
 LATE_LAUNCH_MAP = PcrMap(
@@ -79,7 +77,6 @@ LATE_LAUNCH_MAP = PcrMap(
     signer=21,
     version=20,
     asset_tag=22,
-    security_option=21,
 )
 
 

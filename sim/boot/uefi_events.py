@@ -25,7 +25,6 @@ __all__ = [
     "gpt_data",
     "guid",
     "image_load",
-    "startup_locality",
     "ucs2",
     "variable_data",
     "variable_guid",
@@ -69,11 +68,6 @@ def variable_data(name: str, data: bytes, *, namespace: bytes | None = None) -> 
     """UEFI_VARIABLE_DATA: namespace, both lengths, the name without NUL, the content."""
     space = variable_guid(name) if namespace is None else namespace
     return space + struct.pack("<QQ", len(name), len(data)) + name.encode("utf-16-le") + data
-
-
-def startup_locality(locality: int) -> bytes:
-    """EV_NO_ACTION data that tells a verifier where PCR 0 started (3 = locality, 4 = after an H-CRTM sequence)."""
-    return b"StartupLocality\0" + bytes([locality])
 
 
 def firmware_blob(base: int, length: int) -> bytes:

@@ -53,10 +53,6 @@ def test_action_texts_have_no_trailing_nul(text, size):
     assert not text.endswith(b"\0")
 
 
-def test_startup_locality_is_seventeen_bytes_ending_in_the_locality():
-    assert uefi_events.startup_locality(3) == b"StartupLocality\x00\x03"
-
-
 def test_partition_table_header_passes_both_of_its_checksums():
     table = partition_table("esx01")
     header = table.header()
