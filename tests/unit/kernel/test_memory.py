@@ -1,0 +1,162 @@
+"""The kernel's memory: segments, W^X for pages and frames, conservation."""
+
+import pickle
+
+import pytest
+
+from sim.core.context import Sim
+from sim.core.units import MIB
+from sim.errors import SimBug
+from sim.hw.memory import OutOfMemory, PhysicalMemory
+from sim.hw.mmu import Access, Kind, MappingError, PageFault, Permission, Rights
+from sim.kernel.memory import KernelMemory, RightsRefused
+
+BASE = 0x4180_4020_0000
+TEXT, RODATA, DATA = Permission.TEXT, Permission.RODATA, Permission.DATA
+
+
+@pytest.fixture
+def frames():
+    return PhysicalMemory(32 * MIB)
+
+
+@pytest.fixture
+def memory(frames):
+    return KernelMemory(Sim(seed=1), frames)
+
+
+def test_a_segment_holds_its_bytes_then_zeros(memory, frames):
+    code = bytes(range(256)) * 20
+    segment = memory.map_segment(BASE, code, TEXT, owner="module:a", size_bytes=9000)
+    assert segment.size_bytes == 12288
+    assert memory.read(BASE, 12288) == code + bytes(12288 - len(code))
+    assert frames.frames_of("module:a") == 3
+    memory.check_invariants()
+
+
+def test_code_cannot_be_written_and_data_cannot_be_fetched(memory):
+    memory.map_segment(BASE, b"\xc3", TEXT, owner="a")
+    memory.map_segment(BASE + 0x2000, b"\xc3", DATA, owner="a")
+    assert memory.write(BASE, b"\x90") == PageFault(error_code=3, cr2=BASE)
+    fetched = memory.space.translate(BASE + 0x2000, Access(Kind.FETCH))
+    assert fetched == PageFault(error_code=17, cr2=BASE + 0x2000)
+    assert memory.write(BASE + 0x2000, b"\x90") is None
+    assert memory.read(BASE, 1) == b"\xc3"
+
+
+def test_faults_are_traced_as_data(memory):
+    memory.map_segment(BASE, b"\xc3", TEXT, owner="a")
+    memory.write(BASE, b"\x90")
+    assert isinstance(memory.read(BASE + 0x1000, 1), PageFault)
+    traced = memory._sim.trace.select("memory.fault")
+    assert [(each["kind"], each["va"]) for each in traced] == [("w", BASE), ("r", BASE + 0x1000)]
+
+
+def test_writable_and_executable_in_one_mapping_is_refused(memory, frames):
+    with pytest.raises(RightsRefused):
+        memory.map_segment(BASE, b"\xc3", Rights(write=True, execute=True), owner="a")
+    assert frames.frames_of("a") == 0
+    assert [each["owner"] for each in memory._sim.trace.select("memory.refused")] == ["a"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(TEXT, DATA), (DATA, TEXT)])
+def test_one_frame_is_never_writable_here_and_executable_there(memory, first, second):
+    segment = memory.map_segment(BASE, b"\xc3", first, owner="a")
+    with pytest.raises(RightsRefused, match="another"):
+        memory.map_frames(BASE + MIB, segment.extents, second, owner="a")
+    memory.map_frames(BASE + MIB, segment.extents, RODATA, owner="a")
+    with pytest.raises(RightsRefused):
+        memory.protect(BASE + MIB, second)
+    memory.check_invariants()
+
+
+def test_the_executable_right_can_be_lost_but_never_gained(memory):
+    memory.map_segment(BASE, b"\xc3", DATA, owner="jit")
+    memory.protect(BASE, RODATA)
+    with pytest.raises(RightsRefused, match="never later"):
+        memory.protect(BASE, TEXT)
+    memory.map_segment(BASE + MIB, b"\xc3", TEXT, owner="a")
+    with pytest.raises(RightsRefused, match="does not become writable"):
+        memory.protect(BASE + MIB, DATA)
+    assert memory.protect(BASE + MIB, RODATA).rights == RODATA
+    memory.check_invariants()
+
+
+def test_an_alias_sees_the_same_bytes_and_frames_live_until_the_last_one_goes(memory, frames):
+    segment = memory.map_segment(BASE, b"one", DATA, owner="a")
+    memory.map_frames(BASE + MIB, segment.extents, DATA, owner="a")
+    memory.write(BASE + MIB, b"two")
+    assert memory.read(BASE, 3) == b"two"
+    memory.unmap_segment(BASE)
+    assert frames.frames_of("a") == 1
+    assert memory.read(BASE + MIB, 3) == b"two"
+    memory.unmap_segment(BASE + MIB)
+    assert frames.owners() == {"vmkernel/page tables": 1}
+
+
+def test_a_large_aligned_segment_uses_large_pages(memory):
+    base = 0x4180_0000_0000
+    memory.map_segment(base, b"kernel", TEXT, owner="kernel", size_bytes=4 * MIB + 4096)
+    sizes = [mapping.page_bytes for mapping in memory.space.mappings()]
+    assert sizes == [2 * MIB, 2 * MIB, 4096]
+    assert memory.read(base + 4 * MIB, 4) == bytes(4)
+    memory.check_invariants()
+    memory.unmap_segment(base)
+    memory.check_invariants()
+
+
+def test_a_segment_on_a_taken_address_is_refused_and_leaves_nothing(memory, frames):
+    memory.map_segment(BASE + 0x2000, b"x", DATA, owner="a")
+    before = frames.owners(), memory.segments()
+    with pytest.raises(MappingError):
+        memory.map_segment(BASE, bytes(0x3000), DATA, owner="b")
+    assert (frames.owners(), memory.segments()) == before
+    memory.check_invariants()
+
+
+def test_running_out_of_frames_leaves_nothing(memory, frames):
+    before = frames.owners()
+    with pytest.raises(OutOfMemory):
+        memory.map_segment(BASE, b"", DATA, owner="big", size_bytes=64 * MIB)
+    assert frames.owners() == before
+
+
+@pytest.mark.parametrize("size", [0, (1 << 32) + 1])
+def test_a_segment_has_a_sensible_size(memory, size):
+    with pytest.raises(MappingError):
+        memory.map_segment(BASE, b"", DATA, owner="a", size_bytes=size)
+
+
+def test_only_a_segment_that_exists_can_be_changed(memory):
+    with pytest.raises(MappingError):
+        memory.unmap_segment(BASE)
+    with pytest.raises(MappingError):
+        memory.protect(BASE, RODATA)
+
+
+def test_addresses_of_the_upper_half_can_be_traced(memory):
+    high = 0xFFFF_8000_0000_0000
+    memory.map_segment(high, b"x", DATA, owner="a")
+    assert memory._sim.trace.select("memory.map")[0]["base"] == high - (1 << 64)
+
+
+def test_a_right_given_behind_the_books_is_noticed(memory):
+    memory.map_segment(BASE, b"\xc3", TEXT, owner="a")
+    memory.check_invariants()
+    memory.space.protect(BASE, Rights(write=True, execute=True))
+    with pytest.raises(SimBug, match="writable and executable"):
+        memory.check_invariants()
+
+
+def test_an_alias_made_behind_the_books_is_noticed(memory):
+    segment = memory.map_segment(BASE, b"\xc3", TEXT, owner="a")
+    memory.space.map(BASE + MIB, segment.extents[0].first_mpn, DATA)
+    with pytest.raises(SimBug, match="writable and executable"):
+        memory.check_invariants()
+
+
+def test_kernel_memory_pickles(memory):
+    memory.map_segment(BASE, b"kept", DATA, owner="a")
+    copy = pickle.loads(pickle.dumps(memory))
+    copy.check_invariants()
+    assert copy.read(BASE, 4) == b"kept"
