@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from sim.tpm.constants import HASH_BYTES, TPM_ALG
-from sim.tpm.pcr import hash_bytes
+from sim.tpm.hashing import hash_bytes
 from sim.tpm.wire import TPMS_ECC_POINT, TPMS_SIGNATURE_ECC, TPMT_PUBLIC, TPMT_SIGNATURE
 
 __all__ = ["LoadedObject", "derive_primary", "kdf_a", "name_of", "qualified_name", "sign_ecdsa"]

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from sim.errors import SimBug
 from sim.tpm.constants import TPM_ALG, TPMA_NV
-from sim.tpm.pcr import hash_bytes
+from sim.tpm.hashing import hash_bytes
 from sim.tpm.wire import TPMS_NV_PUBLIC
 
 __all__ = ["FACTORY_ATTRIBUTES", "NvIndex", "factory_index"]

@@ -9,20 +9,13 @@ of the counter were measured on swtpm 0.7.1.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from sim.core.facts import fact
-from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT
+from sim.tpm.hashing import HASHES, hash_bytes
 
-__all__ = ["EXTEND_LOCALITIES", "RESET_LOCALITIES", "PcrBanks", "hash_bytes"]
-
-HASHES = {
-    TPM_ALG.SHA1.value: hashlib.sha1,
-    TPM_ALG.SHA256.value: hashlib.sha256,
-    TPM_ALG.SHA384.value: hashlib.sha384,
-    TPM_ALG.SHA512.value: hashlib.sha512,
-}
+__all__ = ["EXTEND_LOCALITIES", "RESET_LOCALITIES", "PcrBanks"]
 
 _SOURCE = "PC Client Platform TPM Profile, PCR attributes; swtpm 0.7.1"
 
@@ -51,11 +44,6 @@ DYNAMIC_PCRS = range(17, 23)
 SAVED_PCRS = range(16)
 UNCOUNTED_PCRS = frozenset({16, 21, 22, 23})
 """PCRs whose change does not raise the update counter (measured)."""
-
-
-def hash_bytes(hash_alg: int, data: bytes) -> bytes:
-    """Hash `data` with an implemented algorithm."""
-    return HASHES[hash_alg](data).digest()
 
 
 class PcrBanks:

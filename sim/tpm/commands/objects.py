@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sim.tpm.commands.pcrs import present_pcrs
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_ECC, TPM_RC, TPM_ST, TPMA_OBJECT
+from sim.tpm.hashing import hash_bytes
 from sim.tpm.keys import LoadedObject, derive_primary, name_of, qualified_name
-from sim.tpm.pcr import hash_bytes
 from sim.tpm.refusal import RefusedError, in_parameter
 from sim.tpm.wire import (
     TPMS_CREATION_DATA,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.constants import HASH_BYTES, TPM_RC, TPM_RH
-from sim.tpm.pcr import EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS, hash_bytes
+from sim.tpm.hashing import hash_bytes
+from sim.tpm.pcr import EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
 from sim.tpm.refusal import RefusedError
 from sim.tpm.wire import TPMS_PCR_SELECTION, TPMT_HA
 
