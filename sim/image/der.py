@@ -66,6 +66,7 @@ Element = tuple[int, bytes, bytes]
 """Tag byte, content, and the whole element with tag and length."""
 
 _CONSTRUCTED = 0x20
+_UNUSED_TAGS = frozenset((0x00, 0x20, *range(0x1F, 0x100, 0x20)))  # end of contents, and numbers above 30
 _LAST_UTC_YEAR = 2049
 
 
@@ -74,12 +75,12 @@ def elements(data: bytes, what: str) -> list[Element]:
     found: list[Element] = []
     position, end = 0, len(data)
     while position < end:
+        start = position + 2
+        if start > end:
+            raise FormatError(what, f"offset {position}", "the data ends inside an element's header")
         if len(found) == ELEMENTS_MAX:
             raise LimitError(what, f"offset {position}", f"more than {ELEMENTS_MAX} elements in one value")
-        if end - position < 2:
-            raise FormatError(what, f"offset {position}", "the data ends inside an element's header")
-        length = data[position + 1]
-        start = position + 2
+        tag, length = data[position], data[position + 1]
         if length > 0x7F:
             length, start = _long_length(data, position, what)
         stop = start + length
@@ -87,8 +88,7 @@ def elements(data: bytes, what: str) -> list[Element]:
             raise FormatError(
                 what, f"offset {position}", f"the element needs {stop - end} bytes more than there are"
             )
-        tag = data[position]
-        if tag & 0x1F == 0x1F or tag in (0x00, 0x20):
+        if tag in _UNUSED_TAGS:
             raise FormatError(what, f"offset {position}", f"tag byte {tag:#04x} is not used here")
         found.append((tag, data[start:stop], data[position:stop]))
         position = stop
