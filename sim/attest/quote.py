@@ -1,0 +1,291 @@
+"""The checks that make a quote a TPM's own statement, by the certified key, about this nonce and these PCRs.
+
+Models: the attestation key's public area (attributes, scheme, equality with the certificate), the signature, the
+magic and type that only a TPM writes, the qualified name that ties the whole public area to the statement, the nonce,
+the clock, and the PCR values that the statement covers.  Each check raises AttestationError.
+
+Leaves out: ECDAA, HMAC and RSAPSS keys; firmwareVersion, for which no published list exists here.
+
+Sources: TPM 2.0 Library 1.59, part 1 chapters 16 (names), 31.2 (quotes) and 36.3 (clock), part 2 chapters 8.3 and
+10.12; CVE-2024-29038 (magic not checked), CVE-2024-29039 (selection not compared).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from sim.attest.verdict import AttestationError, ClockState
+from sim.core.facts import fact
+from sim.errors import FormatError
+from sim.image.algorithms import PublicKey, verify
+from sim.tpm.constants import TPM_ALG, TPM_ECC, TPM_GENERATED_VALUE, TPM_RH, TPM_ST, TPMA_OBJECT
+from sim.tpm.hashing import bank_name
+from sim.tpm.wire import (
+    TPM2B_PUBLIC,
+    TPMS_ATTEST,
+    TPMS_ECC_PARMS,
+    TPMS_ECC_POINT,
+    TPMS_QUOTE_INFO,
+    TPMS_SCHEME_HASH,
+    TPMS_SIGNATURE_ECC,
+    TPMS_SIGNATURE_RSA,
+    TPMT_PUBLIC,
+    TPMT_SIGNATURE,
+)
+
+__all__ = [
+    "check_clock",
+    "check_key_attributes",
+    "check_key_is_certified",
+    "check_key_scheme",
+    "check_magic_and_type",
+    "check_nonce",
+    "check_pcr_digest",
+    "check_pcr_selection",
+    "check_qualified_signer",
+    "check_signature",
+    "read_attest",
+    "read_public",
+    "read_signature",
+]
+
+CLOCK_LAG_MS: Final = fact(
+    "attest.clock_lag_ms",
+    1 << 22,
+    unit="ms",
+    source="TPM 2.0 Library part 1, 36.3.2: most that Clock may fall back after an unorderly shutdown",
+    kind="spec",
+)
+
+_WANTED: Final = (
+    TPMA_OBJECT.fixedTPM
+    | TPMA_OBJECT.fixedParent
+    | TPMA_OBJECT.sensitiveDataOrigin
+    | TPMA_OBJECT.restricted
+    | TPMA_OBJECT.sign
+)
+_FORBIDDEN: Final = TPMA_OBJECT.decrypt
+_RSA_DEFAULT_EXPONENT: Final = 65537
+
+
+def read_public(data: bytes) -> TPMT_PUBLIC:
+    """Read a TPM2B_PUBLIC that fills `data`; FormatError otherwise."""
+    public, end = TPM2B_PUBLIC.decode(data, 0, len(data))
+    if end != len(data):
+        raise FormatError(
+            "attestation key", f"offset {end}", f"{len(data) - end} bytes follow the public area"
+        )
+    assert isinstance(public, TPMT_PUBLIC)
+    return public
+
+
+def read_attest(data: bytes) -> TPMS_ATTEST:
+    """Read a TPMS_ATTEST that fills `data`; FormatError otherwise."""
+    return TPMS_ATTEST.decode(data)
+
+
+def read_signature(data: bytes) -> TPMT_SIGNATURE:
+    """Read a TPMT_SIGNATURE that fills `data`; FormatError otherwise."""
+    return TPMT_SIGNATURE.decode(data)
+
+
+# ---------------------------------------------------------------- the key
+
+
+def check_key_attributes(public: TPMT_PUBLIC) -> None:
+    """Demand a restricted signing key that was made in this TPM and cannot leave it."""
+    missing = _WANTED & ~public.objectAttributes
+    surplus = _FORBIDDEN & public.objectAttributes
+    if missing or surplus:
+        names = [flag.name for flag in TPMA_OBJECT if flag & (missing | surplus) and flag.name]
+        raise AttestationError(
+            "ak_attributes",
+            f"the attestation key is not a restricted signing key of this TPM (wrong: {', '.join(names)})",
+            evidence=f"objectAttributes 0x{public.objectAttributes:08x}",
+        )
+
+
+def check_key_scheme(public: TPMT_PUBLIC) -> None:
+    """Demand a key that signs with ECDSA or RSASSA over SHA-256, and a SHA-256 name."""
+    allowed = {TPM_ALG.ECC: TPM_ALG.ECDSA, TPM_ALG.RSA: TPM_ALG.RSASSA}
+    scheme = getattr(public.parameters, "scheme", None)
+    name = getattr(scheme, "scheme", None)
+    details = getattr(scheme, "details", None)
+    sha256 = isinstance(details, TPMS_SCHEME_HASH) and details.hashAlg == TPM_ALG.SHA256
+    if public.type not in allowed or name != allowed[TPM_ALG(public.type)] or not sha256:
+        raise AttestationError(
+            "ak_scheme", "the attestation key does not sign with ECDSA or RSASSA over SHA-256"
+        )
+    if public.nameAlg != TPM_ALG.SHA256:
+        raise AttestationError("ak_scheme", "the attestation key's name is not a SHA-256 name")
+
+
+def check_key_is_certified(public: TPMT_PUBLIC, certified: PublicKey) -> None:
+    """Demand that the public area holds the very key that the certificate is for."""
+    if isinstance(certified, ec.EllipticCurvePublicKey):
+        same = _same_ec_key(public, certified)
+    else:
+        same = _same_rsa_key(public, certified)
+    if not same:
+        raise AttestationError("ak_public", "the offered attestation key is not the one in the certificate")
+
+
+def _same_ec_key(public: TPMT_PUBLIC, certified: ec.EllipticCurvePublicKey) -> bool:
+    curves = {"secp256r1": TPM_ECC.NIST_P256, "secp384r1": TPM_ECC.NIST_P384}
+    if not isinstance(public.parameters, TPMS_ECC_PARMS) or not isinstance(public.unique, TPMS_ECC_POINT):
+        return False
+    numbers = certified.public_numbers()
+    point = (int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big"))
+    return public.parameters.curveID == curves.get(certified.curve.name) and point == (numbers.x, numbers.y)
+
+
+def _same_rsa_key(public: TPMT_PUBLIC, certified: rsa.RSAPublicKey) -> bool:
+    if public.type != TPM_ALG.RSA or not isinstance(public.unique, bytes):
+        return False
+    numbers = certified.public_numbers()
+    exponent = getattr(public.parameters, "exponent", 0) or _RSA_DEFAULT_EXPONENT
+    return (int.from_bytes(public.unique, "big"), exponent) == (numbers.n, numbers.e)
+
+
+# ---------------------------------------------------------------- the statement
+
+
+def check_signature(key: PublicKey, attest: bytes, signature: TPMT_SIGNATURE) -> None:
+    """Demand that the certified key signed exactly these bytes, with SHA-256."""
+    value = signature.signature
+    if getattr(value, "hash", None) != TPM_ALG.SHA256:
+        raise AttestationError("signature", "the quote is not signed over SHA-256")
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        kind, raw = TPM_ALG.ECDSA, _ecdsa_der(value)
+    else:
+        kind, raw = TPM_ALG.RSASSA, value.sig if isinstance(value, TPMS_SIGNATURE_RSA) else b""
+    if signature.sigAlg != kind or not verify(key, raw, attest, "sha256"):
+        raise AttestationError("signature", "the signature of the quote is not by the attestation key")
+
+
+def _ecdsa_der(value: object) -> bytes:
+    if not isinstance(value, TPMS_SIGNATURE_ECC):
+        return b""
+    return encode_dss_signature(
+        int.from_bytes(value.signatureR, "big"), int.from_bytes(value.signatureS, "big")
+    )
+
+
+def check_magic_and_type(attest: TPMS_ATTEST) -> TPMS_QUOTE_INFO:
+    """Demand a structure that a TPM made itself, and made as a quote; return what it attests."""
+    if attest.magic != TPM_GENERATED_VALUE:
+        raise AttestationError(
+            "magic", "the quote was not made by a TPM", evidence=f"magic 0x{attest.magic:08x}"
+        )
+    if attest.type != TPM_ST.ATTEST_QUOTE or not isinstance(attest.attested, TPMS_QUOTE_INFO):
+        raise AttestationError(
+            "attest_type", "what the TPM signed is not a quote", evidence=f"type 0x{attest.type:04x}"
+        )
+    return attest.attested
+
+
+def check_qualified_signer(attest: TPMS_ATTEST, public_area: bytes) -> None:
+    """Demand that the signer's qualified name is that of a primary key with exactly this public area.
+
+    `public_area` is the TPM2B_PUBLIC.  Only the endorsement hierarchy will do: its counters are not obfuscated.
+    """
+    name = TPM_ALG.SHA256.to_bytes(2, "big") + hashlib.sha256(public_area[2:]).digest()
+    parent = TPM_RH.ENDORSEMENT.to_bytes(4, "big")
+    qualified = TPM_ALG.SHA256.to_bytes(2, "big") + hashlib.sha256(parent + name).digest()
+    if attest.qualifiedSigner != qualified:
+        raise AttestationError(
+            "qualified_signer",
+            "the quote names another key than the one offered",
+            evidence=f"qualifiedSigner {attest.qualifiedSigner.hex()}",
+        )
+
+
+def check_nonce(attest: TPMS_ATTEST, nonce: bytes) -> None:
+    """Demand the nonce of this appraisal; a quote with any other was made for somebody else, or before."""
+    if len(nonce) < 16:
+        raise AttestationError("nonce", f"a nonce of {len(nonce)} bytes is too short to be fresh")
+    if not hmac.compare_digest(attest.extraData, nonce):
+        raise AttestationError(
+            "nonce", "the quote does not answer this nonce", evidence=f"extraData {attest.extraData.hex()}"
+        )
+
+
+def check_clock(attest: TPMS_ATTEST, last: ClockState | None, *, rebooted: bool | None = None) -> ClockState:
+    """Demand that the TPM's counters and clock went on since `last`; return them.
+
+    `rebooted` is what the inventory knows of the host since then (None: nothing).  A TPM that was reset while its
+    host was not has empty PCRs, into which any boot can be replayed; a TPM that was not reset while its host was
+    still shows the boot before.
+    """
+    info = attest.clockInfo
+    now = ClockState(
+        clock=info.clock, reset_count=info.resetCount, restart_count=info.restartCount, safe=bool(info.safe)
+    )
+    if last is None:
+        return now
+    evidence = f"last {last}, now {now}"
+    before, after = (last.reset_count, last.restart_count), (now.reset_count, now.restart_count)
+    if after < before:
+        raise AttestationError("clock", "the TPM's reset counters went back", evidence=evidence)
+    lag_ms = CLOCK_LAG_MS.value if not now.safe and now.reset_count > last.reset_count else 0
+    if now.clock + lag_ms < last.clock:
+        raise AttestationError("clock", "the TPM's clock went back", evidence=evidence)
+    if rebooted is False and after != before:
+        raise AttestationError("tpm_reset", "the TPM was reset while its host was not", evidence=evidence)
+    if rebooted is True and after == before:
+        raise AttestationError(
+            "tpm_reset", "the host was rebooted and its TPM was not reset", evidence=evidence
+        )
+    return now
+
+
+# ---------------------------------------------------------------- the PCRs
+
+
+def check_pcr_selection(
+    info: TPMS_QUOTE_INFO,
+    values: Mapping[str, Mapping[int, bytes]],
+    required_banks: tuple[str, ...],
+    required_pcrs: tuple[int, ...],
+) -> None:
+    """Demand that the values offered are exactly those attested, and that all required ones are among them."""
+    attested: dict[str, tuple[int, ...]] = {}
+    for selection in info.pcrSelect:
+        bank = bank_name(selection.hash)
+        if bank in attested:
+            raise AttestationError("pcr_selection", f"the quote selects the bank {bank} twice")
+        attested[bank] = selection.pcrs
+    for bank in required_banks:
+        missing = sorted(set(required_pcrs) - set(attested.get(bank, ())))
+        if missing:
+            raise AttestationError(
+                "pcr_coverage", f"the quote does not cover PCR {_numbers(missing)} of the {bank} bank"
+            )
+    offered = {bank: tuple(sorted(pcrs)) for bank, pcrs in values.items() if pcrs}
+    if offered != {bank: pcrs for bank, pcrs in attested.items() if pcrs}:
+        raise AttestationError("pcr_selection", "the PCR values offered are not those that the quote covers")
+
+
+def check_pcr_digest(info: TPMS_QUOTE_INFO, values: Mapping[str, Mapping[int, bytes]]) -> None:
+    """Demand that the attested digest is over the offered values, in the order of the attested selection."""
+    state = hashlib.sha256()
+    for selection in info.pcrSelect:
+        bank = values.get(bank_name(selection.hash), {})
+        for pcr in selection.pcrs:
+            state.update(bank.get(pcr, b""))
+    if not hmac.compare_digest(state.digest(), info.pcrDigest):
+        raise AttestationError(
+            "pcr_digest",
+            "the PCR values offered are not the quoted ones",
+            evidence=f"pcrDigest {info.pcrDigest.hex()}",
+        )
+
+
+def _numbers(pcrs: list[int]) -> str:
+    return ", ".join(str(pcr) for pcr in pcrs)

@@ -1,0 +1,180 @@
+"""What was booted: measured components against the published ones.
+
+Models: the manifest is looked up by digest, never by name.  A digest that nobody published is a changed component if
+the manifest knows its name, an unexpected one if not; a known digest under another's name is a swapped file; what
+the manifest demands and nobody measured is missing.  Signers and the command line have rules of their own.
+
+Leaves out: rules that survive an update without a new manifest (by signer), and sealing.
+
+Sources: go-attestation, "Event log disclosure" (event data are not evidence); vmware/esx-boot (what is measured);
+Intel SecL's rules for ESXi hosts (which components a flavour demands).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sim.attest.esx_events import Measurement
+from sim.attest.verdict import AttestationError, Component
+from sim.errors import FormatError
+from sim.image.manifest import ReferenceManifest
+from sim.tpm.tagged import EsxTag
+
+__all__ = [
+    "check_asset_tags",
+    "check_command_line",
+    "check_component",
+    "check_no_duplicates",
+    "check_present",
+    "check_signer",
+    "check_versions",
+    "read_command_line",
+]
+
+VERSIONED: Final = frozenset({b"b", b"k"})
+"""The modules whose version record the loader measures before the module itself."""
+
+
+def check_component(measurement: Measurement, algorithm: int, manifest: ReferenceManifest) -> Component:
+    """Return the published component that a module or option file is; AttestationError names it otherwise."""
+    digest = measurement.digests.get(algorithm, b"")
+    published = manifest.with_digest(digest)
+    name = measurement.title
+    for component in published:
+        if _is_named(component.name, name):
+            return Component(
+                name=component.name,
+                pcr=measurement.pcr,
+                digest=digest,
+                vib_name=component.vib_name,
+                vib_version=component.vib_version,
+                vib_vendor=component.vib_vendor,
+                level=component.level,
+            )
+    evidence = f"PCR {measurement.pcr}, digest {digest.hex()}"
+    if published:
+        raise AttestationError(
+            "component_name",
+            f"component {name} is in truth {published[0].name}",
+            component=name,
+            evidence=evidence,
+        )
+    for component in manifest.components:
+        if _is_named(component.name, name):
+            vib = f" of {component.vib_name}" if component.vib_name else ""
+            raise AttestationError(
+                "component_digest",
+                f"component {component.name}{vib} is not as its vendor published it",
+                component=component.name,
+                evidence=evidence,
+            )
+    raise AttestationError(
+        "component_unknown", f"component {name} is not known to any vendor", component=name, evidence=evidence
+    )
+
+
+def _is_named(file_name: str, title: str) -> bool:
+    """Tell whether an event's title means this file; the loader leaves the extension out for some modules."""
+    return title in {file_name, file_name.partition(".")[0]}
+
+
+def check_no_duplicates(measurements: Iterable[Measurement]) -> None:
+    """Demand that no module or option file was measured twice."""
+    seen: set[str] = set()
+    for measurement in measurements:
+        if measurement.tag in {EsxTag.MOD, EsxTag.BOOT_OPT}:
+            if measurement.title in seen:
+                raise AttestationError(
+                    "component_twice",
+                    f"component {measurement.title} was measured twice",
+                    component=measurement.title,
+                )
+            seen.add(measurement.title)
+
+
+def check_versions(measurements: Sequence[Measurement]) -> None:
+    """Demand that each version record stands directly before the module b or k that it is about, once.
+
+    The digest of a version record is over free text, so a record in any other place could be another file, disguised.
+    """
+    for measurement, following in zip(measurements, [*measurements[1:], None], strict=True):
+        if measurement.tag is not EsxTag.VERSION:
+            continue
+        module = following.body if following and following.tag is EsxTag.MOD else b""
+        versioned = module.partition(b".")[0] in VERSIONED
+        if not versioned or not measurement.body.endswith(module + b"\0"):
+            raise AttestationError(
+                "version_record",
+                "a version record was measured that belongs to no module",
+                component=measurement.title,
+            )
+
+
+def check_asset_tags(measurements: Iterable[Measurement], allowed: tuple[bytes, ...] | None) -> None:
+    """Demand that at most one asset tag was measured, and an allowed one."""
+    tags = [measurement for measurement in measurements if measurement.tag is EsxTag.TAG]
+    if len(tags) > 1:
+        raise AttestationError("asset_tag", f"{len(tags)} asset tags were measured where one may be")
+    if tags and allowed is not None and tags[0].body not in allowed:
+        raise AttestationError("asset_tag", f"the asset tag {tags[0].title!r} is not an allowed one")
+
+
+def check_present(name: str, measurements: Iterable[Measurement], manifest: ReferenceManifest) -> None:
+    """Demand that the component `name` was measured, whatever its digest."""
+    if any(_is_named(name, measurement.title) for measurement in measurements):
+        return
+    vibs = [component.vib_name for component in manifest.named(name) if component.vib_name]
+    vib = f" of {vibs[0]}" if vibs else ""
+    raise AttestationError("component_missing", f"component {name}{vib} was not booted", component=name)
+
+
+def check_signer(measurement: Measurement, manifest: ReferenceManifest) -> None:
+    """Demand that a signer's certificate is one that the manifest lists."""
+    if measurement.body not in manifest.signers:
+        raise AttestationError(
+            "signer",
+            "something was booted that an unknown signer signed",
+            component="signer",
+            evidence=f"certificate of {len(measurement.body)} bytes",
+        )
+
+
+def read_command_line(measurements: Iterable[Measurement]) -> str:
+    """Return the one command line that was measured, `file name options`."""
+    lines = [measurement.body for measurement in measurements if measurement.tag is EsxTag.CMD_OPT]
+    if len(lines) != 1:
+        raise AttestationError("command_line", f"{len(lines)} command lines were measured where one must be")
+    try:
+        text = lines[0].decode("ascii")
+    except UnicodeDecodeError as error:
+        raise FormatError("command line", f"byte {error.start}", "not ASCII") from error
+    if not text.isprintable():
+        raise FormatError("command line", "", "characters that cannot be printed")
+    return text
+
+
+def check_command_line(
+    text: str, allowed: Sequence[str] | None, required: Sequence[tuple[str, str]]
+) -> tuple[tuple[str, str], ...]:
+    """Demand that the options of a command line are allowed ones, and that the required ones stand there."""
+    pairs = [word.partition("=") for word in text.split(" ")[1:] if word]
+    options = tuple((name, value) for name, _, value in pairs)
+    for name, _ in options:
+        if allowed is not None and name not in allowed:
+            raise AttestationError(
+                "command_line",
+                f"the boot option {name[:60]} is not allowed",
+                component="command line",
+                evidence=text,
+            )
+    effective = dict(options)
+    for name, value in required:
+        if effective.get(name) != value:
+            raise AttestationError(
+                "command_line",
+                f"the boot option {name}={value} is missing",
+                component="command line",
+                evidence=text,
+            )
+    return options

@@ -1,0 +1,280 @@
+"""The verifier: from the bytes of a host and a nonce to a verdict with reasons.
+
+Models: one appraisal, read from top to bottom.  Each stage is a list of small checks; a check that refuses becomes a
+reason, and a stage with a reason ends the appraisal, because what follows would judge unproven data.  The last stage
+collects everything it finds, so that all changed components are named at once.
+
+Leaves out: credential activation against an endorsement key; keys other than an attestation key certified by the
+TPM's vendor; memory of earlier verdicts, which the caller hands in as `last`.
+
+Sources: TPM 2.0 Library 1.59 (quotes); TCG PC Client Platform Firmware Profile 1.05 (event log); vmware/esx-boot
+(ESXi's measurements); CVE-2024-29038 and CVE-2024-29039 (checks that a verifier forgot).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+from sim.attest import esx_events, event_log, firmware, launch, quote, software
+from sim.attest.certificates import check_ak_certificate
+from sim.attest.esx_events import Measurement
+from sim.attest.evidence import Evidence, check_sizes
+from sim.attest.policy import FIRMWARE_PCRS, LAUNCH_PCRS, LOADER_PCRS, AppraisalPolicy, LaunchRule
+from sim.attest.verdict import (
+    ACCEPTED,
+    NOT_ACCEPTED,
+    AttestationError,
+    ClockState,
+    Component,
+    Reason,
+    Verdict,
+)
+from sim.errors import FormatError
+from sim.tpm.constants import TPM_ALG
+from sim.tpm.eventlog import EventLog, TcgEvent
+from sim.tpm.hashing import bank_name
+from sim.tpm.tagged import EsxTag
+from sim.tpm.wire import TPMS_QUOTE_INFO
+
+__all__ = ["Verifier"]
+
+ALGORITHM: Final = TPM_ALG.SHA256
+"""The bank whose digests are looked up in the manifest."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Verifier:
+    """Appraises evidence under one policy; holds no state between appraisals."""
+
+    def __init__(self, policy: AppraisalPolicy) -> None:
+        self.policy = policy
+
+    def appraise(
+        self,
+        evidence: Evidence,
+        nonce: bytes,
+        *,
+        last: ClockState | None = None,
+        rebooted: bool | None = None,
+    ) -> Verdict:
+        """Judge `evidence` as an answer to `nonce`; never raises on hostile bytes.
+
+        `last` is the clock of the last accepted verdict on this host, `rebooted` whether it was rebooted since then
+        (None: not known).
+        """
+        appraisal = _Appraisal(self.policy, evidence)
+        appraisal.run(nonce, last, rebooted=rebooted)
+        return appraisal.verdict()
+
+
+class _Stop(Exception):  # noqa: N818 - control flow inside one appraisal, never seen outside
+    """A stage found a reason; nothing behind it can be judged."""
+
+
+class _Appraisal:
+    """One run of the verifier: what was found so far, and the reasons against it."""
+
+    def __init__(self, policy: AppraisalPolicy, evidence: Evidence) -> None:
+        self.policy = policy
+        self.evidence = evidence
+        self.reasons: list[Reason] = []
+        self.clock: ClockState | None = None
+        self.quoted = False
+        self.secure_boot: bool | None = None
+        self.launched: bool | None = None
+        self.command_line: str | None = None
+        self.components: list[Component] = []
+
+    def run(self, nonce: bytes, last: ClockState | None, *, rebooted: bool | None) -> None:
+        """Run the stages in order until one of them refuses."""
+        try:
+            self.check(check_sizes, self.evidence)
+            self.stage()
+            info = self.quote_is_genuine(nonce, last, rebooted=rebooted)
+            self.pcrs_are_quoted(info)
+            events = self.log_explains_pcrs(info)
+            self.firmware_is_sound(events)
+            self.software_is_published(events)
+        except _Stop:
+            return
+
+    def verdict(self) -> Verdict:
+        """Return what came out."""
+        values = self.evidence.pcr_values if self.quoted else {}
+        return Verdict(
+            status=NOT_ACCEPTED if self.reasons else ACCEPTED,
+            reasons=tuple(self.reasons),
+            pcr_values={bank: dict(pcrs) for bank, pcrs in values.items()},
+            components=tuple(self.components),
+            secure_boot=self.secure_boot,
+            dynamic_launch=self.launched,
+            command_line=self.command_line,
+            replayed=self.launched is not None,
+            clock=self.clock,
+        )
+
+    def check(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Run one check; a refusal becomes a reason, and the answer is then None."""
+        try:
+            return check(*args, **kwargs)
+        except AttestationError as error:
+            self.reasons.append(
+                Reason(
+                    code=error.check,
+                    message=error.message,
+                    component=error.component,
+                    evidence=error.evidence,
+                )
+            )
+        except FormatError as error:
+            self.reasons.append(Reason(code="format", message=str(error)))
+        return None
+
+    def need(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one check whose answer the next ones need; a refusal ends the appraisal."""
+        before = len(self.reasons)
+        answer = self.check(check, *args, **kwargs)
+        if len(self.reasons) > before:
+            raise _Stop
+        return answer  # type: ignore[return-value]  # None only if T holds None: no reason was added
+
+    def stage(self) -> None:
+        """End a stage: go on only without reasons."""
+        if self.reasons:
+            raise _Stop
+
+    # ------------------------------------------------------------ the stages
+
+    def quote_is_genuine(
+        self, nonce: bytes, last: ClockState | None, *, rebooted: bool | None
+    ) -> TPMS_QUOTE_INFO:
+        """Demand a known vendor's TPM, a quote, and this nonce."""
+        evidence = self.evidence
+        certificate = self.need(
+            check_ak_certificate, evidence.ak_certificate_der, self.policy.vendor_roots, self.policy.now
+        )
+        public = self.need(quote.read_public, evidence.ak_public)
+        self.check(quote.check_key_is_certified, public, certificate.public_key)
+        self.check(quote.check_key_attributes, public)
+        self.check(quote.check_key_scheme, public)
+        signature = self.need(quote.read_signature, evidence.signature)
+        self.check(quote.check_signature, certificate.public_key, evidence.attest, signature)
+        self.stage()
+        attest = self.need(quote.read_attest, evidence.attest)
+        info = self.need(quote.check_magic_and_type, attest)
+        self.check(quote.check_qualified_signer, attest, evidence.ak_public)
+        self.check(quote.check_nonce, attest, nonce)
+        self.clock = self.check(quote.check_clock, attest, last, rebooted=rebooted)
+        self.stage()
+        return info
+
+    def pcrs_are_quoted(self, info: TPMS_QUOTE_INFO) -> None:
+        """Demand that the values offered are the attested ones and cover what the policy wants."""
+        policy, values = self.policy, self.evidence.pcr_values
+        self.check(quote.check_pcr_selection, info, values, policy.required_banks, policy.required_pcrs)
+        self.check(quote.check_pcr_digest, info, values)
+        self.stage()
+        self.quoted = True
+
+    def log_explains_pcrs(self, info: TPMS_QUOTE_INFO) -> tuple[TcgEvent, ...]:
+        """Demand that the event log replays to every quoted value, in every quoted bank."""
+        policy, evidence = self.policy, self.evidence
+        self.check(event_log.check_not_truncated, truncated=evidence.log_truncated)
+        log: EventLog = self.need(event_log.read_event_log, evidence.event_log)
+        events = event_log.extending_events(log)
+        algorithms = [selection.hash for selection in info.pcrSelect if selection.pcrs]
+        self.need(event_log.check_banks, events, algorithms)
+        for event in events:
+            self.check(event_log.check_covered, event, evidence.pcr_values)
+        self.stage()
+        launched = any(event.pcr in event_log.LAUNCH_PCRS for event in events)
+        replayed = self.need(event_log.replay_all, log, launched=launched)
+        locality = event_log.startup_locality(log)
+        self.check(event_log.check_startup_locality, locality, policy.startup_locality)
+        self.check(
+            event_log.check_dynamic_launch,
+            evidence.pcr_values,
+            launched=launched,
+            required=policy.launch is LaunchRule.REQUIRED,
+            forbidden=policy.launch is LaunchRule.FORBIDDEN,
+        )
+        for algorithm in algorithms:
+            self.compare(bank_name(algorithm), replayed[algorithm], events)
+        self.check(
+            event_log.check_extended, events, FIRMWARE_PCRS + (LAUNCH_PCRS if launched else LOADER_PCRS)
+        )
+        self.stage()
+        self.launched = launched
+        return events
+
+    def compare(self, bank: str, replayed: dict[int, bytes], events: tuple[TcgEvent, ...]) -> None:
+        """Compare every quoted PCR of one bank with its replay, and with its golden value if there is one."""
+        for pcr, value in sorted(self.evidence.pcr_values[bank].items()):
+            count = sum(event.pcr == pcr for event in events)
+            self.check(event_log.check_pcr_replay, bank, pcr, value, replayed[pcr], events=count)
+            golden = self.policy.reference_pcrs.get(bank, {}).get(pcr)
+            if golden is not None:
+                self.check(event_log.check_golden_value, bank, pcr, value, golden)
+
+    def firmware_is_sound(self, events: tuple[TcgEvent, ...]) -> None:
+        """Demand a complete firmware boot with Secure Boot on and published boot loaders."""
+        for event in events:
+            self.check(esx_events.check_event_belongs, event)
+            self.check(firmware.check_hashed_data, event, firmware.STRICT_TYPES)
+        if self.launched:
+            self.check(launch.check_launch_events, events)
+        self.stage()
+        self.check(firmware.check_separators, events)
+        order = self.check(firmware.check_pcr7_order, events)
+        self.check(firmware.check_exit_boot_services, events)
+        loaders = frozenset(digest for loader in self.policy.manifest.loaders for digest in loader.digests)
+        self.check(firmware.check_boot_loaders, events, ALGORITHM, loaders)
+        if order is None:
+            return
+        variables, authorities = order
+        self.secure_boot = self.check(firmware.secure_boot_state, variables)
+        if self.secure_boot is not None:
+            self.check(
+                firmware.check_secure_boot,
+                enabled=self.secure_boot,
+                authorities=authorities,
+                required=self.policy.require_secure_boot,
+            )
+
+    def software_is_published(self, events: tuple[TcgEvent, ...]) -> None:
+        """Demand published components, all of them, and allowed boot options."""
+        policy, manifest = self.policy, self.policy.manifest
+        measurements = self.need(esx_events.read_measurements, events)
+        for measurement in measurements:
+            self.check(esx_events.check_tag_text, measurement)
+            self.check(esx_events.check_place, measurement, launched=bool(self.launched))
+        files = [one for one in measurements if one.tag in {EsxTag.MOD, EsxTag.BOOT_OPT}]
+        for measurement in files:
+            component = self.check(software.check_component, measurement, ALGORITHM, manifest)
+            if component is not None:
+                self.components.append(component)
+        self.check(software.check_no_duplicates, measurements)
+        self.check(software.check_versions, measurements)
+        self.check(software.check_asset_tags, measurements, policy.asset_tags)
+        for name in policy.components_to_expect():
+            self.check(software.check_present, name, files, manifest)
+        self.judge_signers_and_options(measurements, policy)
+
+    def judge_signers_and_options(
+        self, measurements: tuple[Measurement, ...], policy: AppraisalPolicy
+    ) -> None:
+        """Judge who signed what was booted, and with which options."""
+        for measurement in measurements:
+            if measurement.tag is EsxTag.SIGNER:
+                self.check(software.check_signer, measurement, policy.manifest)
+        self.command_line = self.check(software.read_command_line, measurements)
+        if self.command_line is not None:
+            self.check(
+                software.check_command_line,
+                self.command_line,
+                policy.options_allowed,
+                policy.options_required,
+            )

@@ -1,0 +1,1 @@
+"""The management plane: the host agent with its closed API, and vCenter."""
