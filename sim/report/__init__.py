@@ -1,1 +1,1 @@
-"""Reports for people, made from results and trace files alone."""
+"""Reports: log lines and tables made from results and trace files only, so that they work on yesterday's run."""

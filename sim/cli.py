@@ -1,0 +1,262 @@
+"""The command `vmksim`: thin wrappers around the library, heavy imports inside the commands.
+
+Exit status: 0 as expected, 1 the run or check did not end as wanted, 2 bad input, 3 a bug of ours, 130 interrupted.
+
+Models nothing.  Leaves out anything that a script could not do too: every command calls public functions.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from sim._version import __version__
+from sim.errors import FormatError, ScenarioError, SimBug, VmksimError
+
+if TYPE_CHECKING:
+    from sim.scenario.run import Simulation
+
+__all__ = ["cli", "main"]
+
+EXIT_NOT_AS_WANTED = 1
+EXIT_BAD_INPUT = 2
+EXIT_BUG = 3
+EXIT_INTERRUPTED = 130
+
+SLICES = 50
+LOG_LINES_SHOWN = 60
+
+_running: list[Simulation] = []
+"""The simulation at work, for the report of a bug."""
+
+
+def main() -> NoReturn:
+    """Run the command; every ending has its exit status and at most one line on standard error."""
+    try:
+        status = cli.main(prog_name="vmksim", standalone_mode=False)
+    except click.exceptions.Abort:
+        _leave("interrupted", EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_BAD_INPUT)
+    except (ScenarioError, FormatError) as error:
+        _leave(str(error), EXIT_BAD_INPUT)
+    except SimBug as error:
+        _report_bug(error)
+    except VmksimError as error:
+        _leave(str(error), EXIT_NOT_AS_WANTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_NOT_AS_WANTED)
+    except KeyboardInterrupt:
+        _leave("interrupted", EXIT_INTERRUPTED)
+    except Exception as error:
+        _report_bug(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(text: str, status: int) -> NoReturn:
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    click.echo(f"vmksim: {line}", err=True)
+    sys.exit(status)
+
+
+def _report_bug(error: BaseException) -> NoReturn:
+    """Print what a bug report needs: error, version, seed, time, last records, and the command that replays it."""
+    import traceback
+
+    click.echo(f"vmksim: this is our bug, not yours: {type(error).__name__}: {error}", err=True)
+    if not isinstance(error, SimBug):
+        for frame in traceback.extract_tb(error.__traceback__)[-3:]:
+            click.echo(f"  in {Path(frame.filename).name}:{frame.lineno} {frame.name}", err=True)
+    click.echo(f"  version {__version__}, Python {sys.version.split()[0]}", err=True)
+    if _running:
+        simulation = _running[-1]
+        click.echo(
+            f"  seed {simulation.seed}, simulated time {simulation.sim.now} ns, last records:", err=True
+        )
+        for line in simulation.sim.trace.tail(10):
+            click.echo(f"    {line[:200]}", err=True)
+    click.echo(f"  replay: {shlex.join(['vmksim', *sys.argv[1:]])}", err=True)
+    sys.exit(EXIT_BUG)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="vmksim")
+def cli() -> None:
+    """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
+
+
+_scenario_argument = click.argument("scenario", type=click.Path(path_type=Path))
+_seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), help="Use this seed instead of the scenario's."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a report.")
+_out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write result.json, the event log and the trace into this folder.",
+)
+_log_option = click.option(
+    "--all-log-lines", is_flag=True, help="Print the whole log, not only its two ends."
+)
+
+
+@cli.command()
+@_scenario_argument
+@_seed_option
+@_json_option
+@_out_option
+@_log_option
+def run(scenario: Path, seed: int | None, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+    """Boot the host of SCENARIO, run its virtual machines, add it to vCenter, and report.
+
+    The exit status is 0 only if all ended as the scenario expects.
+    """
+    from sim.scenario.load import load_scenario
+    from sim.scenario.run import Simulation
+
+    simulation = Simulation(load_scenario(scenario), seed=seed)
+    return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
+
+
+@cli.command()
+@_scenario_argument
+@_seed_option
+@_json_option
+@_out_option
+@_log_option
+def boot(scenario: Path, seed: int | None, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+    """Boot the host of SCENARIO and stop: no virtual machines, no vCenter."""
+    from sim.scenario.load import load_scenario
+    from sim.scenario.run import Simulation, boot_only
+
+    simulation = Simulation(boot_only(load_scenario(scenario)), seed=seed)
+    return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
+
+
+def _drive(simulation: Simulation, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+    """Run a simulation to its end with a progress line, write and print its outcome, return the exit status."""
+    from sim.report.console import Progress, print_sections
+    from sim.report.run_report import run_sections
+    from sim.scenario.output import make_folder, write_outcome
+
+    if out is not None:
+        make_folder(out)
+    _running.append(simulation)
+    with Progress(f"booting {simulation.scenario.host.name}") as progress:
+        while not simulation.finished:
+            simulation.advance(SLICES)
+            progress.update(simulation.phase, simulation.sim.now, simulation.end_ns)
+    result = simulation.finish()
+    if out is not None:
+        write_outcome(result, simulation.sim.trace, out)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+    else:
+        lines_max = None if all_log_lines else LOG_LINES_SHOWN
+        print_sections(run_sections(result, simulation.sim.trace.sink(), log_lines_max=lines_max))
+    return 0 if result.expectation.met else EXIT_NOT_AS_WANTED
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_json_option
+@_log_option
+def report(folder: Path, *, as_json: bool, all_log_lines: bool) -> None:
+    """Print the report of an earlier run from the files in FOLDER."""
+    from sim.core.tracefile import read_trace
+    from sim.report.console import print_sections
+    from sim.report.run_report import run_sections
+    from sim.scenario.result import TRACE_FILE, read_result
+
+    result = read_result(folder)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+        return
+    trace_path = folder / TRACE_FILE
+    sink = read_trace(trace_path) if trace_path.exists() else None
+    print_sections(run_sections(result, sink, log_lines_max=None if all_log_lines else LOG_LINES_SHOWN))
+
+
+@cli.group()
+def eventlog() -> None:
+    """TCG event logs, of any machine."""
+
+
+@eventlog.command("replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print {bank: {pcr: hex}}.")
+@click.option("--allow-padding", is_flag=True, help="Accept 0x00 or 0xFF bytes after the last event.")
+def eventlog_replay(file: Path, *, as_json: bool, allow_padding: bool) -> None:
+    """Replay the event log FILE and print the PCR values that it leads to."""
+    from sim.report.console import print_sections
+    from sim.report.evidence import event_log_sections
+    from sim.scenario.inputs import read_input
+    from sim.tpm.eventlog import parse, replay
+
+    log = parse(read_input(file, str(file)), allow_padding=allow_padding)
+    values = replay(log)
+    if as_json:
+        _print_json(_named_banks(values))
+    else:
+        print_sections(event_log_sections(log, _named_banks(values)))
+
+
+@cli.group()
+def tpmreport() -> None:
+    """TPM attestation reports of ESXi hosts (HostTpmAttestationReport, as JSON or SOAP)."""
+
+
+@tpmreport.command("replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome of each PCR as JSON.")
+def tpmreport_replay(file: Path, *, as_json: bool) -> int:
+    """Replay the events of the report FILE against its PCR values; exit status 1 if one does not match."""
+    from sim.attest.esxi_report import read_report, replay_report
+    from sim.report.console import print_sections
+    from sim.report.evidence import tpm_report_plain, tpm_report_sections
+    from sim.scenario.inputs import read_input
+
+    outcome = replay_report(read_report(read_input(file, str(file))))
+    if as_json:
+        _print_json(tpm_report_plain(outcome))
+    else:
+        print_sections(tpm_report_sections(outcome))
+    return EXIT_NOT_AS_WANTED if outcome.mismatches else 0
+
+
+@cli.command()
+@_json_option
+@click.option("--kind", help="Only facts of this kind: spec, vendor, measured, inferred or assumed.")
+def facts(*, as_json: bool, kind: str | None) -> None:
+    """Print every number from outside the project with its unit, source and kind."""
+    from sim.core.structure import plain
+    from sim.report.console import print_sections
+    from sim.report.facts import facts_section, select_facts
+
+    chosen = select_facts(kind)
+    if as_json:
+        _print_json([plain(fact) for fact in chosen])
+    else:
+        print_sections([facts_section(chosen)])
+
+
+def _print_json(data: object) -> None:
+    click.echo(json.dumps(data, sort_keys=True, indent=1))
+
+
+def _named_banks(values: dict[int, dict[int, bytes]]) -> dict[str, dict[str, str]]:
+    """Return {bank: {pcr: hex}} in the order of the banks' names."""
+    from sim.tpm.eventlog import BANK_NAMES
+
+    names = {algorithm: name for name, algorithm in BANK_NAMES.items()}
+    return {
+        names[algorithm]: {str(pcr): value.hex() for pcr, value in sorted(pcrs.items())}
+        for algorithm, pcrs in values.items()
+    }

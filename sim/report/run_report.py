@@ -1,0 +1,201 @@
+"""The report of one run: boot, PCRs, modules, CPU, attestation and whether it ended as expected.
+
+Models the columns of esxtop's CPU panel and of `esxcli system module` loosely.  Leaves out plots and batch exports.
+
+Sources: "Interpreting esxtop Statistics" (percentages of a group add up over its worlds; %MLMTD is part of %RDY, %IDLE
+of %WAIT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sim.core.trace import ColumnarSink
+from sim.core.units import format_bytes, format_ns
+from sim.report.loglines import log_lines
+from sim.report.table import Column, Section, Table
+from sim.scenario.result import CpuRow, RunResult
+
+__all__ = [
+    "attestation_section",
+    "boot_section",
+    "cpu_section",
+    "expectation_section",
+    "log_section",
+    "module_section",
+    "pcr_section",
+    "run_sections",
+]
+
+PREFERRED_BANKS = ("sha256", "sha384", "sha512", "sha1")
+
+
+def run_sections(
+    result: RunResult, sink: ColumnarSink | None, *, log_lines_max: int | None = None
+) -> Iterator[Section]:
+    """Yield the whole report; without a trace, the log lines are left out."""
+    if sink is not None:
+        yield log_section(result, sink, log_lines_max)
+    yield boot_section(result)
+    if result.pcrs:
+        yield pcr_section(result)
+    if result.modules:
+        yield module_section(result)
+    if result.vms:
+        yield cpu_section(result)
+    yield attestation_section(result)
+    yield expectation_section(result)
+
+
+def log_section(result: RunResult, sink: ColumnarSink, lines_max: int | None = None) -> Section:
+    """Return the log; of more than `lines_max` lines the middle is left out, and the gap says how many."""
+    lines = list(log_lines(sink, result.epoch))
+    if lines_max is not None and len(lines) > lines_max:
+        head = lines_max * 2 // 3
+        tail = lines_max - head
+        hidden = len(lines) - lines_max
+        lines = [*lines[:head], f"  ... {hidden} more lines ...", *lines[len(lines) - tail :]]
+    return Section(title=f"Log of {result.boot.host}", lines=tuple(lines))
+
+
+def boot_section(result: RunResult) -> Section:
+    """Return how the boot ended."""
+    boot = result.boot
+    switches = f"Secure Boot {_on(boot.secure_boot)}, TPM {boot.tpm}, dynamic launch {_on(boot.drtm)}, boots: {boot.boots}"
+    if boot.state == "ok":
+        took = format_ns(boot.finished_ns - boot.started_ns)
+        return Section(title="Boot", lines=(f"ok, in {took} of simulated time", switches), mood="good")
+    lines = (f"refused at {boot.stage}: {boot.component}", boot.message, switches)
+    return Section(title="Boot", lines=tuple(line for line in lines if line), mood="bad")
+
+
+def pcr_section(result: RunResult) -> Section:
+    """Return the PCR values of the strongest common bank; neighbours of equal value share a line."""
+    banks = [bank for bank in PREFERRED_BANKS if bank in result.pcrs] or sorted(result.pcrs)
+    bank = banks[0]
+    values = sorted((int(number), value) for number, value in result.pcrs[bank].items())
+    rows = tuple((_span(first, last), value) for first, last, value in _runs(values))
+    table = Table(columns=(Column("PCR", right=True), Column(f"value ({bank})")), rows=rows)
+    others = ", ".join(sorted(name for name in result.pcrs if name != bank))
+    notes = (f"also in result.json: {others}",) if others else ()
+    return Section(title="PCRs", table=table, notes=notes)
+
+
+def module_section(result: RunResult) -> Section:
+    """Return the loaded modules with place, provider and acceptance level."""
+    columns = (
+        Column("ID", right=True),
+        Column("MODULE"),
+        Column("VERSION"),
+        Column("BASE"),
+        Column("SIZE", right=True),
+        Column("PROVIDER"),
+        Column("ACCEPTANCE LEVEL"),
+        Column("SIGNED"),
+    )
+    rows = tuple(
+        (
+            str(module.id),
+            module.name,
+            module.version,
+            f"{module.base:#018x}",
+            format_bytes(module.size_bytes),
+            module.provider or "-",
+            module.acceptance_level or "-",
+            module.signed_status,
+        )
+        for module in result.modules
+    )
+    return Section(title="Modules", table=Table(columns=columns, rows=rows))
+
+
+def cpu_section(result: RunResult) -> Section:
+    """Return the CPU panel: a line a virtual machine, percentages summed over its virtual CPUs."""
+    columns = (Column("NAME"), *(Column(name, right=True) for name in _CPU_HEADINGS))
+    table = Table(columns=columns, rows=tuple(_cpu_row(vm) for vm in result.vms))
+    return Section(title="CPU", table=table, notes=tuple(_pcpu_notes(result)))
+
+
+def attestation_section(result: RunResult) -> Section:
+    """Return the verifier's word with its reasons."""
+    verdict = result.attestation
+    lines = [verdict.status]
+    if verdict.message:
+        lines[0] += f": {verdict.message}"
+    lines += [
+        f"  {reason.code}: {reason.message}"
+        for reason in verdict.reasons
+        if reason.message != verdict.message
+    ]
+    mood = {"accepted": "good", "notAccepted": "bad"}.get(verdict.status, "plain")
+    return Section(title="Attestation", lines=tuple(lines), mood=mood)
+
+
+def expectation_section(result: RunResult) -> Section:
+    """Return whether the run ended as its scenario says."""
+    if result.expectation.met:
+        return Section(title="Expectation", lines=("met",), mood="good")
+    return Section(title="Expectation", lines=("not met:", *result.expectation.differences), mood="bad")
+
+
+_CPU_HEADINGS = (
+    *("NWLD", "SHARES", "RES MHz", "LIM MHz"),
+    *("%USED", "%RUN", "%WAIT", "%RDY", "%IDLE", "%CSTP", "%MLMTD"),
+)
+
+
+def _cpu_row(vm: CpuRow) -> tuple[str, ...]:
+    spans_ns = (
+        vm.run_ns,
+        vm.run_ns,
+        vm.wait_ns,
+        vm.ready_ns + vm.max_limited_ns,
+        vm.idle_ns,
+        vm.costop_ns,
+        vm.max_limited_ns,
+    )
+    return (
+        vm.name,
+        str(vm.worlds),
+        str(vm.shares_per_vcpu * vm.vcpus),
+        str(vm.reservation_hz // 1_000_000),
+        "-" if vm.limit_hz is None else str(vm.limit_hz // 1_000_000),
+        *(_percent(span_ns, vm.alive_ns) for span_ns in spans_ns),
+    )
+
+
+def _pcpu_notes(result: RunResult) -> Iterator[str]:
+    if result.pcpus:
+        busy_ns = sum(pcpu.busy_ns for pcpu in result.pcpus)
+        whole_ns = busy_ns + sum(pcpu.switch_ns + pcpu.idle_ns for pcpu in result.pcpus)
+        yield f"{len(result.pcpus)} pCPUs, {_percent(busy_ns, whole_ns)} % busy on average"
+
+
+def _percent(part_ns: int, whole_ns: int) -> str:
+    """Return a percentage with two decimals, rounded half up."""
+    if whole_ns <= 0:
+        return "0.00"
+    hundredths = (part_ns * 20_000 + whole_ns) // (2 * whole_ns)
+    return f"{hundredths // 100}.{hundredths % 100:02d}"
+
+
+def _runs(values: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int, str]]:
+    """Yield (first, last, value) for neighbours of equal value."""
+    run: tuple[int, int, str] | None = None
+    for number, value in values:
+        if run is not None and run[2] == value and run[1] == number - 1:
+            run = (run[0], number, value)
+            continue
+        if run is not None:
+            yield run
+        run = (number, number, value)
+    if run is not None:
+        yield run
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _on(switch: bool) -> str:  # noqa: FBT001 - a value to be shown
+    return "on" if switch else "off"

@@ -1,0 +1,156 @@
+"""The composition root: from a `Scenario` to a machine that is ready to be powered on.
+
+This is the only place that knows all layers: it makes keys and makers, the image, the TPM, the board with its disk and
+firmware settings, the host that boots on it, its agent and vCenter.  Faults without a time strike here.
+
+Models nothing by itself.  Leaves out running (`sim.scenario.run`).
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from attrs import define
+
+from sim.core.context import Sim
+from sim.errors import FormatError, ScenarioError, VerificationError
+from sim.hw.board import Board
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.catalog import Image, standard_image
+from sim.image.efi_lists import encode_signature_lists
+from sim.image.install import install
+from sim.image.manifest import ReferenceManifest
+from sim.image.pki import Pki
+from sim.image.vib import read_vib
+from sim.kernel.host import Host
+from sim.kernel.options import BOOT_OPTIONS, format_kernelopt
+from sim.scenario.spec import Scenario
+from sim.scenario.strike import check_target, strike
+from sim.scenario.world import world_pki, world_tpm_vendor
+from sim.tpm.device import Tpm
+from sim.tpm.manufacture import TpmVendor
+from sim.vsphere.hostd import HostAgent
+from sim.vsphere.vcenter import VCenter
+
+__all__ = ["Machinery", "build"]
+
+_NEAR = 0.8
+
+
+@define(kw_only=True)
+class Machinery:
+    """Everything that runs in one simulation."""
+
+    sim: Sim
+    pki: Pki
+    tpm_vendor: TpmVendor
+    tpm: Tpm | None
+    image: Image
+    manifest: ReferenceManifest
+    host: Host
+    agent: HostAgent
+    vcenter: VCenter | None
+
+
+def build(scenario: Scenario, seed: int) -> Machinery:
+    """Put the machine of a scenario together, powered off.
+
+    Errors: `ScenarioError` for what only shows now: a VIB that cannot be installed, a fault whose target is missing.
+    """
+    sim = Sim(seed=seed, epoch=scenario.epoch, categories=scenario.trace.categories)
+    pki = world_pki(sim.rng, scenario.epoch)
+    vendor = world_tpm_vendor(sim.rng)
+    image, manifest = _image(scenario, sim, pki)
+    tpm = _tpm(scenario, sim, vendor)
+    board = Board(sim, scenario.board_spec, tpm)
+    _install(board, image)
+    _set_secure_boot_keys(board, pki)
+    for number, fault in enumerate(scenario.faults):
+        check_target(fault, number, board)
+        if fault.at_ns is None:
+            strike(fault, number, board)
+    host = Host(board, pki.trust, sched=scenario.sched)
+    agent = HostAgent(sim, scenario.host.name, host, board.meter)
+    vcenter = None
+    if scenario.vcenter is not None:
+        vcenter = VCenter(sim, vendor_roots=(vendor.root_certificate_der,), manifest=manifest)
+    return Machinery(
+        sim=sim,
+        pki=pki,
+        tpm_vendor=vendor,
+        tpm=tpm,
+        image=image,
+        manifest=manifest,
+        host=host,
+        agent=agent,
+        vcenter=vcenter,
+    )
+
+
+def _image(scenario: Scenario, sim: Sim, pki: Pki) -> tuple[Image, ReferenceManifest]:
+    """Return the installed image, and what its makers publish: nobody publishes anything about a community VIB."""
+    spec = scenario.image
+    level = AcceptanceLevel.from_title(spec.acceptance)
+    image = standard_image(
+        sim.rng,
+        pki,
+        epoch=scenario.epoch,
+        modules=spec.modules,
+        module_bytes=spec.module_bytes,
+        kernelopt=kernelopt(scenario),
+        host_level=level,
+    )
+    manifest = image.manifest
+    for number, file in enumerate(spec.vibs):
+        where = f"image.vibs[{number}]"
+        try:
+            vib = read_vib(file.data)
+            bank = install(image.bank, vib, level, pki.trust, scenario.epoch).bank
+        except (FormatError, VerificationError) as error:
+            raise ScenarioError(where, f"{file.name} is refused: {_one_line(str(error))}") from None
+        image = image.with_bank(bank)
+        if vib.descriptor.level is not AcceptanceLevel.COMMUNITY_SUPPORTED:
+            manifest = manifest.merged(image.manifest)
+    return image, manifest
+
+
+def kernelopt(scenario: Scenario) -> str:
+    """Return the kernel options as boot.cfg spells them.
+
+    Errors: `ScenarioError` for a name that is nearly one of those that the simulator acts on.
+    """
+    pairs = []
+    lower = {name.lower(): name for name in BOOT_OPTIONS}
+    for name, value in scenario.options.items():
+        near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=_NEAR)
+        if name not in BOOT_OPTIONS and near:
+            raise ScenarioError(f"options.{name}", "unknown option", nearest=lower[near[0]])
+        pairs.append((name, str(value).upper() if isinstance(value, bool) else str(value)))
+    return format_kernelopt(pairs)
+
+
+def _tpm(scenario: Scenario, sim: Sim, vendor: TpmVendor) -> Tpm | None:
+    if scenario.tpm_state == "absent":
+        return None
+    name = scenario.host.name
+    return vendor.make(f"{name}-tpm", sim.rng.child(name).child("tpm0"), clock=sim)
+
+
+def _install(board: Board, image: Image) -> None:
+    """Put the image on the disk, as an installer would."""
+    board.disk.volume("esp").copy_from(image.esp.items())
+    board.disk.volume("bootbank").copy_from(image.bank.files.items())
+    board.disk.volume("store").copy_from(image.archives.items())
+
+
+def _set_secure_boot_keys(board: Board, pki: Pki) -> None:
+    """Enter the platform's keys, as its maker does at the factory."""
+    firmware = board.firmware
+    firmware.set_variable("PK", encode_signature_lists([pki.platform.certificate_der]))
+    firmware.set_variable("KEK", encode_signature_lists([pki.key_exchange.certificate_der]))
+    firmware.set_variable("db", encode_signature_lists(pki.uefi_db))
+    firmware.set_variable("dbx", b"")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,217 @@
+"""From a simulation at its end to its `RunResult`: only looks, changes nothing, and can be asked again.
+
+Models nothing.  Leaves out judgement but for one question: did the run end as its scenario says?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, timedelta
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING
+
+from sim._version import __version__
+from sim.kernel.counters import publish
+from sim.kernel.host import Host, HostState
+from sim.kernel.loader import LoadedModule
+from sim.kernel.vm import PowerState, Vm
+from sim.kernel.vmkernel import VMkernel
+from sim.kernel.world import WorldTimes
+from sim.scenario.result import (
+    EVENT_LOG_FILE,
+    AttestationResult,
+    BootResult,
+    CpuRow,
+    ExpectationResult,
+    ModuleRow,
+    PcpuRow,
+    ReasonRow,
+    RunResult,
+)
+from sim.scenario.spec import ExpectSpec
+from sim.tpm.eventlog import bank_name
+from sim.vsphere.inventory import HostEntry
+
+if TYPE_CHECKING:
+    from sim.scenario.build import Machinery
+    from sim.scenario.run import Simulation
+
+__all__ = ["collect", "compare"]
+
+
+def collect(simulation: Simulation) -> RunResult:
+    """Return the result of a simulation as it stands now."""
+    sim, host = simulation.sim, simulation.host
+    machinery = simulation.machinery
+    boot = _boot(host, simulation.scenario.tpm_state)
+    attestation = _attestation(machinery)
+    kernel = host.kernel if host.state is HostState.RUNNING else None
+    if kernel is not None:
+        publish(kernel.scheduler, sim.metrics)
+    log = _event_log(host)
+    return RunResult(
+        scenario_id=simulation.scenario.id,
+        name=simulation.scenario.name,
+        seed=simulation.seed,
+        version=__version__,
+        digest=sim.trace.digest(),
+        records=sim.trace.records,
+        epoch=sim.epoch.astimezone(UTC).isoformat(),
+        simulated_ns=sim.now,
+        boot=boot,
+        pcrs=_pcrs(machinery),
+        event_log_file=EVENT_LOG_FILE if log else None,
+        event_log=log,
+        modules=tuple(_modules(host, kernel)) if kernel is not None else (),
+        vms=tuple(_cpu_row(vm, sim.now) for vm in kernel.vms.vms.values()) if kernel is not None else (),
+        pcpus=tuple(_pcpus(kernel)) if kernel is not None else (),
+        attestation=attestation,
+        metrics=sim.metrics.report(),
+        expectation=compare(simulation.scenario.expect, boot, attestation, simulation.refused_vms),
+    )
+
+
+def compare(
+    expect: ExpectSpec, boot: BootResult, attestation: AttestationResult, refused_vms: list[tuple[str, str]]
+) -> ExpectationResult:
+    """Say whether a run ended as expected, and list every point in which it did not."""
+    differences = list(_differences(expect, boot, attestation, dict(refused_vms)))
+    return ExpectationResult(met=not differences, differences=tuple(differences))
+
+
+def _differences(
+    expect: ExpectSpec, boot: BootResult, attestation: AttestationResult, refused: dict[str, str]
+) -> Iterator[str]:
+    if boot.state != expect.boot:
+        why = f" ({boot.component}: {boot.message})" if boot.state == "refused" else ""
+        yield f"boot: expected {expect.boot}, was {boot.state}{why}"
+    if expect.attestation is not None and attestation.status != expect.attestation:
+        why = f" ({attestation.message})" if attestation.message else ""
+        yield f"attestation: expected {expect.attestation}, was {attestation.status}{why}"
+    if expect.component is not None and expect.component not in _named(boot, attestation):
+        yield f"component: {expect.component} is named by no message"
+    for name in sorted(refused.keys() - set(expect.vms_refused)):
+        yield f"virtual machine {name} was refused: {refused[name]}"
+    for name in expect.vms_refused:
+        if name not in refused and boot.state == "ok":
+            yield f"virtual machine {name} was not refused"
+
+
+def _named(boot: BootResult, attestation: AttestationResult) -> str:
+    """Return every text in which a component may be named."""
+    reasons = [f"{reason.component} {reason.message}" for reason in attestation.reasons]
+    return " ".join((boot.component, boot.message, attestation.message, *reasons))
+
+
+_BOOT_STATES = {HostState.RUNNING: "ok", HostState.HALTED: "refused"}
+
+
+def _boot(host: Host, tpm_state: str) -> BootResult:
+    info, failure = host.boot, host.failure
+    ended = info if info is not None else failure
+    return BootResult(
+        state=_BOOT_STATES.get(host.state, str(host.state)),
+        host=host.name,
+        boots=host.board.boot_count,
+        secure_boot=info.secure_boot if info is not None else host.board.firmware.secure_boot,
+        tpm=str(info.tpm_state) if info is not None else tpm_state,
+        drtm=info.drtm if info is not None else False,
+        started_ns=ended.started_ns if ended is not None else 0,
+        finished_ns=ended.finished_ns if ended is not None else 0,
+        stage=failure.stage if failure is not None else "",
+        component=failure.component if failure is not None else "",
+        message=failure.message if failure is not None else "",
+    )
+
+
+def _event_log(host: Host) -> bytes:
+    if host.boot is not None:
+        return host.boot.event_log
+    return host.failure.event_log if host.failure is not None else b""
+
+
+def _pcrs(machinery: Machinery) -> dict[str, dict[str, str]]:
+    """Return what the TPM holds, read beside its commands, so that looking leaves no trace."""
+    slot = machinery.host.board.tpm
+    if slot is None or not slot.enabled or machinery.tpm is None:
+        return {}
+    return {
+        bank_name(algorithm): {str(pcr): value.hex() for pcr, value in enumerate(values)}
+        for algorithm, values in machinery.tpm.pcrs.values.items()
+    }
+
+
+def _modules(host: Host, kernel: VMkernel) -> Iterator[ModuleRow]:
+    assert host.boot is not None
+    files = {module.vib: module.name for module in reversed(host.boot.modules) if module.vib}
+    for module in kernel.loader.modules():
+        yield _module_row(module, files.get(module.vib_id, ""))
+
+
+def _module_row(module: LoadedModule, file: str) -> ModuleRow:
+    return ModuleRow(
+        id=module.module_id,
+        name=module.name,
+        file=file,
+        vib=module.vib_id,
+        version=module.version,
+        base=module.base,
+        size_bytes=module.size_bytes,
+        provider=module.provider,
+        acceptance_level=module.level,
+        signed_status=module.signed_status,
+    )
+
+
+def _cpu_row(vm: Vm, now_ns: int) -> CpuRow:
+    worlds = vm.worlds
+    times = reduce(add, (world.times(now_ns) for world in worlds), WorldTimes())
+    alive_ns = max((world.times(now_ns).total_ns for world in worlds), default=0)
+    cpu = vm.spec.cpu
+    return CpuRow(
+        name=vm.name,
+        powered_on=vm.state is PowerState.POWERED_ON,
+        vcpus=vm.spec.vcpus,
+        worlds=len(worlds),
+        shares_per_vcpu=cpu.shares_per_vcpu,
+        reservation_hz=cpu.reservation_hz,
+        limit_hz=cpu.limit_hz,
+        alive_ns=alive_ns,
+        run_ns=times.run_ns,
+        ready_ns=times.ready_ns,
+        max_limited_ns=times.max_limited_ns,
+        costop_ns=times.costop_ns,
+        idle_ns=times.idle_ns,
+        wait_ns=times.wait_ns,
+    )
+
+
+def _pcpus(kernel: VMkernel) -> Iterator[PcpuRow]:
+    now_ns = kernel.sim.now
+    for index, pcpu in enumerate(kernel.scheduler.pcpus):
+        times = pcpu.times(now_ns)
+        yield PcpuRow(index=index, busy_ns=times.busy_ns, switch_ns=times.switch_ns, idle_ns=times.idle_ns)
+
+
+def _attestation(machinery: Machinery) -> AttestationResult:
+    """Return what vCenter shows for the host: its last verdict, or why there is none."""
+    if machinery.vcenter is None:
+        return AttestationResult(status="N/A", message="there is no vCenter")
+    entries: list[HostEntry] = [
+        entry for entry in machinery.vcenter.hosts() if entry.name == machinery.host.name
+    ]
+    if not entries:
+        return AttestationResult(status="N/A", message="the host is not in the inventory")
+    info = entries[0].tpm_attestation
+    if info is None:
+        return AttestationResult(status="N/A", message="the host has no TPM in use")
+    return AttestationResult(
+        status=info.status,
+        message=info.message,
+        reasons=tuple(
+            ReasonRow(code=reason.code, message=reason.message, component=reason.component)
+            for reason in entries[0].reasons
+        ),
+        time_ns=(info.time - machinery.sim.epoch) // timedelta(microseconds=1) * 1000,
+    )

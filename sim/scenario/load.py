@@ -1,0 +1,143 @@
+"""Scenario files: TOML to `Scenario`, with one clear error for whatever is wrong.
+
+Models nothing.  A scenario file may name other files (VIBs, demand traces), relative to itself; their content becomes
+part of the scenario, so that its id does not depend on where it lies.
+
+Leaves out: includes and variables.  Sources: TOML 1.0; Python's `tomllib`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+
+from sim.core.structure import FieldError, structure
+from sim.core.units import MIB
+from sim.errors import ScenarioError
+from sim.scenario.inputs import SCENARIO_BYTES_MAX, read_input, read_text
+from sim.scenario.spec import VIBS_MAX, Scenario
+
+__all__ = ["load_scenario", "parse_scenario"]
+
+DEPTH_MAX = 32
+"""The deepest nesting of tables and arrays, and the most parts of a dotted key."""
+
+TEXT_CHARS_MAX = 10_000
+"""The longest text value."""
+
+KEY_CHARS_MAX = 100
+
+INTEGER_BITS_MAX = 64
+"""TOML's integers are signed numbers of 64 bits."""
+
+DEMAND_BYTES_MAX = 16 * MIB
+"""The largest CSV file of a demand trace."""
+
+_DEEP_KEY = re.compile(
+    r"(?<![\w-])(?:(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+\.[ \t]*+)" f"{{{DEPTH_MAX}}}"
+)
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario file and the files it names.
+
+    Errors: `ScenarioError` that names the file and the key path.
+    """
+    path = Path(path)
+    text = read_text(path, str(path), SCENARIO_BYTES_MAX)
+    return parse_scenario(text, str(path), path.parent)
+
+
+def parse_scenario(text: str, where: str = "scenario", folder: Path | None = None) -> Scenario:
+    """Read a scenario from TOML text; `where` begins each error, `folder` is where named files are looked for."""
+    try:
+        data = _parse_toml(text)
+        _check_plain(data, "", 0)
+        folder = folder if folder is not None else Path()
+        _read_vibs(data, folder)
+        return _read_demands(structure(data, Scenario), folder)
+    except ScenarioError as error:
+        raise _within(where, error) from None
+    except FieldError as error:
+        raise ScenarioError(where, "wrong value", got=error.got, wanted=error.wanted) from None
+
+
+def _within(where: str, error: ScenarioError) -> ScenarioError:
+    path = f"{where}: {error.path}" if error.path else where
+    return ScenarioError(path, error.message, got=error.got, wanted=error.wanted, nearest=error.nearest)
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise ScenarioError("", f"a dotted key has more than {DEPTH_MAX} parts")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError("", f"not TOML: {error}") from None
+    except RecursionError:
+        raise ScenarioError("", f"nested deeper than {DEPTH_MAX} levels") from None
+    except ValueError:
+        raise ScenarioError("", f"a number does not fit {INTEGER_BITS_MAX} bits") from None
+
+
+def _check_plain(value: object, path: str, depth: int) -> None:
+    """Refuse what no key of a scenario can hold, before any of it is copied into an error message."""
+    if depth > DEPTH_MAX:
+        raise ScenarioError(path, f"nested deeper than {DEPTH_MAX} levels")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if len(key) > KEY_CHARS_MAX or not key.isprintable():
+                raise ScenarioError(
+                    path, "wrong key", got=key, wanted=f"up to {KEY_CHARS_MAX} printable characters"
+                )
+            _check_plain(item, f"{path}.{key}" if path else key, depth + 1)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_plain(item, f"{path}[{number}]", depth + 1)
+    elif isinstance(value, str) and len(value) > TEXT_CHARS_MAX:
+        raise ScenarioError(path, f"a text has more than {TEXT_CHARS_MAX} characters")
+    elif isinstance(value, int) and value.bit_length() >= INTEGER_BITS_MAX:
+        raise ScenarioError(path, f"a number does not fit {INTEGER_BITS_MAX} bits")
+    elif isinstance(value, float):
+        raise ScenarioError(path, "wrong value", got=value, wanted='an integer or a text such as "1.5s"')
+
+
+def _read_vibs(data: dict[str, Any], folder: Path) -> None:
+    """Replace the paths of VIBs by name and content of the files."""
+    image = data.get("image")
+    if not isinstance(image, dict) or "vibs" not in image:
+        return
+    paths = image["vibs"]
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ScenarioError("image.vibs", "wrong value", got=paths, wanted="a list of file names")
+    if len(paths) > VIBS_MAX:
+        raise ScenarioError("image.vibs", f"over {VIBS_MAX} files")
+    image["vibs"] = [
+        {"name": Path(path).name, "data": read_input(folder / path, f"image.vibs[{number}]")}
+        for number, path in enumerate(paths)
+    ]
+
+
+def _read_demands(scenario: Scenario, folder: Path) -> Scenario:
+    """Replace the CSV files of demand traces by their content; refuse code, which only Python may name."""
+    entries = []
+    for number, entry in enumerate(scenario.vms):
+        where = f"vms[{number}].workload"
+        if entry.workload.kind == "generator":
+            raise ScenarioError(
+                f"{where}.kind",
+                "a scenario file runs no code",
+                got="generator",
+                wanted="a scenario made in Python",
+            )
+        workload = entry.workload
+        if workload.file:
+            text = read_text(folder / workload.file, f"{where}.file", DEMAND_BYTES_MAX)
+            workload = workload.with_demand(text)
+        entries.append(evolve(entry, workload=workload))
+    return evolve(scenario, vms=tuple(entries))

@@ -1,0 +1,205 @@
+"""What a run leaves: one frozen value, written as canonical JSON, with the event log beside it.
+
+Models nothing.  Every number is an integer with its unit in its name, so that the file is the same on every machine.
+
+Leaves out: the trace, which has a file of its own (`sim.core.tracefile`), and anything for display (`sim.report`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from sim.core.structure import plain, structure
+from sim.core.units import MIB
+from sim.errors import FormatError, ScenarioError
+
+__all__ = [
+    "EVENT_LOG_FILE",
+    "RESULT_FILE",
+    "TRACE_FILE",
+    "AttestationResult",
+    "BootResult",
+    "CpuRow",
+    "ExpectationResult",
+    "ModuleRow",
+    "PcpuRow",
+    "ReasonRow",
+    "RunResult",
+    "read_result",
+    "write_atomically",
+    "write_result",
+]
+
+SCHEMA_VERSION = 1
+"""Grows when the meaning or the name of a field of `result.json` changes."""
+
+RESULT_FILE = "result.json"
+EVENT_LOG_FILE = "eventlog.bin"
+TRACE_FILE = "trace.npz"
+RESULT_BYTES_MAX = 256 * MIB
+
+
+@frozen(kw_only=True)
+class BootResult:
+    """How the last boot ended: "ok" or "refused", and then where, on what, and with which words."""
+
+    state: str
+    host: str
+    boots: int
+    secure_boot: bool
+    tpm: str
+    drtm: bool
+    started_ns: int
+    finished_ns: int
+    stage: str = ""
+    component: str = ""
+    message: str = ""
+
+
+@frozen(kw_only=True)
+class ModuleRow:
+    """A loaded module: where it lies, who signed it, and how far it is trusted; `file` is its boot module."""
+
+    id: int
+    name: str
+    file: str
+    vib: str
+    version: str
+    base: int
+    size_bytes: int
+    provider: str
+    acceptance_level: str
+    signed_status: str
+
+
+@frozen(kw_only=True)
+class CpuRow:
+    """CPU time of a virtual machine since its power-on, in ns, summed over its worlds (vCPUs and helpers).
+
+    `ready_ns` leaves out `max_limited_ns`; `wait_ns` includes `idle_ns`.
+    """
+
+    name: str
+    powered_on: bool
+    vcpus: int
+    worlds: int
+    shares_per_vcpu: int
+    reservation_hz: int
+    limit_hz: int | None
+    alive_ns: int
+    run_ns: int
+    ready_ns: int
+    max_limited_ns: int
+    costop_ns: int
+    idle_ns: int
+    wait_ns: int
+
+
+@frozen(kw_only=True)
+class PcpuRow:
+    """What one logical processor did since the host was up, in ns."""
+
+    index: int
+    busy_ns: int
+    switch_ns: int
+    idle_ns: int
+
+
+@frozen(kw_only=True)
+class ReasonRow:
+    """One reason of a verdict."""
+
+    code: str
+    message: str
+    component: str | None = None
+
+
+@frozen(kw_only=True)
+class AttestationResult:
+    """The verifier's last word as vCenter shows it: "accepted", "notAccepted" or "N/A"."""
+
+    status: str
+    message: str = ""
+    reasons: tuple[ReasonRow, ...] = ()
+    time_ns: int | None = None
+
+
+@frozen(kw_only=True)
+class ExpectationResult:
+    """Whether the run ended as its scenario says, and each point in which it did not."""
+
+    met: bool
+    differences: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class RunResult:
+    """The outcome of one run.  Equal version, scenario and seed give an equal result."""
+
+    schema: int = SCHEMA_VERSION
+    scenario_id: str
+    name: str
+    seed: int
+    version: str
+    digest: str
+    records: int
+    epoch: str
+    simulated_ns: int
+    boot: BootResult
+    pcrs: dict[str, dict[str, str]] = field(factory=dict)
+    """bank -> PCR number -> value, in hex, as the TPM holds them at the end."""
+    event_log_file: str | None = None
+    event_log: bytes = field(default=b"", repr=False)
+    modules: tuple[ModuleRow, ...] = ()
+    vms: tuple[CpuRow, ...] = ()
+    pcpus: tuple[PcpuRow, ...] = ()
+    attestation: AttestationResult
+    metrics: dict[str, Any] = field(factory=dict, repr=False)
+    expectation: ExpectationResult
+
+    def to_json(self) -> str:
+        """Return the canonical JSON: sorted keys, a final newline, the event log by the name of its file only."""
+        data = plain(self)
+        del data["event_log"]
+        return json.dumps(data, sort_keys=True, indent=1) + "\n"
+
+
+def write_result(result: RunResult, folder: Path) -> None:
+    """Write `result.json` and the event log into `folder`, each whole or not at all."""
+    if result.event_log_file is not None:
+        write_atomically(folder / result.event_log_file, result.event_log)
+    write_atomically(folder / RESULT_FILE, result.to_json().encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file by way of a temporary one, so that no half-written file is ever seen under its name."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def read_result(folder: Path) -> RunResult:
+    """Read back what `write_result` wrote.
+
+    Errors: `FormatError` when a file is missing or is not a result of this schema.
+    """
+    path = folder / RESULT_FILE
+    try:
+        if path.stat().st_size > RESULT_BYTES_MAX:
+            raise FormatError("result", str(path), f"at most {RESULT_BYTES_MAX} bytes expected")
+        data = json.loads(path.read_bytes())
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
+            raise FormatError("result", str(path), f"schema version {SCHEMA_VERSION} expected")
+        if data.get("event_log_file") == EVENT_LOG_FILE:
+            data["event_log"] = (folder / EVENT_LOG_FILE).read_bytes()
+        return structure(data, RunResult)
+    except (OSError, ValueError, RecursionError, ScenarioError) as error:
+        raise FormatError("result", str(path), f"a run's result expected: {error}") from None

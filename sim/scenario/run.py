@@ -1,0 +1,234 @@
+"""Running a scenario: power on, boot, virtual machines, faults, vCenter, and the result at the end.
+
+Models the operator: what a person would do to the host at which time.  All that the host does is its own.  A
+`Simulation` pickles at any event, and goes on in another process to the same digest.
+
+Leaves out: several hosts; commands given while it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import evolve
+
+from sim.core.context import Sim
+from sim.core.procedure import Procedure
+from sim.core.trace import record
+from sim.core.units import SECOND, format_ns
+from sim.errors import SimBug
+from sim.kernel.api import ApiError
+from sim.kernel.host import Host, HostState
+from sim.scenario.build import Machinery, build
+from sim.scenario.checkpoint import read_checkpoint, write_checkpoint
+from sim.scenario.collect import collect
+from sim.scenario.faults import FaultSpec
+from sim.scenario.plaintable import plain_table
+from sim.scenario.result import RunResult
+from sim.scenario.spec import ExpectSpec, Scenario
+from sim.scenario.strike import strike
+
+__all__ = ["RunResult", "Simulation", "boot_only", "simulate"]
+
+SCENARIO_STEP = record("scenario.step", what=str, detail=str)
+"""The operator did something."""
+
+BOOT_NS_GUESS = 20 * SECOND
+"""What progress shows as the length of a boot before its end is known."""
+
+BOOT_NS_MAX = 24 * 3600 * SECOND
+"""A boot that takes longer than a simulated day never ends."""
+
+
+class _Pause(Exception):  # noqa: N818 - no error: it ends `engine.run` at an event
+    """The first boot has ended, so that the end of the run is known."""
+
+
+def simulate(scenario: Scenario, seed: int | None = None, *, out: str | Path | None = None) -> RunResult:
+    """Run a scenario to its end and return the result; with `out`, write result, event log and trace there too."""
+    from sim.scenario.output import make_folder, write_outcome
+
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        make_folder(folder)
+    simulation = Simulation(scenario, seed=seed)
+    simulation.run()
+    result = simulation.finish()
+    if folder is not None:
+        write_outcome(result, simulation.sim.trace, folder)
+    return result
+
+
+def boot_only(scenario: Scenario) -> Scenario:
+    """Return the scenario cut down to its first boot, with what it expects of that."""
+    faults = tuple(fault for fault in scenario.faults if fault.at_ns is None)
+    expect = scenario.expect
+    if expect.boot == "ok":
+        expect = ExpectSpec(boot="ok")
+    return evolve(
+        scenario,
+        duration_ns=0,
+        vms=(),
+        faults=faults,
+        vcenter=None,
+        expect=evolve(expect, attestation=None, vms_refused=()),
+    )
+
+
+class Simulation:
+    """A scenario that runs: `run(until_ns)` as often as wanted, then `finish()`.
+
+    `first_ready_ns` is when the first boot ended, and None until then; the end of the run is `duration` later, or at
+    once if that boot was refused.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int | None = None) -> None:
+        self.scenario = scenario
+        self.seed = scenario.seed if seed is None else seed
+        self.machinery: Machinery = build(scenario, self.seed)
+        self.first_ready_ns: int | None = None
+        self.refused_vms: list[tuple[str, str]] = []
+        self._known_end_ns: int | None = None
+        self._wanted_in_vcenter = False
+        self._attestation: Procedure | None = None
+        self.host.watchers.append(self._host_changed)
+        self.host.power_on()
+
+    @property
+    def sim(self) -> Sim:
+        """Engine, trace, chance and metrics."""
+        return self.machinery.sim
+
+    @property
+    def host(self) -> Host:
+        """The host."""
+        return self.machinery.host
+
+    @property
+    def end_ns(self) -> int:
+        """When the run ends (while the first boot lasts: a guess), ns."""
+        if self._known_end_ns is not None:
+            return self._known_end_ns
+        return BOOT_NS_GUESS + self.scenario.duration_ns
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end has been reached."""
+        return self._known_end_ns is not None and self.sim.now >= self._known_end_ns
+
+    @property
+    def phase(self) -> str:
+        """What is going on, in a few words."""
+        if self._known_end_ns is None:
+            return f"booting {self.host.name}"
+        return f"running {format_ns(self.scenario.duration_ns)}"
+
+    def run(self, until_ns: int | None = None) -> None:
+        """Run every event up to and including `until_ns` (simulated time), but not beyond the end of the run."""
+        while not self.finished:
+            bound_ns = BOOT_NS_MAX if self._known_end_ns is None else self._known_end_ns
+            if until_ns is not None:
+                bound_ns = min(bound_ns, max(until_ns, self.sim.now))
+            try:
+                self.sim.engine.run(bound_ns)
+            except _Pause:
+                continue
+            if until_ns is not None and self.sim.now >= until_ns:
+                return
+            if self._known_end_ns is None:
+                raise SimBug(f"the boot did not end within {format_ns(BOOT_NS_MAX)}")
+
+    def advance(self, slices: int) -> None:
+        """Run one of about `slices` equal parts of the whole; for showing progress."""
+        self.run(self.sim.now + max(1, self.end_ns // slices))
+
+    def finish(self) -> RunResult:
+        """Run to the end if need be, and return the result."""
+        self.run()
+        return collect(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint, from which `restore` goes on bit for bit."""
+        write_checkpoint(self, Path(path))
+
+    @staticmethod
+    def restore(path: str | Path) -> Simulation:
+        """Read a checkpoint of this version of the simulator.  It is a pickle: restore only files that you trust.
+
+        Errors: `CheckpointError`.
+        """
+        found = read_checkpoint(Path(path))
+        assert isinstance(found, Simulation)
+        return found
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless the host keeps its invariants."""
+        self.host.check_invariants()
+
+    def _host_changed(self, host: Host) -> None:
+        """Watch the host: start its virtual machines after every boot, and the clock of the scenario at the first."""
+        if host.state is HostState.HALTED and self._known_end_ns is None:
+            self._known_end_ns = self.sim.now
+            self.sim.engine.after(0, _pause)
+        elif host.state is HostState.RUNNING:
+            first = self._known_end_ns is None
+            if first:
+                self._start_clock()
+            self._start_vms()
+            self._attest()
+            if first:
+                self.sim.engine.after(0, _pause)
+
+    def _start_clock(self) -> None:
+        now_ns = self.first_ready_ns = self.sim.now
+        self._known_end_ns = now_ns + self.scenario.duration_ns
+        for number, fault in enumerate(self.scenario.faults):
+            if fault.at_ns is not None:
+                self.sim.engine.at(now_ns + fault.at_ns, self._strike, fault, number)
+        if self.scenario.vcenter is not None:
+            self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
+
+    def _start_vms(self) -> None:
+        for spec in self.scenario.virtual_machines():
+            try:
+                self.host.call("vm.power_on", {"spec": plain_table(spec)})
+            except ApiError as error:
+                self.refused_vms.append((spec.name, error.message))
+                self._note("virtual machine refused", f"{spec.name}: {error.message}")
+
+    def _strike(self, fault: FaultSpec, number: int) -> None:
+        if fault.kind != "reboot":
+            strike(fault, number, self.host.board)
+            return
+        self._note("reboot", self.host.name)
+        self._stop_attestation()
+        self.host.reboot()
+
+    def _add_host(self) -> None:
+        self._wanted_in_vcenter = True
+        if self.host.state is HostState.RUNNING:
+            self._attest()
+
+    def _attest(self) -> None:
+        """Add the host to vCenter, or attest it anew if it is there: it has booted again."""
+        vcenter, agent = self.machinery.vcenter, self.machinery.agent
+        if vcenter is None or not self._wanted_in_vcenter:
+            return
+        if any(entry.name == agent.name for entry in vcenter.hosts()):
+            self._attestation = vcenter.on_host_rebooted(agent.name)
+        else:
+            self._note("add host", agent.name)
+            self._attestation = vcenter.add_host(agent)
+
+    def _stop_attestation(self) -> None:
+        """Cut an attestation short: the host it talks to goes down."""
+        if self._attestation is not None:
+            self._attestation.stop()
+            self._attestation = None
+
+    def _note(self, what: str, detail: str) -> None:
+        self.sim.trace.emit(SCENARIO_STEP, what, detail)
+
+
+def _pause() -> None:
+    raise _Pause

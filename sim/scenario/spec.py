@@ -1,0 +1,269 @@
+"""What a scenario is: one frozen value that says everything about a run, and whose digest is its id.
+
+Models: the composition of the layers' own specs (hardware, TPM, image, virtual machines), of faults, of vCenter, and
+of how the run should end.  Times count from the end of the first boot, so that they need not change when booting
+takes longer.
+
+Leaves out: several hosts; defaults that depend on a real machine (there are none: equal scenarios run equally
+anywhere).  Sources: the limits are ESXi 8.0's configuration maximums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import evolve, field, frozen
+from attrs.validators import optional
+
+from sim.core.context import EPOCH
+from sim.core.facts import fact
+from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
+from sim.core.units import KIB, MIB, SECOND
+from sim.hw.spec import HostSpec
+from sim.image.acceptance import AcceptanceLevel
+from sim.kernel.sched.options import SchedOptions
+from sim.kernel.vm import VmSpec
+from sim.scenario.faults import FaultSpec
+from sim.scenario.inputs import InputFile
+
+__all__ = [
+    "DURATION_NS_MAX",
+    "ExpectSpec",
+    "ImageSpec",
+    "Scenario",
+    "TpmSpec",
+    "TraceSpec",
+    "VCenterSpec",
+    "VmEntry",
+]
+
+VMS_MAX = fact(
+    "scenario.vms_max",
+    1024,
+    unit="1",
+    source="ESXi 8.0 configuration maximums, virtual machines per host",
+    kind="vendor",
+)
+VCPUS_MAX = fact(
+    "scenario.vcpus_max",
+    4096,
+    unit="1",
+    source="ESXi 8.0 configuration maximums, virtual CPUs per host",
+    kind="vendor",
+)
+
+DURATION_NS_MAX = 366 * 86_400 * SECOND
+"""The longest run: a year of simulated time."""
+
+FAULTS_MAX = 1_000
+VIBS_MAX = 256
+SEED_MAX = 2**63 - 1
+MODULES_MAX = 400
+MODULE_BYTES_MAX = 4 * MIB
+
+ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
+TPM_STATES = ("present", "disabled", "absent")
+BOOT_OUTCOMES = ("ok", "refused")
+ATTESTATION_OUTCOMES = ("accepted", "notAccepted", "N/A")
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+_OPTION_NAME = r"[A-Za-z][A-Za-z0-9._]{0,63}"
+_OPTION_TEXT = r"[A-Za-z0-9._:/+-]{1,128}"
+
+
+def _tuple_of_at_most(count_max: int) -> Any:
+    def check(
+        _instance: object, attribute: attrs.Attribute[tuple[object, ...]], value: tuple[object, ...]
+    ) -> None:
+        if len(value) > count_max:
+            raise FieldError(attribute.name, f"{len(value)} of them", f"at most {count_max}")
+
+    return check
+
+
+def _options(_instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, object]) -> None:
+    name_check = matches(_OPTION_NAME, "option names of letters, digits, dots and underscores")
+    for name, setting in value.items():
+        name_check(_instance, attribute, name)
+        if not isinstance(setting, (bool, int)):
+            matches(_OPTION_TEXT, f"true, false, an integer or a word for option {name}")(
+                _instance,
+                attribute,
+                setting,  # type: ignore[arg-type]
+            )
+
+
+@frozen(kw_only=True)
+class TpmSpec:
+    """The TPM: whether it is there, as `present`, `disabled` (in the BIOS) or `absent`; None leaves it to the host."""
+
+    state: str | None = field(default=None, validator=optional(in_choices(*TPM_STATES)))
+
+
+@frozen(kw_only=True)
+class ImageSpec:
+    """The installed image: how many modules, the host's acceptance level, and VIBs installed on top."""
+
+    modules: int = field(default=24, validator=between(1, MODULES_MAX))
+    module_bytes: int = field(
+        default=16 * KIB, metadata=quantity("bytes"), validator=between(KIB, MODULE_BYTES_MAX)
+    )
+    acceptance: str = field(default="PartnerSupported", validator=in_choices(*ACCEPTANCE_LEVELS))
+    vibs: tuple[InputFile, ...] = field(default=(), validator=_tuple_of_at_most(VIBS_MAX))
+
+
+@frozen(kw_only=True)
+class VmEntry(VmSpec):
+    """A virtual machine, or `count` equal ones, named name-1, name-2 and so on."""
+
+    count: int = field(default=1, validator=between(1, VMS_MAX.value))
+
+    def expand(self) -> Iterator[VmSpec]:
+        """Yield the spec of each virtual machine."""
+        values = {one.name: getattr(self, one.name) for one in attrs.fields(VmSpec)}
+        for number in range(1, self.count + 1):
+            name = self.name if self.count == 1 else f"{self.name}-{number}"
+            yield VmSpec(**{**values, "name": name})
+
+
+@frozen(kw_only=True)
+class VCenterSpec:
+    """The vCenter to which the host is added, at `add_host` after the first boot."""
+
+    add_host_ns: int = field(default=SECOND, metadata=quantity("ns"), validator=between(0, DURATION_NS_MAX))
+
+
+@frozen(kw_only=True)
+class TraceSpec:
+    """What is traced: the categories (the part of a record's name before the dot); None means all."""
+
+    categories: tuple[str, ...] | None = None
+
+
+@frozen(kw_only=True)
+class ExpectSpec:
+    """How the run should end; what is None is not checked.
+
+    `component` must be named by the message of the refused boot or of the verdict; `vms_refused` are the virtual
+    machines that admission control should refuse.
+    """
+
+    boot: str = field(default="ok", validator=in_choices(*BOOT_OUTCOMES))
+    attestation: str | None = field(default=None, validator=optional(in_choices(*ATTESTATION_OUTCOMES)))
+    component: str | None = field(
+        default=None, validator=optional(matches(r"[ -~]{1,200}", "a printable name"))
+    )
+    vms_refused: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Scenario:
+    """Everything about a run; `seed` decides all chance."""
+
+    name: str = field(
+        default="scenario", validator=matches(_NAME, "a name of letters, digits, dots and dashes")
+    )
+    seed: int = field(default=0, validator=between(0, SEED_MAX))
+    duration_ns: int = field(
+        default=10 * SECOND, metadata=quantity("ns"), validator=between(0, DURATION_NS_MAX)
+    )
+    epoch: datetime = EPOCH
+    trace: TraceSpec = field(factory=TraceSpec)
+    host: HostSpec = field(factory=HostSpec)
+    tpm: TpmSpec = field(factory=TpmSpec)
+    image: ImageSpec = field(factory=ImageSpec)
+    options: dict[str, Any] = field(factory=dict, validator=_options)
+    sched: SchedOptions = field(factory=SchedOptions)
+    vms: tuple[VmEntry, ...] = ()
+    faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
+    vcenter: VCenterSpec | None = None
+    expect: ExpectSpec = field(factory=ExpectSpec)
+
+    def __attrs_post_init__(self) -> None:
+        self._check_vms()
+        self._check_tpm()
+        self._check_times()
+        if self.expect.attestation is not None and self.vcenter is None:
+            raise FieldError(
+                "expect", self.expect.attestation, "a [vcenter] table, without which nothing attests"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """Read a scenario file; the same as `sim.load_scenario`."""
+        from sim.scenario.load import load_scenario
+
+        return load_scenario(path)
+
+    @property
+    def tpm_state(self) -> str:
+        """Whether the TPM is "present", "disabled" or "absent"."""
+        if self.tpm.state is not None:
+            return self.tpm.state
+        if not self.host.tpm_present:
+            return "absent"
+        return "present" if self.host.firmware.tpm_enabled else "disabled"
+
+    @property
+    def board_spec(self) -> HostSpec:
+        """The host's hardware with the TPM's state written into it."""
+        firmware = evolve(self.host.firmware, tpm_enabled=self.tpm_state == "present")
+        return evolve(self.host, firmware=firmware, tpm_present=self.tpm_state != "absent")
+
+    def virtual_machines(self) -> list[VmSpec]:
+        """Return the spec of every single virtual machine, in the order of the scenario."""
+        return [spec for entry in self.vms for spec in entry.expand()]
+
+    def canonical(self) -> str:
+        """Return the canonical JSON: sorted keys, no spaces, integers only; files by their digests."""
+        return json.dumps(plain(_by_digest(self)), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def id(self) -> str:
+        """The SHA-256 of the canonical JSON, as hex."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def _check_vms(self) -> None:
+        vms = sum(entry.count for entry in self.vms)
+        if vms > VMS_MAX.value:
+            raise FieldError("vms", vms, f"at most {VMS_MAX.value} virtual machines (ESXi's maximum)")
+        vcpus = sum(entry.count * entry.vcpus for entry in self.vms)
+        if vcpus > VCPUS_MAX.value:
+            raise FieldError("vms", vcpus, f"at most {VCPUS_MAX.value} virtual CPUs (ESXi's maximum)")
+        seen: dict[str, None] = {}
+        for spec in self.virtual_machines():
+            if spec.name in seen:
+                raise FieldError("vms", spec.name, "a name for each virtual machine that no other has")
+            seen[spec.name] = None
+
+    def _check_tpm(self) -> None:
+        declared = self.tpm.state
+        if declared in ("present", "disabled") and not self.host.tpm_present:
+            raise FieldError("tpm", declared, "the same state in tpm.state and host.tpm_present")
+        if declared == "present" and not self.host.firmware.tpm_enabled:
+            raise FieldError("tpm", declared, "the same state in tpm.state and host.firmware.tpm_enabled")
+
+    def _check_times(self) -> None:
+        if self.vcenter is not None and self.vcenter.add_host_ns > self.duration_ns:
+            raise FieldError(
+                "vcenter", f"add_host of {self.vcenter.add_host_ns} ns", "a time within the duration"
+            )
+        for number, fault in enumerate(self.faults):
+            if fault.at_ns is not None and fault.at_ns > self.duration_ns:
+                raise FieldError(
+                    "faults", f"at of {fault.at_ns} ns in number {number}", "a time within the duration"
+                )
+
+
+def _by_digest(scenario: Scenario) -> Scenario:
+    """Return the scenario with the content of each file replaced by its SHA-256."""
+    vibs = tuple(
+        InputFile(name=one.name, data=hashlib.sha256(one.data).digest()) for one in scenario.image.vibs
+    )
+    return evolve(scenario, image=evolve(scenario.image, vibs=vibs))
