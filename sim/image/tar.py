@@ -37,6 +37,7 @@ __all__ = [
 BLOCK_BYTES = 512
 ENTRIES_MAX = 20_000
 
+_WHAT = "tar archive"
 _USTAR = b"ustar\x0000"
 _OCTAL = re.compile(rb" *([0-7]*)[ \x00]*")
 
@@ -77,7 +78,7 @@ class TarHeader:
 
 def read_ustar(data: bytes) -> tuple[TarEntry, ...]:
     """Return the entries of an ordinary archive in order."""
-    what = "tar archive"
+    what = _WHAT
     entries: list[TarEntry] = []
     offset = 0
     while offset < len(data) and any(data[offset : offset + BLOCK_BYTES]):
@@ -152,17 +153,17 @@ def read_header(block: bytes, what: str, where: str) -> TarHeader:
 
 def write_header(entry: TarEntry, magic: bytes, tail: bytes = b"") -> bytes:
     """Return the header of an entry; `tail` are the last bytes of the block (of the prefix field and after it)."""
-    check_path(entry.path, "tar archive", entry.path[:60])
-    path = entry.path + ("/" if entry.kind is EntryKind.DIRECTORY else "")
-    prefix, name = _split(path)
+    where = entry.path[:60]
+    check_path(entry.path, _WHAT, where)
+    if entry.kind is EntryKind.SYMLINK:
+        check_link_target(entry.path, entry.target, _WHAT, where)
+    prefix, name = _split(entry.path + ("/" if entry.kind is EntryKind.DIRECTORY else ""))
     fields = [
-        name.encode("ascii").ljust(100, b"\0"),
-        *(_octal(number, 8) for number in (entry.mode, entry.uid, entry.gid)),
-        _octal(len(entry.data), 12) + _octal(entry.mtime, 12) + b" " * 8 + entry.kind.value,
-        entry.target.encode("ascii").ljust(100, b"\0") + magic,
-        entry.owner.encode("ascii").ljust(32, b"\0")
-        + entry.group.encode("ascii").ljust(32, b"\0")
-        + bytes(16),
+        _padded(name, 100, where),
+        *(_octal(number, 8, where) for number in (entry.mode, entry.uid, entry.gid)),
+        _octal(len(entry.data), 12, where) + _octal(entry.mtime, 12, where) + b" " * 8 + entry.kind.value,
+        _padded(entry.target, 100, where) + magic,
+        _padded(entry.owner, 32, where) + _padded(entry.group, 32, where) + bytes(16),
     ]
     block = (b"".join(fields) + prefix.encode("ascii")).ljust(BLOCK_BYTES - len(tail), b"\0") + tail
     return block[:148] + f"{_checksum(block):06o}\0 ".encode() + block[156:]
@@ -200,7 +201,7 @@ def _split(path: str) -> tuple[str, str]:
         return "", path
     cut = path.find("/", len(path) - 101)
     if not 0 < cut <= 150 or cut == len(path) - 1:
-        raise FormatError("tar archive", path[:60], "path does not fit into a header")
+        raise FormatError(_WHAT, path[:60], "path does not fit into a header")
     return path[:cut], path[cut + 1 :]
 
 
@@ -208,10 +209,16 @@ def _checksum(block: bytes) -> int:
     return sum(block[:148]) + 8 * 0x20 + sum(block[156:])
 
 
-def _octal(number: int, width: int) -> bytes:
+def _padded(text: str, width: int, where: str) -> bytes:
+    if not text.isascii() or "\0" in text or len(text) > width:
+        raise FormatError(_WHAT, where, f"{text[:40]!r} does not fit into a field of {width} bytes")
+    return text.encode("ascii").ljust(width, b"\0")
+
+
+def _octal(number: int, width: int, where: str) -> bytes:
     text = f"{number:0{width - 1}o}"
     if number < 0 or len(text) >= width:
-        raise FormatError("tar archive", "", f"number {number} does not fit into {width - 1} octal digits")
+        raise FormatError(_WHAT, where, f"number {number} does not fit into {width - 1} octal digits")
     return text.encode() + b"\0"
 
 

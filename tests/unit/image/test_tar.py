@@ -84,6 +84,12 @@ def test_entries_that_reach_outside_are_refused(data):
         read_ustar(data)
 
 
+@pytest.mark.parametrize("target", ["", "../../outside", "a\\b", "x" * 300])
+def test_a_link_out_of_the_root_cannot_be_written(target):
+    with pytest.raises(FormatError):
+        write_ustar([TarEntry(path="a/b", kind=EntryKind.SYMLINK, target=target)])
+
+
 def test_a_file_under_a_symbolic_link_is_refused():
     entries = [TarEntry(path="a", kind=EntryKind.SYMLINK, target="etc"), TarEntry(path="a/passwd", data=b"x")]
     with pytest.raises(FormatError, match="no directory"):
@@ -128,8 +134,18 @@ def test_the_number_of_entries_is_limited(monkeypatch):
         read_ustar(ARCHIVE)
 
 
-@pytest.mark.parametrize("field", [{"mode": 0o10000000}, {"mtime": 8**11}, {"uid": -1}])
-def test_numbers_that_do_not_fit_cannot_be_written(field):
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"mode": 0o10000000},
+        {"mtime": 8**11},
+        {"uid": -1},
+        {"owner": "x" * 33},
+        {"group": "é"},
+        {"target": "a" * 101},
+    ],
+)
+def test_values_that_do_not_fit_cannot_be_written(field):
     with pytest.raises(FormatError):
         write_ustar([TarEntry(path="a", **field)])
 

@@ -1,0 +1,215 @@
+import attrs
+import pytest
+
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.bankcheck import verify_bank
+from sim.image.imgdb import write_database
+from sim.image.install import InstallError, install, remove, set_acceptance
+from sim.image.metadata import Descriptor, Relation
+from sim.image.payload import gzip_stored
+from sim.image.tar import TarEntry, with_parents
+from sim.image.vib import Payload, build_vib, read_vib
+from sim.image.vtar import write_vtar
+
+COMMUNITY, PARTNER, ACCEPTED, CERTIFIED = AcceptanceLevel
+
+
+@pytest.fixture(scope="session")
+def bank(small_image):
+    return small_image.bank
+
+
+@pytest.fixture(scope="session")
+def make(world_pki, epoch):
+    """A function that makes a VIB which holds one file; further arguments are fields of its descriptor."""
+
+    def build(name="tool", version="1.0-1", level=PARTNER, path=None, sign=True, **fields):
+        path = path or f"opt/{name}/run"
+        fields.setdefault("files", (path,))
+        spec = Descriptor(name=name, version=version, vendor="Example", level=level, **fields)
+        archive = write_vtar(with_parents([TarEntry(path=path, data=name.encode())]))
+        payload = Payload(name=name[:8], kind="vgz", data=gzip_stored(archive))
+        signer = world_pki.signer(level.xml_name) if level is not COMMUNITY and sign else None
+        return read_vib(build_vib(spec, [payload], signer, epoch))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def put(bank, world_pki, epoch):
+    def run(vibs, level=PARTNER, on=bank, **options):
+        return install(on, vibs, level, world_pki.trust, epoch, **options)
+
+    return run
+
+
+def refusal(call, *args, **options):
+    with pytest.raises(InstallError) as caught:
+        call(*args, **options)
+    return caught.value
+
+
+def test_an_installed_vib_is_in_the_bank_the_database_and_the_load_order(put, make, bank):
+    vib = make()
+    result = put(vib)
+    assert (result.installed, result.removed, result.warnings) == ((vib.vib_id,), (), ())
+    assert result.bank.files["tool.v00"] == vib.payloads[0].data
+    assert result.bank.descriptors[-1] == vib.descriptor
+    assert result.bank.config.modules[-3:] == ("tool.v00", "imgdb.tgz", "state.tgz")
+    assert result.bank.config.updated == bank.config.updated + 1
+
+
+def test_the_bank_after_an_installation_passes_secure_boot(put, make, world_pki, epoch):
+    result = put([make(), make("other", level=CERTIFIED)])
+    assert verify_bank(result.bank.files, world_pki.trust, epoch, PARTNER, secure_boot=True).ok
+
+
+def test_the_old_bank_is_never_touched(put, make, bank):
+    before = dict(bank.files)
+    put(make())
+    refusal(put, make(level=COMMUNITY))
+    assert bank.files == before
+
+
+def test_a_level_below_the_host_is_refused_in_esxcli_words(put, make):
+    error = refusal(put, make(level=COMMUNITY))
+    assert error.check == "AcceptanceConfigError"
+    vib = "Example_bootbank_tool_1.0-1"
+    reason = "which is not compliant with the ImageProfile acceptance level partner"
+    assert str(error).split("\n") == [
+        " [AcceptanceConfigError]",
+        f" VIB {vib}'s acceptance level is community, {reason}",
+        " To change the host acceptance level, use the 'esxcli software acceptance set' command.",
+        " Please refer to the log file for more details.",
+    ]
+    assert put(make(level=COMMUNITY), COMMUNITY).installed
+
+
+def test_a_forged_level_is_refused(put, make):
+    error = refusal(put, make(sign=False))
+    assert error.check == "VibSignatureError"
+    assert "claims PartnerSupported and has no signature" in str(error)
+
+
+def test_force_installs_with_warnings_and_secure_boot_refuses_later(put, make, world_pki, epoch):
+    forged = make(sign=False)
+    result = put([forged, make("home", level=COMMUNITY)], force=True)
+    assert len(result.installed) == 2
+    assert [warning.split("]")[0].strip(" [") for warning in result.warnings] == [
+        "VibSignatureError",
+        "AcceptanceConfigError",
+    ]
+    report = verify_bank(result.bank.files, world_pki.trust, epoch, PARTNER, secure_boot=True)
+    assert [failure.vib for failure in report.failures] == ["tool", "home"]
+
+
+def test_force_does_not_help_a_damaged_payload(put, make):
+    vib = make()
+    damaged = attrs.evolve(vib, payloads=(attrs.evolve(vib.payloads[0], data=b"other"),))
+    assert refusal(put, damaged, force=True).check == "VibPayloadError"
+
+
+def test_installing_what_is_there_changes_nothing(put, make):
+    first = put(make())
+    again = put(make(), on=first.bank)
+    assert (again.installed, again.skipped, again.bank) == ((), (make().vib_id,), first.bank)
+
+
+def test_a_newer_version_replaces_the_older(put, make):
+    result = put(make(version="1.0-2"), on=put(make()).bank)
+    assert result.removed == ("Example_bootbank_tool_1.0-1",)
+    assert [d.version for d in result.bank.descriptors if d.name == "tool"] == ["1.0-2"]
+    assert result.bank.files["tool.v00"] == make(version="1.0-2").payloads[0].data
+
+
+def test_an_older_version_is_refused_and_force_takes_it(put, make):
+    newer = put(make(version="2.0-1")).bank
+    assert refusal(put, make(version="1.9-9"), on=newer).check == "DowngradeError"
+    assert put(make(version="1.9-9"), on=newer, force=True).installed
+
+
+def test_an_unmet_dependency_is_refused(put, make):
+    needs = (Relation(name="library", operator=">=", version="2.0"),)
+    tool = make(depends=needs)
+    assert "requires library >= 2.0" in str(refusal(put, tool))
+    assert refusal(put, [tool, make("library", version="1.9-1")]).check == "DependencyError"
+    assert len(put([tool, make("library", version="2.0-1")]).installed) == 2
+
+
+def test_a_provided_feature_meets_a_dependency(put, make):
+    tool = make(depends=(Relation(name="feature"),))
+    assert put([tool, make("other", provides=(Relation(name="feature"),))]).installed
+
+
+def test_two_versions_of_one_library_do_not_mix(put, make):
+    """The tool needs version 2 of a library, something installed needs version 1: nothing is installed."""
+    old = Relation(name="library", operator="=", version="1.0")
+    start = put([make("library"), make("keeper", depends=(old,))]).bank
+    tool = make(depends=(Relation(name="library", operator=">=", version="2.0"),))
+    error = refusal(put, [tool, make("library", version="2.0-1")], on=start)
+    assert "keeper" in str(error)
+
+
+def test_a_conflict_is_refused(put, make):
+    rival = make("rival", conflicts=(Relation(name="tool", operator="<<", version="2.0"),))
+    assert "conflicts" in str(refusal(put, rival, on=put(make()).bank))
+    assert put(rival, on=put(make(version="2.0-1")).bank).installed
+
+
+def test_a_replaced_vib_goes(put, make):
+    result = put(make("successor", replaces=(Relation(name="tool"),)), on=put(make()).bank)
+    assert result.removed == ("Example_bootbank_tool_1.0-1",)
+    assert "tool.v00" not in result.bank.files
+
+
+def test_a_file_has_one_owner_unless_an_overlay_says_so(put, make):
+    start = put(make(path="opt/shared")).bank
+    error = refusal(put, make("other", path="opt/shared"), on=start)
+    assert error.check == "ProfileValidationError"
+    assert "opt/shared" in str(error)
+    assert put(make("other", path="opt/shared", overlay=True), on=start).installed
+
+
+def test_a_file_that_the_descriptor_does_not_list_is_refused(put, make):
+    error = refusal(put, make(files=("opt/other",)))
+    assert (error.check, "opt/tool/run" in str(error)) == ("VibFormatError", True)
+
+
+def test_two_vibs_of_one_name_in_one_call_are_refused(put, make):
+    assert "More than one VIB" in str(refusal(put, [make(), make(version="1.1-1")]))
+
+
+def test_removing_takes_files_and_modules_away(put, make, bank):
+    result = remove(put(make()).bank, "tool")
+    assert result.removed == ("Example_bootbank_tool_1.0-1",)
+    assert set(result.bank.files) == set(bank.files)
+    assert result.bank.config.modules == bank.config.modules
+
+
+def test_removing_what_others_need_or_nobody_knows_is_refused(bank):
+    assert "requires esx-base" in str(refusal(remove, bank, "esx-base"))
+    assert refusal(remove, bank, "absent").check == "NoMatchError"
+    assert remove(bank, "esx-base", force=True).warnings
+
+
+def test_the_host_level_rises_only_as_far_as_every_vib_allows(bank, put, make):
+    lowered = set_acceptance(bank, COMMUNITY)
+    assert lowered.database.level is COMMUNITY
+    assert set_acceptance(lowered, PARTNER).database.level is PARTNER
+    error = refusal(set_acceptance, bank, CERTIFIED)
+    assert error.check == "AcceptanceConfigError"
+    home = put(make(level=COMMUNITY), COMMUNITY, on=lowered).bank
+    assert "is community" in str(refusal(set_acceptance, home, PARTNER))
+
+
+def test_an_edited_record_is_not_taken_for_an_installed_vib(put, make, bank):
+    vib = make()
+    start = put(vib).bank
+    records = start.database.records
+    edited = attrs.evolve(
+        records[-1], descriptor_xml=records[-1].descriptor_xml.replace(b"<overlay>", b"<x/><overlay>")
+    )
+    database = attrs.evolve(start.database, records=(*records[:-1], edited))
+    repaired = put(vib, on=start.with_files({"imgdb.tgz": write_database(database)}))
+    assert repaired.installed == (vib.vib_id,)
+    assert repaired.bank.database.records[-1].descriptor_xml == vib.descriptor_xml
