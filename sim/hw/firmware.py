@@ -62,6 +62,7 @@ class FirmwareSettings:
 
     @secure_boot.setter
     def secure_boot(self, enforced: bool) -> None:
+        """Turn Secure Boot on or off in the firmware's setup."""
         self.variables["SecureBoot"] = b"\x01" if enforced else b"\x00"
 
     def set_variable(self, name: str, value: bytes) -> None:

@@ -335,8 +335,10 @@ def _merged(extents: list[Extent]) -> list[Extent]:
     joined: list[Extent] = []
     for extent in sorted(extents, key=_first_mpn):
         if joined and joined[-1].end_mpn == extent.first_mpn:
-            extent = Extent(first_mpn=joined[-1].first_mpn, count=joined.pop().count + extent.count)  # noqa: PLW2901
-        joined.append(extent)
+            last = joined.pop()
+            joined.append(Extent(first_mpn=last.first_mpn, count=last.count + extent.count))
+        else:
+            joined.append(extent)
     return joined
 
 

@@ -32,7 +32,7 @@ __all__ = ["ImageModuleVerifier", "ModuleIdentity", "ModuleOrigin", "ModuleRefus
 CHAIN_SIGNATURES = 3
 """Signatures checked for one VIB: the descriptor's, the signer's certificate, its issuer's certificate."""
 
-IDENTITIES_MAX = 4_096
+RECORDS_MAX = 4_096
 
 
 class ModuleRefused(VerificationError):  # noqa: N818 - a refusal is the normal answer here, not an error of ours
@@ -82,14 +82,13 @@ class ImageModuleVerifier:
         self.host_level = host_level
         self._sim = sim
         self._meter = meter
-        self._identities: dict[bytes, VibIdentity] = {}
+        self._records: dict[bytes, tuple[VibIdentity, Descriptor]] = {}
 
     def verify(self, name: str, data: bytes, vib: ModuleOrigin | None) -> ModuleIdentity:
         """Return who the module is from; see `ModuleVerifier.verify`."""
         if vib is None:
             raise ModuleRefused("module.unowned", f"module {name} belongs to no VIB")
-        identity = self._identity(vib)
-        descriptor = parse_descriptor(vib.descriptor_xml)
+        identity, descriptor = self._proven(vib)
         if not identity.level.allowed_on(self.host_level):
             text = (
                 f"VIB {identity.vib_id} is {identity.level.title}, the host demands {self.host_level.title}"
@@ -101,20 +100,24 @@ class ImageModuleVerifier:
             raise ModuleRefused("module.bytes", text)
         return _module_identity(identity, descriptor)
 
-    def _identity(self, vib: ModuleOrigin) -> VibIdentity:
-        """Verify the VIB's record, or remember that exactly this record was verified at this instant or earlier.
+    def _proven(self, vib: ModuleOrigin) -> tuple[VibIdentity, Descriptor]:
+        """Verify the VIB's record, or remember that exactly this record was verified earlier in this boot.
 
-        A record that has passed passes again later in the same boot: certificates do not expire under a running host.
+        Remembering is right: certificates do not expire under a running host.
         """
         key = sha256(len(vib.signature).to_bytes(8, "big") + vib.signature + vib.descriptor_xml).digest()
-        known = self._identities.get(key)
+        known = self._records.get(key)
         if known is None:
             charge_hash(self._meter, "sha256", len(vib.descriptor_xml))
             charge_signatures(self._meter, CHAIN_SIGNATURES if vib.signature else 0)
-            known = verify_record(vib.descriptor_xml, vib.signature, self.trust, self._sim.utc_now())
-            if len(self._identities) >= IDENTITIES_MAX:
-                self._identities.clear()
-            self._identities[key] = known
+            descriptor = parse_descriptor(vib.descriptor_xml)
+            now = self._sim.utc_now()
+            identity = verify_record(
+                vib.descriptor_xml, vib.signature, self.trust, now, descriptor=descriptor
+            )
+            if len(self._records) >= RECORDS_MAX:
+                self._records.clear()
+            known = self._records[key] = (identity, descriptor)
         return known
 
     def _check_payload(self, name: str, descriptor: Descriptor, vib_id: str, content: bytes) -> None:

@@ -180,6 +180,6 @@ def test_only_canonical_addresses_are_walked(case, upper):
     _, control, va, access = case
     broken = (va & ~(0xFFFF << 48)) | (upper << 48)
     sign = broken >> (56 if control.la57 else 47)
-    outcome = walk(lambda pa: 0, dict().__setitem__, control, broken, access)  # noqa: C408
+    outcome = walk(lambda pa: 0, {}.__setitem__, control, broken, access)
     canonical = sign in (0, 0xFF if control.la57 else 0x1FFFF)
     assert isinstance(outcome, PageFault if canonical else GeneralProtection)

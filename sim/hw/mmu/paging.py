@@ -82,7 +82,7 @@ class ControlState:
     @property
     def masks(self) -> PagingMasks:
         """The reserved bits under this state."""
-        return paging_masks(self.maxphyaddr, self.nxe, self.gigabyte_pages, self.amd)
+        return paging_masks(self.maxphyaddr, nxe=self.nxe, gigabyte_pages=self.gigabyte_pages, amd=self.amd)
 
     def canonical(self, va: int) -> bool:
         """Tell whether all bits of `va` above the translated ones are equal."""
@@ -101,7 +101,7 @@ class PagingMasks:
 
 
 @lru_cache(maxsize=64)
-def paging_masks(maxphyaddr: int, nxe: bool, gigabyte_pages: bool, amd: bool) -> PagingMasks:  # noqa: FBT001
+def paging_masks(maxphyaddr: int, *, nxe: bool, gigabyte_pages: bool, amd: bool) -> PagingMasks:
     """Return the masks for one processor model and EFER.NXE."""
     address = _PHYSICAL_FIELD & ((1 << maxphyaddr) - 1)
     common = _PHYSICAL_FIELD & ~address | (0 if nxe else NO_EXECUTE)
