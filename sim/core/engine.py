@@ -129,6 +129,11 @@ class Engine(simpy.Environment):
         self.limits = limits if limits is not None else EngineLimits()
         self.events_done = 0
 
+    @property
+    def now(self) -> int:
+        """Simulated time, ns."""
+        return self._now  # type: ignore[return-value]
+
     def at(self, when_ns: int, callback: Callback, *arguments: object) -> None:
         """Call `callback(*arguments)` once at `when_ns` (absolute, ns)."""
         if not self._now <= when_ns <= TIME_NS_MAX:
@@ -137,7 +142,7 @@ class Engine(simpy.Environment):
 
     def after(self, delay_ns: int, callback: Callback, *arguments: object) -> None:
         """Call `callback(*arguments)` once, `delay_ns` from now."""
-        self.at(int(self._now) + delay_ns, callback, *arguments)
+        self.at(self.now + delay_ns, callback, *arguments)
 
     def timer(self, callback: Callback) -> Timer:
         """Make a re-armable timer that calls `callback()`."""

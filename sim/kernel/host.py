@@ -1,0 +1,150 @@
+"""One host over its life: power, boots, the running VMkernel, and what a reboot does to it.
+
+Models: off, booting, running, halted (a boot that was refused, with the text on its screen), and the way from one to
+the other.  Each boot makes a new VMkernel from a new `BootInfo`; nothing else survives but disk, firmware settings and
+TPM.
+
+Leaves out: maintenance mode, suspend to memory, the baseboard controller.  Sources: none, a design of ours.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sim.boot.bootinfo import BootFailure, BootInfo
+from sim.boot.context import BootPolicy
+from sim.boot.sequence import BootSequence
+from sim.core.trace import record
+from sim.hw.board import Board
+from sim.image.trust import TrustStore
+from sim.kernel.api import ApiError
+from sim.kernel.layout import LayoutProfile
+from sim.kernel.sched.options import SchedOptions
+from sim.kernel.vmkernel import VMkernel
+
+__all__ = ["Host", "HostState"]
+
+HOST_STATE = record("host.state", host=str, state=str, reason=str)
+"""A host changed its state."""
+
+
+class HostState(enum.StrEnum):
+    """Where a host is in its life."""
+
+    OFF = "off"
+    BOOTING = "booting"
+    RUNNING = "running"
+    HALTED = "halted"
+
+
+class Host:
+    """A board with what boots and runs on it.
+
+    `watchers` are called with the host after every change of state; they must be bound methods, so that a host pickles.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        trust: TrustStore,
+        *,
+        policy: BootPolicy | None = None,
+        layout: LayoutProfile | None = None,
+        sched: SchedOptions | None = None,
+    ) -> None:
+        self.board = board
+        self.sim = board.sim
+        self.name = board.spec.name
+        self.trust = trust
+        self.policy = policy if policy is not None else BootPolicy()
+        self.layout_profile = layout if layout is not None else LayoutProfile()
+        self.sched_options = sched if sched is not None else SchedOptions()
+        self.state = HostState.OFF
+        self.boot: BootInfo | None = None
+        self.failure: BootFailure | None = None
+        self.kernel: VMkernel | None = None
+        self.watchers: list[Callable[[Host], object]] = []
+        self._sequence: BootSequence | None = None
+
+    def power_on(self) -> None:
+        """Apply power and boot."""
+        self.board.power_on()
+        self._begin_boot()
+
+    def reboot(self) -> None:
+        """Stop the VMkernel in order, reset the platform and boot again."""
+        self._stop_kernel(orderly=True)
+        self.board.reset()
+        self._begin_boot()
+
+    def reset(self) -> None:
+        """Press the reset button: nothing is stopped in order."""
+        self._stop_kernel(orderly=False)
+        self.board.reset()
+        self._begin_boot()
+
+    def power_off(self) -> None:
+        """Remove power at once."""
+        self._stop_kernel(orderly=False)
+        self.board.power_off()
+        self._enter(HostState.OFF, "power removed")
+
+    def call(self, name: str, params: Mapping[str, object] | None = None) -> Any:
+        """Make a management call to the running VMkernel.
+
+        Errors: `ApiError`, also when no VMkernel is running.
+        """
+        if self.kernel is None or self.state is not HostState.RUNNING:
+            raise ApiError("InvalidState", f"host {self.name} is {self.state}, not running")
+        return self.kernel.api.call(name, params)
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless board and kernel keep their invariants."""
+        self.board.check_invariants()
+        if self.kernel is not None:
+            self.kernel.check_invariants()
+
+    def _begin_boot(self) -> None:
+        self.boot = self.failure = None
+        self._enter(HostState.BOOTING, f"boot {self.board.boot_count}")
+        self._sequence = BootSequence(self.board, self.trust, on_done=self._booted, policy=self.policy)
+        self._sequence.start()
+
+    def _booted(self, outcome: BootInfo | BootFailure) -> None:
+        self._sequence = None
+        if isinstance(outcome, BootFailure):
+            self.failure = outcome
+            self._enter(HostState.HALTED, outcome.message)
+            return
+        self.boot = outcome
+        self.kernel = VMkernel(
+            self.board,
+            outcome,
+            self.trust,
+            layout_profile=self.layout_profile,
+            sched_options=self.sched_options,
+            request_reboot=self._reboot_soon,
+        )
+        self.kernel.start(self._started)
+
+    def _started(self) -> None:
+        self._enter(HostState.RUNNING, "the management interface is open")
+
+    def _reboot_soon(self) -> None:
+        self.sim.engine.after(0, self.reboot)
+
+    def _stop_kernel(self, *, orderly: bool) -> None:
+        if self._sequence is not None:
+            self._sequence.stop()
+            self._sequence = None
+        if self.kernel is not None:
+            self.kernel.stop(orderly=orderly)
+            self.kernel = None
+
+    def _enter(self, state: HostState, reason: str) -> None:
+        self.state = state
+        self.sim.trace.emit(HOST_STATE, self.name, str(state), reason)
+        for watcher in tuple(self.watchers):
+            watcher(self)

@@ -1,0 +1,338 @@
+"""What each management call does: the handlers behind the closed list of `sim.kernel.api`.
+
+Models: the answers as plain values (dict, list, int, str, bytes), so that nothing of the kernel's inside leaves it, and
+the changes to VMs, options and the stored image.  Changes to options and image are written to the boot bank and take
+effect at the next boot.
+
+Leaves out: sessions and privileges (the host agent), and everything that managing virtual machines does not need.
+
+Sources: vSphere API reference for what can be asked of a host; the shapes of the answers are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from sim.boot.mboot import kernel_options
+from sim.core.structure import structure
+from sim.core.units import PAGE_BYTES
+from sim.errors import FormatError, ScenarioError, VerificationError, VmksimError
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.bankcheck import verify_bank
+from sim.image.bootbank import BootBank
+from sim.image.install import InstallError, install, set_acceptance
+from sim.image.vib import read_vib
+from sim.kernel.api import ApiError
+from sim.kernel.counters import Snapshot, snapshot
+from sim.kernel.loader import LoadedModule
+from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, with_option
+from sim.kernel.quoting import PCR_COUNT, Attestor
+from sim.kernel.vm import AdmissionError, CpuAllocation, VmSpec, VmStateError
+from sim.tpm.client import TpmError
+
+if TYPE_CHECKING:
+    from sim.kernel.vmkernel import VMkernel
+
+__all__ = ["PRODUCT", "Management"]
+
+T = TypeVar("T")
+
+PRODUCT = "VMware ESXi (simulated)"
+
+
+class Management:
+    """The handlers of one running VMkernel."""
+
+    def __init__(self, kernel: VMkernel) -> None:
+        self._kernel = kernel
+
+    def handlers(self) -> Mapping[str, Callable[..., Any]]:
+        """Return the handler of every call of the list."""
+        return {
+            "host.info": self.host_info,
+            "host.counters": self.host_counters,
+            "host.options": self.host_options,
+            "host.set_option": self.set_option,
+            "host.reboot": self.reboot,
+            "vm.list": self.vm_list,
+            "vm.power_on": self.vm_power_on,
+            "vm.power_off": self.vm_power_off,
+            "vm.suspend": self.vm_suspend,
+            "vm.resume": self.vm_resume,
+            "vm.reconfigure": self.vm_reconfigure,
+            "module.list": self.module_list,
+            "image.vibs": self.image_vibs,
+            "image.acceptance": self.image_acceptance,
+            "image.set_acceptance": self.image_set_acceptance,
+            "image.install": self.image_install,
+            "tpm.state": self.tpm_state,
+            "tpm.identity": self.tpm_identity,
+            "tpm.event_log": self.tpm_event_log,
+            "tpm.quote": self.tpm_quote,
+        }
+
+    # -- host
+
+    def host_info(self) -> dict[str, Any]:
+        """Return what the host is and how it booted."""
+        kernel = self._kernel
+        spec, boot = kernel.board.spec, kernel.boot
+        return {
+            "name": spec.name,
+            "version": PRODUCT,
+            "boot_id": boot.boot_id,
+            "boot_count": kernel.board.boot_count,
+            "secure_boot": boot.secure_boot,
+            "tpm": str(kernel.tpm.state),
+            "drtm": boot.drtm,
+            "pcpus": len(kernel.board.topology.pcpus),
+            "core_hz": spec.cpu.core_hz,
+            "memory_bytes": spec.memory_bytes,
+            "memory_free_bytes": kernel.board.memory.frames_free * PAGE_BYTES,
+            "up_ns": kernel.sim.now - kernel.started_ns,
+        }
+
+    def host_counters(self) -> dict[str, Any]:
+        """Return nanoseconds in each state since the start: of worlds, VMs and pCPUs."""
+        return _counters(snapshot(self._kernel.vms))
+
+    def host_options(self) -> dict[str, Any]:
+        """Return the kernel options of this boot, and those that the boot bank holds for the next one."""
+        return {
+            "current": {**BOOT_OPTIONS, **dict(self._kernel.boot.kernel_options)},
+            "next_boot": {**BOOT_OPTIONS, **dict(kernel_options(self._bank().config.kernelopt))},
+        }
+
+    def set_option(self, key: str, value: str) -> None:
+        """Write a kernel option into the boot bank."""
+        bank = self._bank()
+        try:
+            options = with_option(kernel_options(bank.config.kernelopt), key, value)
+            changed = bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options)))
+        except (OptionError, FormatError) as error:
+            raise ApiError("InvalidArgument", str(error)) from error
+        self._store(changed)
+
+    def reboot(self) -> None:
+        """Ask for a reboot at the next instant."""
+        self._kernel.request_reboot()
+
+    # -- virtual machines
+
+    def vm_list(self) -> list[dict[str, Any]]:
+        """Return every VM with state and allocation."""
+        return [
+            {
+                "name": vm.name,
+                "state": str(vm.state),
+                "vcpus": vm.spec.vcpus,
+                "memory_bytes": vm.configured_bytes,
+                "granted_bytes": vm.granted_bytes,
+                "shares_per_vcpu": vm.spec.cpu.shares_per_vcpu,
+                "reservation_hz": vm.spec.cpu.reservation_hz,
+                "limit_hz": -1 if vm.spec.cpu.limit_hz is None else vm.spec.cpu.limit_hz,
+            }
+            for vm in self._kernel.vms.vms.values()
+        ]
+
+    def vm_power_on(self, spec: Mapping[str, object]) -> None:
+        """Admit and start a VM from the table of its spec."""
+        self._vm(self._kernel.vms.power_on, _structured(spec, VmSpec, "spec"))
+
+    def vm_power_off(self, name: str) -> None:
+        """Stop a VM."""
+        self._vm(self._kernel.vms.power_off, name)
+
+    def vm_suspend(self, name: str) -> None:
+        """Suspend a VM."""
+        self._vm(self._kernel.vms.suspend, name)
+
+    def vm_resume(self, name: str) -> None:
+        """Resume a VM."""
+        self._vm(self._kernel.vms.resume, name)
+
+    def vm_reconfigure(self, name: str, cpu: Mapping[str, object]) -> None:
+        """Change a VM's CPU allocation."""
+        allocation = _structured(cpu, CpuAllocation, "cpu")
+        try:
+            self._kernel.vms.reconfigure(name, cpu=allocation)
+        except (AdmissionError, VmStateError) as error:
+            raise _vm_refusal(error) from error
+
+    # -- modules and image
+
+    def module_list(self) -> list[dict[str, Any]]:
+        """Return every loaded module."""
+        return [_module(module) for module in self._kernel.loader.modules()]
+
+    def image_vibs(self) -> list[dict[str, Any]]:
+        """Return the VIBs of the boot bank, each with what its signature proves now."""
+        kernel = self._kernel
+        bank = self._bank()
+        report = verify_bank(bank.files, kernel.trust, kernel.sim.utc_now(), bank.database.level)
+        return [
+            {
+                "id": vib.descriptor.vib_id,
+                "name": vib.descriptor.name,
+                "version": vib.descriptor.version,
+                "vendor": vib.descriptor.vendor,
+                "level": vib.descriptor.level.title,
+                "verified": vib.identity is not None,
+                "provider": vib.identity.provider or "" if vib.identity is not None else "",
+            }
+            for vib in report.vibs
+        ]
+
+    def image_acceptance(self) -> str:
+        """Return the host's acceptance level as esxcli prints it."""
+        return self._bank().database.level.title
+
+    def image_set_acceptance(self, level: str) -> None:
+        """Change the host's acceptance level."""
+        try:
+            self._store(set_acceptance(self._bank(), AcceptanceLevel.from_title(level)))
+        except FormatError as error:
+            raise ApiError("InvalidArgument", str(error)) from error
+        except InstallError as error:
+            raise ApiError(error.check, str(error)) from error
+
+    def image_install(self, archive: bytes, *, force: bool = False) -> dict[str, Any]:
+        """Install a VIB into the boot bank."""
+        kernel = self._kernel
+        try:
+            vib = read_vib(archive)
+            bank = self._bank()
+            result = install(bank, vib, bank.database.level, kernel.trust, kernel.sim.utc_now(), force=force)
+        except FormatError as error:
+            raise ApiError("InvalidArgument", str(error)) from error
+        except VerificationError as error:
+            raise ApiError(error.check, str(error)) from error
+        self._store(result.bank)
+        for warning in result.warnings:
+            kernel.sim.log("esxupdate", warning)
+        kernel.sim.log(
+            "esxupdate", f"installed {', '.join(result.installed) or 'nothing'}; a reboot is required"
+        )
+        return {
+            "installed": list(result.installed),
+            "skipped": list(result.skipped),
+            "warnings": list(result.warnings),
+        }
+
+    # -- TPM
+
+    def tpm_state(self) -> dict[str, Any]:
+        """Return whether a TPM is usable."""
+        kernel = self._kernel
+        return {
+            "state": str(kernel.tpm.state),
+            "manufacturer": kernel.tpm.manufacturer,
+            "drtm": kernel.boot.drtm,
+        }
+
+    def tpm_identity(self) -> dict[str, Any]:
+        """Return attestation key and certificate."""
+        return self._attestor().identity()
+
+    def tpm_event_log(self) -> dict[str, Any]:
+        """Return the boot's event log."""
+        boot = self._kernel.boot
+        return {"event_log": boot.event_log, "log_truncated": boot.log_truncated}
+
+    def tpm_quote(
+        self, nonce: bytes, banks: list[object] | None = None, pcrs: list[object] | None = None
+    ) -> dict[str, Any]:
+        """Return a quote over the nonce; by default of all PCRs of the SHA-256 bank."""
+        attestor = self._attestor()
+        try:
+            return attestor.quote(nonce, banks or ["sha256"], pcrs or list(range(PCR_COUNT)))
+        except TpmError as error:
+            raise ApiError("InvalidState", f"the TPM refused: {error}") from error
+
+    # -- what the handlers share
+
+    def _attestor(self) -> Attestor:
+        client = self._kernel.tpm.client()
+        if client is None:
+            raise ApiError("InvalidState", f"no usable TPM: it is {self._kernel.tpm.state}")
+        return Attestor(client)
+
+    def _bank(self) -> BootBank:
+        volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
+        try:
+            bank = BootBank(files={path: volume.read(path) for path in volume.paths()})
+            bank.database, bank.config  # noqa: B018 - both must be readable before anything is done with them
+        except FormatError as error:
+            raise ApiError("InvalidState", f"the boot bank cannot be read: {error}") from error
+        return bank
+
+    def _store(self, bank: BootBank) -> None:
+        volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
+        for path in volume.paths():
+            if path not in bank.files:
+                volume.remove(path)
+        for path, data in bank.files.items():
+            if not volume.exists(path) or volume.read(path) != data:
+                volume.write(path, data)
+
+    def _vm(self, action: Callable[[Any], object], argument: object) -> None:
+        try:
+            action(argument)
+        except (AdmissionError, VmStateError, ScenarioError) as error:
+            raise _vm_refusal(error) from error
+
+
+def _structured(data: Mapping[str, object], cls: type[T], path: str) -> T:
+    try:
+        return structure(data, cls, path)
+    except ScenarioError as error:
+        raise ApiError("InvalidArgument", str(error)) from error
+
+
+def _vm_refusal(error: VmksimError) -> ApiError:
+    if isinstance(error, AdmissionError):
+        return ApiError(error.fault, error.message)
+    if isinstance(error, ScenarioError):
+        return ApiError("InvalidArgument", str(error))
+    return ApiError("InvalidState", str(error))
+
+
+def _module(module: LoadedModule) -> dict[str, Any]:
+    """Return a row of the module table; addresses in it are what a hardened host would keep to itself."""
+    return {
+        "id": module.module_id,
+        "name": module.name,
+        "version": module.version,
+        "license": module.license,
+        "provider": module.provider,
+        "level": module.level,
+        "signed": module.signed_status,
+        "issuer": module.issuer,
+        "fingerprint": module.fingerprint,
+        "vib": module.vib_id,
+        "digest": module.digest.hex(),
+        "base": module.base,
+        "size_bytes": module.size_bytes,
+        "segments": [
+            {"name": part.name, "base": part.base, "size_bytes": part.size_bytes, "rights": part.rights}
+            for part in module.segments
+        ],
+    }
+
+
+def _counters(books: Snapshot) -> dict[str, Any]:
+    def times(value: attrs.AttrsInstance) -> dict[str, int]:
+        return {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
+
+    return {
+        "time_ns": books.time_ns,
+        "worlds": [
+            {"id": number, "name": books.names[number], **times(value)}
+            for number, value in books.worlds.items()
+        ],
+        "vms": {name: list(numbers) for name, numbers in books.vms.items()},
+        "pcpus": [times(value) for value in books.pcpus],
+    }

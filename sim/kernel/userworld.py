@@ -1,0 +1,148 @@
+"""User worlds: the agents that run beside the VMs, each in an address space of its own, at random addresses.
+
+Models: the program and the library it brings, mapped from verified bytes with each segment's own rights; heap and
+stack, never executable; an independent random base for each; a world in the scheduler's books.
+
+Leaves out: what the agents do (they wait; the management interface is called from outside), system calls, and
+sharing of library frames between worlds.
+
+Sources: VMware's security guide for ESXi, "Memory Hardening" (user-mode applications and libraries at random,
+non-predictable addresses); the windows are those of `sim.kernel.layout` and marked assumed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve, frozen
+
+from sim.core.context import Sim
+from sim.core.rng import Rng
+from sim.core.trace import record
+from sim.core.units import KIB, MIB
+from sim.errors import SimBug
+from sim.hw.memory import PhysicalMemory
+from sim.hw.mmu import Rights
+from sim.image.contents import open_archive
+from sim.image.elf import read_elf
+from sim.kernel.layout import Layout, user_profile
+from sim.kernel.memory import KernelMemory
+from sim.kernel.relocation import relocate
+from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.workload import Idle
+from sim.kernel.world import World
+
+__all__ = ["AGENTS", "LIBRARIES", "UserWorld", "UserWorlds", "agents_in"]
+
+USER_WORLD = record("userworld.started", world=int, name=str, program=int, library=int, heap=int, stack=int)
+"""A user world started: bases of its regions (library 0 when it has none)."""
+
+AGENTS = ("bin/hostd", "bin/vpxa")
+"""The programs that are started at boot, by their path in the image."""
+
+LIBRARIES = ("lib64/libc.so.6",)
+"""The libraries that every agent maps."""
+
+HEAP_BYTES = MIB
+STACK_BYTES = 256 * KIB
+SHARES = 1000
+_ELF_MAGIC = b"\x7fELF"
+_DATA = Rights(write=True, user=True, execute=False)
+
+
+@frozen(kw_only=True)
+class UserWorld:
+    """A running agent: its world, its layout and its memory."""
+
+    name: str
+    world: World
+    layout: Layout
+    memory: KernelMemory
+
+
+def agents_in(content: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the agents and the libraries (path to ELF bytes) that an unpacked payload holds.
+
+    Errors: `FormatError` when the payload is a broken archive.
+    """
+    files = {entry.path: entry.data for entry in open_archive(content) if entry.data.startswith(_ELF_MAGIC)}
+    return (
+        {path: files[path] for path in AGENTS if path in files},
+        {path: files[path] for path in LIBRARIES if path in files},
+    )
+
+
+class UserWorlds:
+    """The user worlds of one boot."""
+
+    def __init__(self, sim: Sim, memory: PhysicalMemory, scheduler: Scheduler, rng: Rng) -> None:
+        self._sim = sim
+        self._memory = memory
+        self._scheduler = scheduler
+        self._rng = rng
+        self.running: dict[str, UserWorld] = {}
+
+    def start(self, path: str, program: bytes, libraries: Mapping[str, bytes]) -> UserWorld:
+        """Map an agent whose bytes were verified, with its libraries, and start its world.
+
+        Errors: `FormatError` or another `VmksimError` when a file cannot be mapped.
+        """
+        name = path.rpartition("/")[2]
+        layout = Layout(self._rng.stream(f"layout/user/{name}"), user_profile())
+        memory = KernelMemory(self._sim, self._memory, name=f"user:{name}")
+        bases = {"exe": self._map_file(layout, memory, "exe", name, program)}
+        for library, data in libraries.items():
+            bases["library"] = self._map_file(layout, memory, "library", library.rpartition("/")[2], data)
+        for kind, size_bytes in (("heap", HEAP_BYTES), ("stack", STACK_BYTES)):
+            bases[kind] = layout.place(kind, size_bytes, name)
+            memory.map_segment(bases[kind], b"", _DATA, owner=f"user:{name}", size_bytes=size_bytes)
+        world = self._scheduler.add(name, Idle(), kind="user")
+        self._scheduler.allocate(world, shares=SHARES)
+        self._scheduler.begin(world)
+        started = self.running[name] = UserWorld(name=name, world=world, layout=layout, memory=memory)
+        self._sim.trace.emit(
+            USER_WORLD,
+            world.world_id,
+            name,
+            bases["exe"],
+            bases.get("library", 0),
+            bases["heap"],
+            bases["stack"],
+        )
+        self._sim.log("vmkernel", f"User: started {name}, placed at random, W^X", world=world.world_id)
+        return started
+
+    def stop(self) -> None:
+        """End all worlds; their memory goes with the platform reset."""
+        for user_world in self.running.values():
+            self._scheduler.end(user_world.world)
+        self.running.clear()
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless each world's layout and memory are whole and no two worlds share a frame."""
+        owned: dict[int, str] = {}
+        for user_world in self.running.values():
+            user_world.layout.check_invariants()
+            user_world.memory.check_invariants()
+            for segment in user_world.memory.segments():
+                for extent in segment.extents:
+                    for mpn in extent.mpns():
+                        if owned.setdefault(mpn, user_world.name) != user_world.name:
+                            raise SimBug(f"frame {mpn:#x} is mapped by {owned[mpn]} and {user_world.name}")
+
+    def _map_file(self, layout: Layout, memory: KernelMemory, kind: str, name: str, data: bytes) -> int:
+        image = read_elf(data)
+        base = layout.place(kind, image.memory_bytes, name)
+        for segment in relocate(image, base, _no_symbol).segments:
+            memory.map_segment(
+                segment.base,
+                segment.data,
+                evolve(segment.rights, user=True),
+                owner=memory.name,
+                size_bytes=segment.size_bytes,
+            )
+        return base
+
+
+def _no_symbol(_name: str) -> None:
+    return None

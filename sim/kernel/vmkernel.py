@@ -1,0 +1,259 @@
+"""The VMkernel of one boot: its start, from `BootInfo` to the open management interface.
+
+`START` below is the order in which the kernel comes up, top to bottom, one line a step; each step is a method of the
+same name.  After the last one the kernel only reacts: to timers of its scheduler and to management calls.
+
+Models: random placement of the kernel image, per-CPU areas and stacks; the scheduler; the TPM driver; the loading of
+each signed module from the very bytes that were booted; user worlds; the closed interface.
+
+Leaves out: interrupts, storage and network stacks, DCUI and shell.  Sources: the texts are modelled on public
+vmkernel.log samples; the order is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sim.boot.bootinfo import BootInfo, BootModule
+from sim.core.procedure import Procedure
+from sim.core.trace import record
+from sim.core.units import MIB, format_bytes
+from sim.errors import FormatError, SimBug, VerificationError
+from sim.hw.board import Board
+from sim.hw.mmu import Rights
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.contents import kernel_modules
+from sim.image.imgdb import DATABASE_FILE, ImageDatabase, read_database
+from sim.image.trust import TrustStore
+from sim.kernel.api import ManagementApi
+from sim.kernel.layout import Layout, LayoutProfile
+from sim.kernel.loader import LoadRefused, ModuleLoader
+from sim.kernel.management import PRODUCT, Management
+from sim.kernel.memory import KernelMemory
+from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
+from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.tpm_driver import TpmDriver
+from sim.kernel.userworld import UserWorlds, agents_in
+from sim.kernel.vm import VmManager
+
+__all__ = ["START", "VMkernel"]
+
+KERNEL_STARTED = record("kernel.started", host=str, boot_id=str, modules=int, refused=int)
+"""The management interface of a VMkernel has opened."""
+
+KERNEL_FILE = "k.b00"
+"""The boot module that is the VMkernel itself."""
+
+PER_CPU_BYTES = 2 * MIB
+STACK_BYTES = 64 * 1024
+HEAP_BYTES = 8 * MIB
+
+_DATA = Rights(write=True, user=False, execute=False)
+
+START = (
+    "announce",
+    "read_image_database",
+    "place_kernel",
+    "set_up_processors",
+    "start_scheduler",
+    "load_tpm_driver",
+    "load_modules",
+    "start_user_worlds",
+    "open_management_interface",
+)
+"""The start of the VMkernel, in order: each name is a method below."""
+
+
+class VMkernel:
+    """The VMkernel of one boot.
+
+    `board` is the machine, `boot` what the loader handed over, `trust` the keys against which modules are checked,
+    `request_reboot` what the management call for a reboot triggers (a bound method).
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        boot: BootInfo,
+        trust: TrustStore,
+        *,
+        layout_profile: LayoutProfile,
+        sched_options: SchedOptions,
+        request_reboot: Callable[[], object],
+    ) -> None:
+        self.board = board
+        self.sim = board.sim
+        self.boot = boot
+        self.trust = trust
+        self.request_reboot = request_reboot
+        self.started_ns = 0
+        self.refused: list[str] = []
+        self.database: ImageDatabase | None = None
+        rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
+        self.layout = Layout(rng.stream("layout/kernel"), layout_profile)
+        self.memory = KernelMemory(self.sim, board.memory)
+        self.verifier: ImageModuleVerifier
+        self.loader: ModuleLoader
+        self.scheduler = Scheduler(self.sim, board.topology, sched_options)
+        self.vms = VmManager(self.sim, board, self.scheduler)
+        self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
+        self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)
+        self.api = ManagementApi(self.sim, Management(self).handlers())
+        self._procedure: Procedure | None = None
+        self._on_started: Callable[[], object] | None = None
+
+    def start(self, on_started: Callable[[], object]) -> None:
+        """Run the steps of `START`, then call `on_started()`."""
+        self._on_started = on_started
+        self._procedure = Procedure(self.sim.engine, self.board.meter, self._finish)
+        for step in START:
+            self._procedure.then(getattr(self, step))
+        self._procedure.start()
+
+    def stop(self, *, orderly: bool) -> None:
+        """End everything that runs: VMs (powered off in order, or just cut), user worlds, the start itself."""
+        if self._procedure is not None:
+            self._procedure.stop()
+        if orderly:
+            self._log("Host is rebooting.")
+        self.vms.power_off_all()
+        self.user_worlds.stop()
+
+    # -- the steps of START
+
+    def announce(self) -> None:
+        """Say who starts, on what."""
+        spec = self.board.spec
+        pcpus = len(self.board.topology.pcpus)
+        self._log(f"{PRODUCT} starting on {spec.name}, boot {self.boot.boot_id}")
+        self._log(
+            f"cpu: {pcpus} pCPUs at {spec.cpu.core_hz // 1_000_000} MHz; memory: {format_bytes(spec.memory_bytes)}"
+        )
+        for key, value in self.boot.kernel_options:
+            self._log(f"boot option {key}={value}")
+
+    def read_image_database(self) -> None:
+        """Read which VIBs are installed and the acceptance level; without it no module can be verified."""
+        level = AcceptanceLevel.PARTNER_SUPPORTED
+        try:
+            self.database = read_database(self.boot.module(DATABASE_FILE).data)
+            level = self.database.level
+        except (FormatError, KeyError) as error:
+            self._log(f"image database cannot be read, no module can be verified: {error}")
+        self._log(f"host acceptance level: {level.title}")
+        self.verifier = ImageModuleVerifier(self.sim, self.trust, level, self.board.meter)
+        self.loader = ModuleLoader(self.sim, self.memory, self.layout, self.verifier)
+
+    def place_kernel(self) -> None:
+        """Map the kernel image at a random base, and give it a heap elsewhere."""
+        try:
+            kernel = self.boot.module(KERNEL_FILE)
+            placed = self.loader.load_kernel("vmkernel", kernel.content, vib=self._origin(kernel))
+            self._log(f"vmkernel: {len(placed.segments)} segments, placed at random, W^X")
+        except (KeyError, LoadRefused) as error:
+            self._refuse("vmkernel", str(error))
+        self._map_area("heap", HEAP_BYTES, "kernel heap")
+
+    def set_up_processors(self) -> None:
+        """Give each pCPU its own area and a stack between guard pages."""
+        for pcpu in self.board.topology.pcpus:
+            self._map_area("percpu", PER_CPU_BYTES, f"pcpu{pcpu.index}")
+            self._map_area("stack", STACK_BYTES, f"pcpu{pcpu.index} stack")
+        self._log(
+            f"cpu: {len(self.board.topology.pcpus)} per-CPU areas and stacks placed at random, not executable"
+        )
+
+    def start_scheduler(self) -> None:
+        """Say how the scheduler is set; it runs from here on."""
+        options = self.scheduler.options
+        self._log(
+            f"CpuSched: quantum {options.quantum_ns // 1_000_000} ms, {len(self.scheduler.pcpus)} pCPUs"
+        )
+
+    def load_tpm_driver(self) -> None:
+        """Find the TPM, or say "Error loading TPM" and go on."""
+        self.tpm.load()
+
+    def load_modules(self) -> None:
+        """Queue one step for each kernel module in the payloads that were booted."""
+        assert self._procedure is not None
+        for boot_module in self.boot.modules:
+            try:
+                modules = kernel_modules(boot_module.content)
+            except FormatError as error:
+                self._refuse(boot_module.name, str(error))
+                continue
+            for name, data in modules:
+                self._procedure.next(self._load_module, name, data, boot_module)
+
+    def start_user_worlds(self) -> None:
+        """Start the agents (hostd, vpxa, ...), each in an address space of its own."""
+        for boot_module in self.boot.modules:
+            try:
+                agents, libraries = agents_in(boot_module.content)
+                if agents:
+                    self.verifier.verify(boot_module.name, boot_module.content, self._origin(boot_module))
+                for path, program in agents.items():
+                    self.user_worlds.start(path, program, libraries)
+            except (FormatError, VerificationError) as error:
+                self._refuse(boot_module.name, str(error))
+
+    def open_management_interface(self) -> None:
+        """From here on management calls are answered, and nothing else gets in."""
+        self.started_ns = self.sim.now
+        self._log(f"{len(self.loader.modules())} modules loaded, {len(self.refused)} refused")
+        self._log("Management interface open.")
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless layout, memory, loader, scheduler and VMs agree."""
+        self.layout.check_invariants()
+        self.memory.check_invariants()
+        self.loader.check_invariants()
+        self.scheduler.check_invariants()
+        self.vms.check_invariants()
+        self.user_worlds.check_invariants()
+
+    # -- helpers
+
+    def _finish(self) -> None:
+        self._procedure = None
+        self.sim.trace.emit(
+            KERNEL_STARTED,
+            self.board.spec.name,
+            self.boot.boot_id,
+            len(self.loader.modules()),
+            len(self.refused),
+        )
+        if self._on_started is None:
+            raise SimBug("a VMkernel has ended its start without having begun it")
+        self._on_started()
+
+    def _load_module(self, name: str, data: bytes, boot_module: BootModule) -> None:
+        try:
+            self.loader.load(name, data, vib=self._origin(boot_module))
+        except LoadRefused:
+            self.refused.append(name)
+
+    def _origin(self, boot_module: BootModule) -> ModuleOrigin | None:
+        """Return the VIB record that owns a boot module; None when none does."""
+        for record_ in self.database.records if self.database is not None else ():
+            if boot_module.name in record_.files:
+                return ModuleOrigin(
+                    vib_id=record_.descriptor.vib_id,
+                    descriptor_xml=record_.descriptor_xml,
+                    signature=record_.signature,
+                    content=boot_module.content,
+                )
+        return None
+
+    def _map_area(self, kind: str, size_bytes: int, owner: str) -> None:
+        base = self.layout.place(kind, size_bytes, owner)
+        self.memory.map_segment(base, b"", _DATA, owner=owner, size_bytes=size_bytes)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.refused.append(name)
+        self._log(f"Mod: {name} refused: {reason}")
+
+    def _log(self, text: str) -> None:
+        self.sim.log("vmkernel", text)
