@@ -39,6 +39,7 @@ ENTRIES_MAX = 20_000
 
 _WHAT = "tar archive"
 _USTAR = b"ustar\x0000"
+_NAMES_END = 496  # here the prefix field ends: vtar keeps its words behind it
 _OCTAL = re.compile(rb" *([0-7]*)[ \x00]*")
 
 
@@ -84,8 +85,8 @@ def read_ustar(data: bytes) -> tuple[TarEntry, ...]:
     while offset < len(data) and any(data[offset : offset + BLOCK_BYTES]):
         where = f"entry {len(entries)}, offset {offset:#x}"
         header = read_header(data[offset : offset + BLOCK_BYTES], what, where)
-        if header.magic != _USTAR:
-            raise FormatError(what, where, "magic is not ustar 00")
+        if header.magic != _USTAR or any(data[offset + _NAMES_END : offset + BLOCK_BYTES]):
+            raise FormatError(what, where, "magic is not ustar 00, or the header does not end with zeros")
         if not header.entry.checksum_ok:
             raise FormatError(what, where, "header checksum is wrong")
         start = offset + BLOCK_BYTES

@@ -1,0 +1,158 @@
+"""Exhaustive single-bit campaign over signed VIBs, EFI loaders, early modules and a boot bank.
+
+Run `python tests/campaigns/bitflips.py` (a million changes, about ten minutes) or add `--stride N` to try every Nth bit only.  Each line says
+how many changes were tried and what became of them; the exit status is 0 only if none was accepted as authentic and
+none raised anything but a refusal.  A change that the bank verifier lets through must change what is measured:
+the digest of a file's content, or the kernel options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from sim.core.rng import Rng
+from sim.errors import FormatError
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.bankcheck import verify_bank
+from sim.image.bitflips import FlipReport, flip_bit, flip_bits
+from sim.image.bootcfg import parse_boot_config
+from sim.image.catalog import Image, standard_image
+from sim.image.efi import verify_efi
+from sim.image.manifest import measured_digests
+from sim.image.metadata import Descriptor
+from sim.image.payload import content_of, gzip_stored
+from sim.image.pki import Pki
+from sim.image.trailer import verify_module
+from sim.image.vib import Payload, build_vib, read_vib, verify_vib
+
+EPOCH = datetime(2024, 3, 1, 12, tzinfo=UTC)
+MEASURED = "not refused, but measured"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run all parts, print their counts, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stride", type=int, default=1, help="try every Nth bit")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    pki = Pki.create(Rng(options.seed), epoch=EPOCH)
+    image = standard_image(Rng(options.seed), pki, epoch=EPOCH, modules=1, module_bytes=64)
+    failed = False
+    tried = 0
+    for title, report in campaign(image, pki, options.stride):
+        refusals = sum(report.refused.values())
+        print(
+            f"{title}: {report.tried} changes, {refusals} caught, "
+            f"{len(report.accepted)} accepted, {len(report.escaped)} escaped"
+        )
+        for check, count in sorted(report.refused.items(), key=lambda item: -item[1])[:6]:
+            print(f"    {count:8} {check}")
+        for bit, text in report.escaped[:5]:
+            print(f"    ESCAPED at bit {bit}: {text}")
+        for bit in report.accepted[:5]:
+            print(f"    ACCEPTED at bit {bit}")
+        failed |= bool(report.accepted or report.escaped)
+        tried += report.tried
+    print(f"total: {tried} changes, {'FAILED' if failed else '0 accepted, 0 escaped'}")
+    return 1 if failed else 0
+
+
+def campaign(image: Image, pki: Pki, stride: int = 1) -> Iterator[tuple[str, FlipReport]]:
+    """Yield a title and the counts for each part."""
+    for level in ("partner", "accepted", "certified"):
+        data = small_vib(pki, level)
+        yield f"VIB signed at {level}", flip_bits(data, VibJudge(pki), range(0, 8 * len(data), stride))
+    for path, data in image.esp.items():
+        judge = LoaderJudge(pki)
+        yield path, flip_bits(data, judge, range(0, 8 * len(data), stride))
+    module = content_of(image.bank.files["procfs.b00"])
+    yield "early module procfs.b00", flip_bits(module, ModuleJudge(pki), range(0, 8 * len(module), stride))
+    yield "boot bank", bank_campaign(image, pki, stride)
+
+
+def small_vib(pki: Pki, level: str) -> bytes:
+    """Return a signed VIB of two payloads, small enough for every bit."""
+    spec = Descriptor(
+        name="net-example", version="1.0-1", vendor="Example", level=AcceptanceLevel.from_xml(level)
+    )
+    payloads = [
+        Payload(name="net", kind="vgz", data=gzip_stored(b"network driver")),
+        Payload(name="extra", kind="boot", data=b"raw bytes"),
+    ]
+    return build_vib(spec, payloads, pki.signer(level), EPOCH)
+
+
+def bank_campaign(image: Image, pki: Pki, stride: int) -> FlipReport:
+    """Change bits of every bank file; the verifier must refuse or the measurements must show it."""
+    tried = 0
+    refused: Counter[str] = Counter()
+    accepted: list[int] = []
+    escaped: list[tuple[int, str]] = []
+    for name, data in image.bank.files.items():
+        for bit in range(0, 8 * len(data), stride):
+            changed = flip_bit(data, bit)
+            tried += 1
+            try:
+                check = judge_bank(image, pki, name, changed)
+            except Exception as error:
+                escaped.append((bit, f"{name}: {error!r}"))
+                continue
+            if check:
+                refused[check] += 1
+            else:
+                accepted.append(bit)
+    return FlipReport(tried=tried, refused=dict(refused), accepted=tuple(accepted), escaped=tuple(escaped))
+
+
+def judge_bank(image: Image, pki: Pki, name: str, changed: bytes) -> str:
+    """Return the check that caught a bank with one changed file, or nothing."""
+    files = {**image.bank.files, name: changed}
+    report = verify_bank(files, pki.trust, EPOCH, AcceptanceLevel.PARTNER_SUPPORTED, secure_boot=True)
+    if not report.ok:
+        return report.failures[0].check
+    original = image.bank.files[name]
+    if name == "boot.cfg":
+        before, after = parse_boot_config(original), parse_boot_config(changed)
+        measured = (before.kernelopt, before.load_order) != (after.kernelopt, after.load_order)
+    else:
+        measured = measured_digests(name, original) != measured_digests(name, changed)
+    return MEASURED if measured else ""
+
+
+class VibJudge:
+    """Reads and verifies a VIB."""
+
+    def __init__(self, pki: Pki) -> None:
+        self.trust = pki.trust
+
+    def __call__(self, data: bytes) -> None:
+        verify_vib(read_vib(data), self.trust, EPOCH)
+
+
+class LoaderJudge:
+    """Verifies an EFI image as the firmware does."""
+
+    def __init__(self, pki: Pki) -> None:
+        self.db = pki.uefi_db
+
+    def __call__(self, data: bytes) -> None:
+        verify_efi(data, self.db, (), EPOCH)
+
+
+class ModuleJudge:
+    """Verifies the trailer of an early module."""
+
+    def __init__(self, pki: Pki) -> None:
+        self.keys = pki.trust.early_keys
+
+    def __call__(self, data: bytes) -> None:
+        if not verify_module(data, self.keys).payload:
+            raise FormatError("early module", "", "is empty")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
