@@ -22,9 +22,9 @@ from sim.image.elf_format import ElfImage, Relocation, Symbol
 
 __all__ = ["FILE_BYTES_MAX", "read_elf"]
 
-FILE_BYTES_MAX = 256 * 1024 * 1024
-SYMBOLS_MAX = 1 << 18
-RELOCATIONS_MAX = 1 << 20
+FILE_BYTES_MAX = 64 * 1024 * 1024
+SYMBOLS_MAX = 1 << 16
+RELOCATIONS_MAX = 1 << 18
 DYNAMIC_ENTRIES_MAX = 1024
 NAME_BYTES_MAX = 16 * 1024
 
@@ -120,9 +120,12 @@ class _Reader:
 
     def _packed_relocations(self) -> Iterator[Relocation]:
         """Yield the relative relocations of DT_RELR: an address, then bitmaps of the words that follow it."""
-        place, count = 0, 0
         table = self._table(f.DT_RELR, f.DT_RELRSZ, _WORD_BYTES, "packed relocations")
-        for (word,) in struct.iter_unpack("<Q", table):
+        words = [word for (word,) in struct.iter_unpack("<Q", table)]
+        if sum((word >> 1).bit_count() if word & 1 else 1 for word in words) > RELOCATIONS_MAX:
+            raise LimitError(_WHAT, "packed relocations", f"more than {RELOCATIONS_MAX}")
+        place = 0
+        for word in words:
             if word & 1:
                 offsets = [
                     place + _WORD_BYTES * bit for bit in range(_RELR_BITMAP_WORDS) if word >> (bit + 1) & 1
@@ -131,9 +134,6 @@ class _Reader:
             else:
                 offsets = [word]
                 place = word + _WORD_BYTES
-            count += len(offsets)
-            if count > RELOCATIONS_MAX:
-                raise LimitError(_WHAT, "packed relocations", f"more than {RELOCATIONS_MAX}")
             for offset in offsets:
                 stored = self.file.memory(offset, _WORD_BYTES, "packed relocations")
                 yield self._relocation(offset, "RELATIVE", 0, int.from_bytes(stored, "little", signed=True))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.core.rng import Rng
+from sim.errors import FormatError
 from sim.image import der
 from sim.image.algorithms import digest_identifier, signature_identifier
 from sim.image.bitflips import flip_bit, flip_bits
@@ -218,9 +219,12 @@ def test_a_flip_is_counted_where_a_verifier_accepts_or_breaks() -> None:
     def careless(data: bytes) -> None:
         if data[0] == 1:
             raise KeyError
+        if data[0] == 2:
+            raise FormatError("thing", "", "wrong")
 
     report = flip_bits(b"\0", careless)
-    assert report.accepted == (1, 2, 3, 4, 5, 6, 7)
+    assert report.accepted == (2, 3, 4, 5, 6, 7)
+    assert report.refused == {"thing": 1}
     assert report.escaped == ((0, "KeyError()"),)
     assert flip_bit(b"\0\0", 9) == b"\0\x02"
 

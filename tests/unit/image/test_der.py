@@ -111,3 +111,22 @@ def test_only_refuses_a_second_element_and_another_tag() -> None:
         der.only(b"\x05\x00\x05\x00", der.NULL, "t")
     with pytest.raises(FormatError):
         der.only(b"\x05\x00", der.INTEGER, "t")
+
+
+def test_huge_integers_and_identifiers_are_refused() -> None:
+    with pytest.raises(LimitError):
+        der.read_integer(b"\x01" * (der.INTEGER_BYTES_MAX + 1), "t")
+    with pytest.raises(LimitError):
+        der.read_oid(b"\x01" * (der.OID_BYTES_MAX + 1), "t")
+
+
+def test_a_primitive_sequence_is_not_canonical() -> None:
+    with pytest.raises(FormatError):
+        der.check_canonical(b"\x10\x00", "t")
+
+
+def test_the_writer_refuses_what_it_cannot_write() -> None:
+    with pytest.raises(ValueError, match="non-negative"):
+        der.encode_integer(-1)
+    with pytest.raises(ValueError, match="zone"):
+        der.encode_time(datetime(2025, 1, 1))

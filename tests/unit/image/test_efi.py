@@ -13,11 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.core.rng import Rng
-from sim.errors import FormatError
+from sim.errors import FormatError, LimitError
 from sim.image.bitflips import flip_bits
 from sim.image.efi import authenticode_digest, build_efi, sign_efi, verify_efi
-from sim.image.efi_lists import OWNER, encode_signature_lists, parse_signature_lists
-from sim.image.pe import attach_certificate, build_pe, checksum, read_pe
+from sim.image.efi_lists import (
+    ENTRIES_MAX,
+    OWNER,
+    VARIABLE_BYTES_MAX,
+    encode_signature_lists,
+    parse_signature_lists,
+)
+from sim.image.pe import IMAGE_BYTES_MAX, attach_certificate, build_pe, checksum, read_pe
 from sim.image.pki import Pki
 from sim.image.trust import SignatureError
 
@@ -221,6 +227,15 @@ def test_a_changed_list_header_never_escapes(offset: int, value: int) -> None:
         parse_signature_lists(patched(encode_signature_lists((bytes(32), DB[0])), offset, bytes((value,))))
     except FormatError:
         return
+
+
+def test_what_is_too_large_is_refused_unread() -> None:
+    with pytest.raises(LimitError):
+        read_pe(bytes(IMAGE_BYTES_MAX + 1))
+    with pytest.raises(LimitError):
+        parse_signature_lists(bytes(VARIABLE_BYTES_MAX + 1))
+    with pytest.raises(LimitError):
+        parse_signature_lists(encode_signature_lists([bytes(32)] * (ENTRIES_MAX + 1)))
 
 
 @pytest.mark.client

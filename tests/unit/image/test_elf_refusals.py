@@ -191,6 +191,25 @@ def test_packed_relocations_are_unpacked() -> None:
     assert "packed relocations" in refusal(packed(2**40)).where
 
 
+def test_two_dynamic_tables_or_relocations_without_addend_are_refused() -> None:
+    assert "more than one dynamic table" in refusal(patched(program(4, 0), "I", 2)).message
+    assert "without addend" in refusal(patched(dynamic(f.DT_SONAME) - 8, "QQ", f.DT_PLTREL, 17)).message
+
+
+def test_packed_relocations_are_limited_too() -> None:
+    words = [0x2100] + [2**64 - 1] * (RELOCATIONS_MAX // 63 + 1)
+    assert isinstance(refusal(packed(*words)), LimitError)
+    assert not isinstance(refusal(packed(*words[:-2])), LimitError)
+
+
+def test_a_module_without_sections_still_loads() -> None:
+    stripped = read_elf(patched(60, "HH", 0, 0))
+    whole = read_elf(MODULE)
+    assert (stripped.segments[1:], stripped.symbols) == (whole.segments[1:], whole.symbols)
+    assert stripped.relocations == whole.relocations
+    assert (stripped.modinfo, stripped.version_record) == ((), b"")
+
+
 def test_sections_that_lie_are_refused() -> None:
     names = [one for one in range(13) if MODULE[SECTIONS_AT + 64 * one + 4] == f.SHT_PROGBITS]
     modinfo = SECTIONS_AT + 64 * names[0]
@@ -211,7 +230,7 @@ def test_a_small_file_cannot_make_the_reader_large() -> None:
     header = bytearray(MODULE[:64])
     struct.pack_into("<H", header, 56, 60)
     struct.pack_into("<HH", header, 60, 0, 0)
-    rows = b"".join(f.PROGRAM_HEADER.pack(1, 4, 0, n << 22, 0, 1 << 20, 1 << 20, 4096) for n in range(60))
+    rows = b"".join(f.PROGRAM_HEADER.pack(1, 4, 0, n << 21, 0, 1 << 20, 1 << 20, 4096) for n in range(60))
     bomb = (bytes(header) + rows).ljust(1 << 20, b"\0")
     tracemalloc.start()
     message = refusal(bomb).message
