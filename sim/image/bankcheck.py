@@ -134,10 +134,8 @@ def _check_vib(
     faults = []
     try:
         identity = verify_record(record.descriptor_xml, record.signature, trust, now, descriptor=descriptor)
-    except VerificationError as error:
-        faults.append(_fault(descriptor, "", error.check, str(error)))
-    except FormatError as error:
-        faults.append(_fault(descriptor, "", "signature-format", str(error)))
+    except (VerificationError, FormatError) as error:
+        faults.append(_fault(descriptor, "", getattr(error, "check", "vib.signature-format"), str(error)))
     if not descriptor.level.allowed_on(lowest):
         text = f"its acceptance level {descriptor.level.title} is below {lowest.title}"
         faults.append(_fault(descriptor, "", "vib.host-level", text))

@@ -16,6 +16,7 @@ from collections.abc import Container, Iterable, Mapping
 
 import attrs
 
+from sim.core.facts import fact
 from sim.errors import FormatError
 from sim.image.bootcfg import CONFIG_FILE, BootConfig, format_boot_config, parse_boot_config
 from sim.image.imgdb import DATABASE_FILE, ImageDatabase, VibRecord, read_database, write_database
@@ -44,7 +45,13 @@ SYSTEM_FILES = (CONFIG_FILE, DATABASE_FILE, STATE_FILE, *OPTION_FILES)
 COUNTER_MAX = 999
 
 _LETTERS = {"boot": "b", "tgz": "t", "bootloader": "t"}
-_BASE_CHARS_MAX = 8
+_BASE_CHARS_MAX = fact(
+    "image.bank_name_chars_max",
+    8,
+    unit="characters",
+    source="file names of a real ESXi 6.7 boot bank",
+    kind="measured",
+).value
 _SETTINGS = ("title", "timeout", "prefix", "build", "updated")
 
 

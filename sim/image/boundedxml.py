@@ -55,8 +55,7 @@ def parse_xml(data: bytes, what: str) -> Node:
         raise FormatError(what, "", "a document type or entity declaration is not allowed") from None
     except (ParseError, ValueError) as error:
         raise FormatError(what, "", f"not well-formed XML: {error}") from None
-    if builder.root is None:
-        raise FormatError(what, "", "no root element")
+    assert builder.root is not None, "the parser refuses a document without an element"
     return builder.root
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 
+from sim.core.facts import fact
 from sim.errors import FormatError, LimitError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.boundedxml import Node, parse_xml
@@ -26,8 +27,16 @@ from sim.image.paths import check_path
 __all__ = ["DIGEST_BYTES", "PAYLOADS_MAX", "PAYLOAD_KINDS", "parse_descriptor"]
 
 PAYLOADS_MAX = 512
-NAME_CHARS_MAX = 35
-SUMMARY_CHARS_MAX = 80
+NAME_CHARS_MAX = fact(
+    "vib.name_chars_max",
+    35,
+    unit="characters",
+    source="VMware: VIB format, name, vendor, version parts",
+    kind="vendor",
+).value
+SUMMARY_CHARS_MAX = fact(
+    "vib.summary_chars_max", 80, unit="characters", source="VMware: VIB format, summary", kind="vendor"
+).value
 PAYLOAD_KINDS = ("vgz", "tgz", "boot", "bootloader", "upgrade", "bootisobios", "bootisoefi")
 DIGEST_BYTES = {"sha-256": 32, "sha-1": 20}
 

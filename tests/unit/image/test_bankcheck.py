@@ -79,7 +79,7 @@ def test_sampled_bits_of_every_file_are_refused_or_measured(check, small_image):
     """What no check refuses must be a kernel option or module order, or change a measured digest."""
     files = small_image.bank.files
     for name, data in files.items():
-        stride = max(1, 8 * len(data) // 60)
+        stride = max(1, 8 * len(data) // 24)
         for bit in range(0, 8 * len(data), stride):
             changed = flip_bit(data, bit)
             report = check({**files, name: changed})
@@ -93,12 +93,12 @@ def test_sampled_bits_of_every_file_are_refused_or_measured(check, small_image):
                 assert measured_digests(name, changed) != measured_digests(name, data), (name, bit)
 
 
-def test_every_bit_of_boot_cfg_is_refused_or_is_in_the_kernel_options(check, small_image):
+def test_bits_of_each_byte_of_boot_cfg_are_refused_or_in_the_kernel_options(check, small_image):
     bank = small_image.bank.with_config(attrs.evolve(small_image.bank.config, kernelopt="a=TRUE"))
     data = bank.files["boot.cfg"]
     start = data.index(b"kernelopt=") + len(b"kernelopt=")
     for index in range(len(data)):
-        for bit in range(0, 8, 3):
+        for bit in (0, 5):
             report = check({**bank.files, "boot.cfg": flip_bit(data, 8 * index + bit)})
             assert not report.ok or start <= index < start + len("a=TRUE"), (index, bit)
 

@@ -60,7 +60,7 @@ def test_reading_gives_back_what_was_written():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b"<profile ", b"<image "),
+        (b"profile", b"picture"),
         (b'acceptance-level="accepted"', b'acceptance-level="any"'),
         (b"Example_bootbank_one_1-1", b"Example_bootbank_uno_1-1"),
         (b"<file>one.v00</file>", b""),

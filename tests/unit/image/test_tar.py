@@ -90,6 +90,33 @@ def test_a_link_out_of_the_root_cannot_be_written(target):
         write_ustar([TarEntry(path="a/b", kind=EntryKind.SYMLINK, target=target)])
 
 
+def rewritten(block, start, field):
+    """Return an archive of one changed header with its checksum made right again."""
+    block = block[:start] + field + block[start + len(field) :]
+    total = sum(block[:148]) + 8 * 32 + sum(block[156:])
+    return block[:148] + f"{total:06o}\0 ".encode() + block[156:] + bytes(2048)
+
+
+@pytest.mark.parametrize(
+    ("start", "field", "text"),
+    [
+        (157, b"target", "no link"),
+        (124, b"00000000001", "no file"),
+        (156, b"7", "entry type"),
+        (100, b"9", "octal"),
+        (100, b"-1", "octal"),
+        (20, b"x", "ended by zeros"),
+        (257, b"USTAR", "ustar"),
+        (500, b"x", "zeros"),
+    ],
+)
+def test_a_field_that_does_not_fit_the_entry_is_refused(start, field, text):
+    folder = write_ustar([TarEntry(path="a", kind=EntryKind.DIRECTORY)])[:512]
+    assert read_ustar(rewritten(folder, 0, b"b"))[0].path == "b"
+    with pytest.raises(FormatError, match=text):
+        read_ustar(rewritten(folder, start, field))
+
+
 def test_a_file_under_a_symbolic_link_is_refused():
     entries = [TarEntry(path="a", kind=EntryKind.SYMLINK, target="etc"), TarEntry(path="a/passwd", data=b"x")]
     with pytest.raises(FormatError, match="no directory"):
