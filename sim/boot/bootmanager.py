@@ -21,6 +21,7 @@ from sim.boot.measure import Measurer
 from sim.errors import FormatError, VerificationError
 from sim.image.efi import verify_efi
 from sim.image.efi_lists import ListEntry, parse_signature_lists
+from sim.image.pe import read_pe
 from sim.tpm.eventlog import EV
 
 __all__ = ["BootManager", "find_file"]
@@ -72,6 +73,7 @@ class BootManager:
         """
         volume = self._context.board.disk.volume("esp")
         image = volume.read(find_file(volume.paths(), file_path))
+        read_pe(image)
         if self._settings.secure_boot:
             self._measure_authority(self._verify(image))
         self._measure_partition_table()
@@ -103,8 +105,8 @@ class BootManager:
 
     def _verify(self, image: bytes) -> ListEntry:
         """Return the db entry that allows `image` to run."""
-        allowed = parse_signature_lists(self._settings.variables["db"])
-        forbidden = parse_signature_lists(self._settings.variables["dbx"])
+        allowed = parse_signature_lists(self._settings.variables.get("db", b""))
+        forbidden = parse_signature_lists(self._settings.variables.get("dbx", b""))
         charge_signatures(self._context.meter, CHAIN_SIGNATURES)
         db, dbx = tuple(entry.data for entry in allowed), tuple(entry.data for entry in forbidden)
         authority = verify_efi(image, db, dbx, self._context.sim.utc_now())

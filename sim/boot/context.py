@@ -17,7 +17,7 @@ from sim.hw.board import Board
 from sim.image.bootcfg import BootConfig
 from sim.image.trust import TrustStore
 
-__all__ = ["BootContext", "BootError", "BootPolicy"]
+__all__ = ["BootContext", "BootError", "BootPolicy", "printable"]
 
 BOOT_STEP = record("boot.step", host=str, stage=str, text=str)
 """A stage of the boot chain said or decided something."""
@@ -83,7 +83,7 @@ class BootContext:
 
     def say(self, source: str, text: str) -> None:
         """Write one log line of `source`; text from stored bytes is made printable first."""
-        line = text[:LINE_CHARS_MAX].encode("ascii", "backslashreplace").decode("ascii")
+        line = printable(text)
         self.messages.append(f"{source}: {line}")
         self.sim.log(source, line)
         self.sim.trace.emit(BOOT_STEP, self.board.spec.name, source, line)
@@ -105,3 +105,11 @@ class BootContext:
             started_ns=self.started_ns,
             finished_ns=self.sim.now,
         )
+
+
+def printable(text: str) -> str:
+    """Return text from stored bytes as one log line: ASCII, escaped, cut."""
+    return "".join(
+        char if " " <= char <= "~" else char.encode("unicode_escape").decode()
+        for char in text[:LINE_CHARS_MAX]
+    )

@@ -93,7 +93,7 @@ class Firmware:
     def measure_secure_boot_variables(self) -> None:
         """PCR 7: the variables that define Secure Boot, then the separator that ends the policy part."""
         for name in SECURE_BOOT_VARIABLES:
-            data = uefi_events.variable_data(name, self._settings.variables[name])
+            data = uefi_events.variable_data(name, self._settings.variables.get(name, b""))
             self._measurer.measure_platform(7, EV.EFI_VARIABLE_DRIVER_CONFIG, data, name=name)
         self._measurer.measure_platform(7, EV.SEPARATOR, uefi_events.SEPARATOR, name="separator")
 

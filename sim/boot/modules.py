@@ -1,12 +1,14 @@
 """Boot modules in memory, and the ESXi events that measure them.
 
 Models: which PCR takes which module, option file, version record, signer, command line and asset tag, each as one
-tagged event, under a given map; a module's digest is over its content after unpacking, one zero byte if that is empty.
+tagged event, under a given map; a module's digest is over its content after unpacking: one zero byte if that is empty, but nothing for an
+option file.
 
 Leaves out: when they are measured, which is up to the boot loader and the late launch; the boot security options,
 which the VMkernel itself extends.
 
-Sources: vmware/esx-boot, uefi/efiutils/tpm.c (tags, PCRs, digests).
+Sources: vmware/esx-boot, uefi/efiutils/tpm.c (tags, PCRs, digests); the report of a real host, whose empty option
+file has the digest of nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ class ModuleMeasurer:
         """
         if not self._measurer.active:
             return
+        is_option = module_class(module.name) is ModuleClass.OPTION
         if not module.digests:
-            module.digests = self._measurer.digests(module.content or EMPTY_MODULE)
-        tag = EsxTag.BOOT_OPT if module_class(module.name) is ModuleClass.OPTION else EsxTag.MOD
+            empty = b"" if is_option else EMPTY_MODULE
+            module.digests = self._measurer.digests(module.content or empty)
+        tag = EsxTag.BOOT_OPT if is_option else EsxTag.MOD
         self._put(
             self._map.module_pcr(module.name) if pcr is None else pcr,
             tag,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from sim.boot.bootinfo import BootFailure, BootInfo, BootModule
 from sim.boot.bootmanager import BootManager
-from sim.boot.context import BootContext, BootError, BootPolicy
+from sim.boot.context import BootContext, BootError, BootPolicy, printable
 from sim.boot.earlycheck import EarlyModuleCheck
 from sim.boot.firmware import Firmware
 from sim.boot.latelaunch import LateLaunch
@@ -168,5 +168,7 @@ class BootSequence:
         self._end(failure, error.stage, error.component, error.message)
 
     def _end(self, outcome: BootOutcome, what: str, component: str, message: str) -> None:
-        self._board.sim.trace.emit(BOOT_DONE, self._board.spec.name, what, component, message)
+        self._board.sim.trace.emit(
+            BOOT_DONE, self._board.spec.name, what, printable(component), printable(message)
+        )
         self._on_done(outcome)

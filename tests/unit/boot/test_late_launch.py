@@ -73,9 +73,8 @@ def test_modules_and_options_follow_in_the_pcrs_of_their_class(make_world, facto
     others = [name for name in bank.config.modules if name not in options + core]
 
     def digests(names):
-        return [sha256(content(bank.files[name]) or b"\0") for name in names]
+        return [sha256(content(bank.files[name])) for name in names]
 
-    # the options of boot.cfg are part of no file but the command line; the database repeats other settings only
     pcrs = world.pcrs()
     assert pcrs[19] == extend(SHA256, bytes(32), digests(core))
     assert pcrs[20] == extend(SHA256, bytes(32), digests(others))
@@ -207,3 +206,45 @@ def test_launch_is_told_in_the_log_by_its_own_event_types(make_world):
     assert launch.count(EV.EVENT_TAG) == 1
     assert launch[0] == LaunchEvent.HASH_START
     assert launch[9] == LaunchEvent.SINIT_PUBKEY_HASH
+
+
+def test_empty_option_file_has_the_digest_of_nothing_as_on_a_real_host(make_world, vectors):
+    report = json.loads((vectors / "esxi_txt_report.json").read_text())
+    groups = {g["pcr_index"]: g for g in report["pcr_manifest"]["pcr_event_log_map"]["SHA256"]}
+    real = {event["label"]: event["value"] for event in groups["pcr_21"]["event_log"]}
+    _, info = launched(make_world)
+    made = {
+        event.data[8:-1]: event.digests[SHA256].hex()
+        for event in parse(info.event_log).events
+        if event.pcr == 21
+    }
+    for name in ("useropts.gz", "features.gz"):
+        assert made[name.encode()] == real[name]
+
+
+def test_asset_tag_of_a_launched_host_goes_into_pcr_22(make_world, extend):
+    from sim.tpm.device import Tpm
+    from sim.tpm.nv import factory_index
+
+    device = Tpm(b"seed of a test TPM")
+    device.nv[0x01C10110] = factory_index(0x01C10110, b"rack 7, slot 3")
+    world, _ = launched(make_world, device=device)
+    assert world.pcrs()[22] == extend(SHA256, bytes(32), [sha256(b"rack 7, slot 3")])
+
+
+@pytest.mark.parametrize("extends", [35, 40, 50])
+def test_launch_that_the_tpm_refuses_to_record_resets_the_platform(make_world, extends):
+    from sim.tpm.device import Tpm
+
+    class FailingTpm(Tpm):
+        seen = 0
+
+        def execute(self, command, locality=0):
+            self.seen += command[6:10] == b"\x00\x00\x01\x82"
+            if self.seen > extends:
+                return b"\x80\x01\x00\x00\x00\x0a\x00\x00\x01\x01"
+            return super().execute(command, locality)
+
+    _, failure = launched(make_world, device=FailingTpm(b"seed of a test TPM"))
+    assert isinstance(failure, BootFailure)
+    assert (failure.stage, failure.component) == ("tboot", "TPM")

@@ -164,7 +164,7 @@ def test_pcrs_11_to_13_are_the_modules_of_their_class_in_load_order(booted, fact
                 if event.pcr == 13 and tagged(event)[0] == 8 and name.encode() in event.data
             ]
         pcr = 11 if base == "esxupdt" else 12 if base in ("b", "k", "s", "sb") else 13
-        expected[pcr].append(sha256(content(bank.files[name]) or b"\0"))
+        expected[pcr].append(sha256(content(bank.files[name])))
     pcrs = world.pcrs()
     for pcr, digests in expected.items():
         assert digests
@@ -174,9 +174,7 @@ def test_pcrs_11_to_13_are_the_modules_of_their_class_in_load_order(booted, fact
 def test_pcr_14_is_options_then_signers_then_command_line(booted, factory, extend):
     world, _ = booted
     files = factory.image.bank.files
-    digests = [
-        sha256(content(files[name]) or b"\0") for name in ("jumpstrt.gz", "useropts.gz", "features.gz")
-    ]
+    digests = [sha256(content(files[name])) for name in ("jumpstrt.gz", "useropts.gz", "features.gz")]
     digests += [sha256(certificate) for certificate in factory.image.early_certificates]
     digests.append(sha256(b"b.b00 runweasel=1 quiet"))
     assert world.pcrs()[14] == extend(SHA256, bytes(32), digests)
@@ -306,10 +304,20 @@ def test_pcr_0_starts_as_the_core_root_of_trust_started_the_tpm(make_world, exte
     assert world.pcrs()[17] == b"\xff" * 32
 
 
-def test_asset_tag_is_measured_when_the_owner_has_written_one(make_world):
-    world = make_world()
+def test_asset_tag_is_measured_when_the_owner_has_written_one(make_world, booted):
+    from sim.tpm.device import Tpm
+    from sim.tpm.nv import factory_index
+
+    device = Tpm(b"seed of a test TPM")
+    device.nv[0x01C10110] = factory_index(0x01C10110, b"rack 7, slot 3")
+    world = make_world(device=device, kernelopt="runweasel=1 quiet")
     info = world.boot()
-    assert not [event for event in events_of(info) if event.type == 6 and tagged(event)[0] == 6]
+    tags = [event for event in events_of(info) if event.type == EV.EVENT_TAG and tagged(event)[0] == 6]
+    assert [(event.pcr, tagged(event)[1]) for event in tags] == [(14, b"rack 7, slot 3")]
+    assert tags[0].digests[SHA256] == sha256(b"rack 7, slot 3")
+    before, after = booted[0].pcrs(), world.pcrs()
+    assert [pcr for pcr in range(24) if before[pcr] != after[pcr]] == [14]
+    assert not [event for event in events_of(booted[1]) if event.pcr == 14 and tagged(event)[0] == 6]
 
 
 def test_full_log_area_sets_the_flag_and_the_extends_go_on(make_world, booted, monkeypatch):
@@ -324,3 +332,13 @@ def test_full_log_area_sets_the_flag_and_the_extends_go_on(make_world, booted, m
     assert len(info.event_log) < 6200
     assert len(events_of(info)) < len(events_of(booted[1]))
     assert world.pcrs() == booted[0].pcrs()
+
+
+def test_empty_module_is_measured_as_one_zero_byte(make_world):
+    world = make_world(secure_boot=False)
+    volume = world.board.disk.volume("bootbank")
+    volume.write("vim.v00", b"")
+    info = world.boot()
+    digests = {tagged(e)[1]: e.digests[SHA256] for e in events_of(info) if e.pcr == 13 and tagged(e)[0] == 2}
+    assert digests[b"vim.v00\0"] == sha256(b"\0")
+    assert info.module("vim.v00").digest == sha256(b"")
