@@ -97,13 +97,6 @@ class PartitionTable:
         blank = b"EFI PART" + struct.pack("<IIII", 0x10000, HEADER_BYTES, 0, 0) + tail
         return blank[:16] + struct.pack("<I", zlib.crc32(blank)) + blank[20:]
 
-    def partition(self, name: str) -> Partition:
-        """Return the partition called `name`; KeyError when there is none."""
-        for entry in self.partitions:
-            if entry.name == name:
-                return entry
-        raise KeyError(name)
-
 
 def partition_table(label: str, *, esp_guid: bytes | None = None) -> PartitionTable:
     """Lay out the boot disk of the host `label`.

@@ -19,7 +19,6 @@ __all__ = [
     "EXIT_BOOT_SERVICES_DONE",
     "EXIT_BOOT_SERVICES_STARTED",
     "HCRTM_TEXT",
-    "RETURNING_FROM_BOOT_APPLICATION",
     "SEPARATOR",
     "firmware_blob",
     "gpt_data",
@@ -34,7 +33,6 @@ SEPARATOR = bytes(4)
 """EV_SEPARATOR data of a firmware that found no error."""
 
 CALLING_BOOT_APPLICATION = b"Calling EFI Application from Boot Option"
-RETURNING_FROM_BOOT_APPLICATION = b"Returning from EFI Application from Boot Option"
 EXIT_BOOT_SERVICES_STARTED = b"Exit Boot Services Invocation"
 EXIT_BOOT_SERVICES_DONE = b"Exit Boot Services Returned with Success"
 HCRTM_TEXT = b"HCRTM"

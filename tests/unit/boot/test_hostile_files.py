@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.boot.bootinfo import BootFailure, BootInfo
-from sim.boot.loadoption import parse_load_option
-from sim.errors import FormatError
+from sim.boot.loadoption import LOAD_OPTION_BYTES_MAX, parse_load_option
+from sim.errors import FormatError, LimitError
 
 FILES = ("boot.cfg", "imgdb.tgz", "b.b00", "vim.v00", "useropts.gz", "state.tgz", "vmkusb.v00")
 VARIABLES = ("db", "dbx", "Boot0001", "BootOrder", "PK")
@@ -91,3 +91,8 @@ def test_file_name_that_is_no_ascii_is_told_escaped(make_world):
     failure = world.boot()
     assert isinstance(failure, BootFailure)
     assert all(line.isascii() and line.isprintable() for line in world.lines("secureboot"))
+
+
+def test_load_option_over_its_limit_is_refused():
+    with pytest.raises(LimitError):
+        parse_load_option(bytes(LOAD_OPTION_BYTES_MAX + 1))
