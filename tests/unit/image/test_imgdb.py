@@ -75,6 +75,11 @@ def test_a_profile_that_does_not_fit_is_refused(old, new):
         read_database(edited(old, new))
 
 
+def test_a_descriptor_under_another_id_is_named():
+    with pytest.raises(FormatError, match="descriptor is that of Example_bootbank_one"):
+        read_database(edited(b'<vib id="Example_bootbank_one_', b'<vib id="Example_bootbank_uno_'))
+
+
 @pytest.mark.parametrize("lost", [".xml", "0001.p7s", "profile"])
 def test_a_missing_file_is_refused(lost):
     with pytest.raises(FormatError):

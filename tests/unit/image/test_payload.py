@@ -103,6 +103,14 @@ def test_what_is_not_one_whole_gzip_member_is_refused(damage):
         gunzip(damage(gzip.compress(b"some content that is long enough")))
 
 
+def test_bytes_behind_a_member_that_ends_on_a_piece_boundary_are_refused():
+    packed = gzip_stored(bytes((1 << 18) - 18 - 4 * 5))
+    assert len(packed) == 1 << 18
+    assert len(gunzip(packed)) == len(packed) - 38
+    with pytest.raises(FormatError, match="follow"):
+        gunzip(packed + packed[-4:])
+
+
 @given(st.binary(max_size=100))
 def test_any_bytes_unpack_or_are_refused(data):
     try:
