@@ -120,6 +120,7 @@ class World:
         "migrations",
         "name",
         "pcpu",
+        "price",
         "ready_ns",
         "remaining_ns",
         "reservation",
@@ -130,7 +131,6 @@ class World:
         "sleep_left_ns",
         "special",
         "state",
-        "step",
         "swap_wait_ns",
         "timer",
         "vm_wait_ns",
@@ -156,7 +156,8 @@ class World:
         self.dispatches = self.migrations = self.wakeups = 0
         self.remaining_ns = 0  # of the present burst, in CPU time
         self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
-        self.weight = self.step = 0
+        self.weight = 0  # shares
+        self.price = 1  # virtual time of one nanosecond of CPU
         self.vtime = 0
         self.seq = 0  # of the queue entry that counts; 0: in no queue
         self.floor: tuple[int, int] | None = None

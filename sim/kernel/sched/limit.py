@@ -38,14 +38,20 @@ class LimitBucket:
         "_out",
         "_scheduler",
         "burst_ns",
+        "competing",
         "denominator",
+        "number",
         "numerator",
         "parked",
         "slice_ns",
         "timer",
+        "width",
     )
 
-    def __init__(self, scheduler: Scheduler, limit_hz: int, core_hz: int) -> None:
+    def __init__(self, scheduler: Scheduler, number: int, limit_hz: int, core_hz: int) -> None:
+        self.number = number
+        self.competing = 0  # worlds of this VM that are running, ready or in line
+        self.width = 1  # how many they were when prices were found
         common = gcd(limit_hz, core_hz)
         self.numerator = limit_hz // common
         self.denominator = core_hz // common
@@ -53,7 +59,7 @@ class LimitBucket:
         self.burst_ns = options.limit_burst_ns
         self.slice_ns = min(options.limit_slice_ns, options.quantum_ns, self.burst_ns)
         self._scheduler = scheduler
-        self._level = self.burst_ns * self.denominator
+        self._level = self.slice_ns * self.denominator  # it starts with one turn
         self._out = 0
         self._filled_ns = scheduler.sim.now
         self.parked: deque[World] = deque()

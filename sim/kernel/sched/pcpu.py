@@ -56,7 +56,6 @@ class PcpuRunner:
         "_ready",
         "busy_ns",
         "due_ns",
-        "guaranteed",
         "idle_ns",
         "idle_since_ns",
         "index",
@@ -82,7 +81,6 @@ class PcpuRunner:
         self.last: World | None = None  # whose state the processor holds
         self.due_ns = 0  # when the present turn ends
         self.turn_from_ns = 0
-        self.guaranteed = False  # the present turn pays a reservation
         self.busy_ns = self.switch_ns = self.idle_ns = 0
         self.idle_since_ns = sched.sim.now
 
@@ -99,8 +97,7 @@ class PcpuRunner:
         world.run_ns += ran_ns
         self.busy_ns += ran_ns
         world.remaining_ns -= ran_ns
-        step = world.step
-        world.vtime = vtime = world.vtime + ran_ns * (step if step > sched.cap_step else sched.cap_step)
+        world.vtime = vtime = world.vtime + ran_ns * world.price
         if world.remaining_ns <= 0:
             self._burst_over(world, now_ns)
             return
@@ -113,8 +110,6 @@ class PcpuRunner:
             self._leave(_READY, now_ns)
             self.run_next(now_ns)
             return
-        if first[0] > sched.vtime:  # noqa: PLR1730 - a call of max() costs more than this
-            sched.vtime = first[0]
         start_ns = now_ns
         if following is not world:
             world.state = _READY
@@ -133,7 +128,7 @@ class PcpuRunner:
         self.turn_from_ns = start_ns
         quantum_ns = self.quantum_ns
         turn_ns = following.remaining_ns
-        if turn_ns > quantum_ns:  # noqa: PLR1730 - likewise
+        if turn_ns > quantum_ns:  # noqa: PLR1730 - a call of min() costs more than this
             turn_ns = quantum_ns
         self.due_ns = due_ns = start_ns + turn_ns
         self._arm(due_ns)
@@ -141,7 +136,7 @@ class PcpuRunner:
             sched.sim.trace.emit(SCHED_STATE, world.world_id, _RUN, _READY)
             sched.sim.trace.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
 
-    def start(self, world: World, now_ns: int, *, guaranteed: bool = False) -> None:
+    def start(self, world: World, now_ns: int) -> None:
         """Give this pCPU, which runs nothing, to a READY world that is in no queue."""
         assert self.world is None
         assert world.state is _READY
@@ -161,7 +156,6 @@ class PcpuRunner:
         if world.last_pcpu is not self:
             world.migrations += world.last_pcpu is not None
             world.last_pcpu = self
-        self.guaranteed = guaranteed
         turn_ns = self._begin_turn(world, start_ns)
         if self.sched.tracing:
             self.sched.sim.trace.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
@@ -178,13 +172,12 @@ class PcpuRunner:
         self.busy_ns += ran_ns
         world.remaining_ns -= ran_ns
         if sched.contended:
-            world.vtime += ran_ns * max(world.step, sched.cap_step)
+            world.vtime += ran_ns * world.price
         if world.special:
             if world.grant_ns:
                 world.grant_left_ns -= ran_ns
             if world.reservation is not None:
                 world.reservation.charge(ran_ns, now_ns)
-                world.vtime = min(world.vtime, sched.vtime + sched.lag_ns * world.step)
 
     def stop(self, state: WorldState, now_ns: int) -> None:
         """Take the present world off this pCPU and into `state`, which is not READY; the pCPU runs nothing then."""
@@ -200,11 +193,20 @@ class PcpuRunner:
         self.sched.enqueue(world)
         self.run_next(now_ns)
 
+    def cut_turn(self, now_ns: int, grain_ns: int) -> None:
+        """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`."""
+        end_ns = self.turn_from_ns + grain_ns
+        if end_ns <= now_ns:
+            self.requeue(now_ns)
+        elif end_ns < self.due_ns:
+            self.due_ns = end_ns
+            self.timer.arm(end_ns)
+
     def run_next(self, now_ns: int) -> None:
         """Run the first world that may run, or become idle."""
-        world, guaranteed = self.sched.pick(now_ns)
+        world = self.sched.pick(now_ns)
         if world is not None:
-            self.start(world, now_ns, guaranteed=guaranteed)
+            self.start(world, now_ns)
             return
         self.timer.cancel()
         self.idle_since_ns = now_ns

@@ -1,15 +1,16 @@
-"""Reservations: worlds whose guaranteed share is due are served first, earliest deadline first.
+"""Reservations: a world that falls behind its guaranteed share is served first, earliest deadline first.
 
-Models: each world with a reservation has a tag, the time up to which its reserved CPU has been delivered.  When the
-tag has passed, the next quantum of reserved CPU is due, with its deadline one reserved quantum after the tag.  All
-service counts, by shares or by reservation; service beyond the reservation moves the tag at most one quantum ahead,
-and a world that sleeps forgets what it was owed.  So a world that stays runnable is served at least
-`rate * time - 2 quanta` in every interval, if the reservations fit the host.
+Models: each world with a reservation has a tag, the time up to which its reserved CPU has been delivered.  Prices
+(`weights`) already give it its share on average; the tag bounds how far it may fall behind.  What the world is owed
+grows at its rate.  A world that is owed half of what a whole turn of waiting may leave it short of a quantum is due,
+and goes before all shares.  Service beyond the reservation moves the tag at most one quantum ahead, and a world that
+sleeps forgets what it was owed.  So a world that stays runnable is served at least `rate * time - 2 quanta` in any
+interval: seen in all tests, not proved for several CPUs.
 
 Leaves out: moving the reservation of idle vCPUs to their busy siblings (each vCPU holds an equal part).
 
-Source: tags after mClock, Gulati, Merchant and Varman, OSDI 2010; the deadline order is ours, because order by tag
-alone lets many small reservations delay a large one.
+Source: tags after mClock, Gulati, Merchant and Varman, OSDI 2010; when a world is due, and the order by deadline,
+are ours.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ _KEY_BITS = (
 class Reservation:
     """The guarantee of one world: `numerator / denominator` of a CPU."""
 
-    __slots__ = ("denominator", "numerator", "span", "tag")
+    __slots__ = ("denominator", "numerator", "patience", "span", "tag")
 
     def __init__(self, rate_hz: int, core_hz: int, quantum_ns: int, now_ns: int) -> None:
         common = gcd(rate_hz, core_hz)
         self.numerator = rate_hz // common
         self.denominator = core_hz // common
         self.span = quantum_ns * self.denominator
+        self.patience = quantum_ns * (self.denominator - self.numerator) // 2
         self.tag = now_ns * self.numerator  # in ns times the numerator
 
     def charge(self, ran_ns: int, now_ns: int) -> None:
-        """Account for service that ended now."""
+        """Count service that ended now."""
         ahead = now_ns * self.numerator + self.span
         tag = self.tag + ran_ns * self.denominator
         self.tag = tag if tag < ahead else ahead
@@ -50,18 +52,14 @@ class Reservation:
         """Forget what is owed: the world did not want CPU until now."""
         self.tag = max(self.tag, now_ns * self.numerator)
 
-    def due(self, now_ns: int) -> bool:
-        """Whether a reserved quantum is due."""
-        return self.tag <= now_ns * self.numerator
-
     @property
-    def tag_key(self) -> int:
-        """The tag as an integer that orders tags of different rates exactly."""
-        return (self.tag << _KEY_BITS) // self.numerator
+    def due_key(self) -> int:
+        """When the world is due, as an integer that orders times of different rates exactly."""
+        return (self.tag + self.patience << _KEY_BITS) // self.numerator
 
     @property
     def deadline_key(self) -> int:
-        """The deadline, likewise."""
+        """When a whole quantum is owed, likewise."""
         return (self.tag + self.span << _KEY_BITS) // self.numerator
 
 
@@ -69,7 +67,7 @@ Entry = tuple[int, int, "World"]
 
 
 class DueQueue:
-    """The READY worlds that hold a reservation: those not yet due by tag, those due by deadline."""
+    """The READY worlds that hold a reservation: those not yet due, and those due by deadline."""
 
     __slots__ = ("_due", "_later")
 
@@ -80,7 +78,7 @@ class DueQueue:
     def push(self, world: World, seq: int) -> None:
         """Add a world that has just become READY with queue number `seq`."""
         assert world.reservation is not None
-        heappush(self._later, (world.reservation.tag_key, seq, world))
+        heappush(self._later, (world.reservation.due_key, seq, world))
 
     def pop(self, now_ns: int) -> World | None:
         """Return the due world with the earliest deadline, or None."""

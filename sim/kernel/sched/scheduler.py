@@ -35,7 +35,7 @@ STEPS_MAX = 1000
 """The most steps without length that a workload may give in a row."""
 
 _S = WorldState
-_COMPETING = (_S.RUN, _S.READY)
+_COMPETING = (_S.RUN, _S.READY, _S.MAX_LIMITED)
 
 
 class Scheduler:
@@ -56,15 +56,17 @@ class Scheduler:
         self.weights = ActiveWeights(len(topology.pcpus))
         self.lag_ns = self.options.bound_lag_quanta * self.options.quantum_ns
         self.seq = 0
-        self.vtime = 0  # the largest virtual time of a world that was chosen by shares
-        self.reserved = 0  # worlds with a reservation
+        self.reserved = 0  # competing worlds with a reservation
         self.contended = False
-        self.cap_step = 0
+        self.level = 0  # the price of a whole CPU (see `weights`), at which virtual time goes on
+        self._vtime, self._vtime_at_ns = 0, sim.now
+        self._level_timer = sim.engine.timer(self._find_level)
+        self._level_found_ns = sim.now - self.options.quantum_ns
         self.tracing = sim.trace.enabled(SCHED_DISPATCH)
         self.pcpus = tuple(PcpuRunner(self, each.index) for each in topology.pcpus)
         for pcpu in self.pcpus:
             self.idle.set_idle(pcpu.index)
-        self._next_id = 1
+        self._next_id = self._next_bucket = 1
 
     def add(self, name: str, workload: Workload, *, kind: str = "vcpu") -> World:
         """Make a world; it waits until `allocate` and `begin`."""
@@ -87,24 +89,19 @@ class Scheduler:
             raise SimBug(
                 f"world {world.world_id}: shares {shares}, reservation {reservation_hz} Hz are impossible"
             )
-        self.reserved -= world.reservation is not None
         world.reservation, world.floor = None, None
         if reservation_hz:
             quantum_ns = self.options.quantum_ns
             world.reservation = Reservation(reservation_hz, self.topology.core_hz, quantum_ns, self.sim.now)
             world.floor = (world.reservation.numerator, world.reservation.denominator)
-            self.reserved += 1
         world.bucket = bucket
         world.special = reservation_hz > 0 or bucket is not None
-        old, world.weight = world.weight, shares
-        if self.weights.knows(shares):
-            world.step = self.weights.step(shares)
-        if old and old != shares:
-            world.vtime = self.vtime + (world.vtime - self.vtime) * old // shares
+        world.weight = shares
 
     def bucket(self, limit_hz: int) -> LimitBucket:
         """Make the bucket that the vCPUs of one VM share."""
-        return LimitBucket(self, limit_hz, self.topology.core_hz)
+        self._next_bucket += 1
+        return LimitBucket(self, self._next_bucket, limit_hz, self.topology.core_hz)
 
     def begin(self, world: World) -> None:
         """Set a new world going: it asks its workload what to do."""
@@ -117,7 +114,6 @@ class Scheduler:
     def end(self, world: World) -> None:
         """End a world for good."""
         self._take_away(world, _S.ENDED)
-        self.reserved -= world.reservation is not None
         del self.worlds[world.world_id]
 
     def halt(self) -> None:
@@ -176,42 +172,55 @@ class Scheduler:
         if len(self.ready) > 4 * self.weights.count + 256:
             self._compact()
 
-    def pick(self, now_ns: int) -> tuple[World | None, bool]:
-        """Take the world that runs next out of the queue; also returns whether its reservation is due."""
+    def pick(self, now_ns: int) -> World | None:
+        """Take the world that runs next out of the queue: one whose reservation is due, or the first by shares."""
         while True:
             world = self.due.pop(now_ns) if self.reserved else None
-            guaranteed = world is not None
             if world is None:
                 world = self._pop()
             if world is None:
-                return None, False
+                return None
             world.seq = 0
             if world.bucket is None or world.bucket.admit(world, now_ns):
-                return world, guaranteed
+                return world
             self._park(world, now_ns)
 
     def unlimit(self, world: World, now_ns: int) -> None:
-        """Let a max-limited world compete again: its bucket has given it a turn."""
-        self._compete(world, now_ns)
+        """Make a max-limited world READY: its bucket has given it a turn."""
+        self._bound_lag(world, self.vtime(now_ns), now_ns)
+        self.move(world, _S.READY, now_ns)
+        self._place(world, now_ns)
 
     def withdraw(self, world: World, now_ns: int) -> None:
         """Count a world out: it competes no more."""
-        self.weights.remove(world.weight, world.floor)
-        self._refresh(now_ns)
+        self._count(world, -1, now_ns)
+
+    def vtime(self, now_ns: int) -> int:
+        """Return the common virtual time: that of a world which has had its exact share, always."""
+        if self.contended:
+            return self._vtime + self.level * (now_ns - self._vtime_at_ns)
+        return self._vtime
 
     def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
         """Make a world READY: bound what it may catch up, and find it a place."""
         if not self.weights.knows(world.weight):
             self._learn(world.weight, now_ns)
-        world.step = self.weights.step(world.weight)
-        oldest = self.vtime if fresh else self.vtime - self.lag_ns * world.step
-        world.vtime = max(world.vtime, oldest)
+        self._count(world, 1, now_ns)
+        vtime = self.vtime(now_ns)
+        if fresh:  # half a turn into the future: large and small shares then err equally to both sides
+            world.price = self.weights.price(world, self.level)
+            world.vtime = vtime + self.options.quantum_ns * world.price // 2
+        else:
+            self._reprice(world, vtime)
+        self._bound_lag(world, vtime, now_ns)
+        self.move(world, _S.READY, now_ns)
+        self._place(world, now_ns)
+
+    def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
+        """Forget all but a few quanta of what a world has missed while it did not compete."""
+        world.vtime = max(world.vtime, vtime - self.lag_ns * world.price)
         if world.reservation is not None:
             world.reservation.wake(now_ns)
-        self.move(world, _S.READY, now_ns)
-        self.weights.add(world.weight, world.floor)
-        self._refresh(now_ns)
-        self._place(world, now_ns)
 
     def _place(self, world: World, now_ns: int) -> None:
         """Start a READY world on an idle pCPU, or queue it and perhaps preempt another."""
@@ -220,7 +229,7 @@ class Scheduler:
             victim = self._victim(world, now_ns)
             self.enqueue(world)
             if victim is not None:
-                victim.requeue(now_ns)
+                victim.cut_turn(now_ns, self.options.preempt_grain_ns)
         elif world.bucket is None or world.bucket.admit(world, now_ns):
             self.pcpus[index].start(world, now_ns)
         else:
@@ -228,24 +237,21 @@ class Scheduler:
 
     def _victim(self, world: World, now_ns: int) -> PcpuRunner | None:
         """Of the pCPUs that may be looked at, return that whose world is furthest ahead, if it is ahead enough."""
-        grain_ns = self.options.preempt_grain_ns
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
         found = None
-        furthest = world.vtime + grain_ns * world.step
+        furthest = world.vtime + self.options.preempt_grain_ns * world.price
         for offset in range(min(self.options.wakeup_pcpus, len(self.pcpus))):
             pcpu = self.pcpus[(first + offset) % len(self.pcpus)]
             runner = pcpu.world
-            if runner is None or now_ns - pcpu.turn_from_ns < grain_ns:
+            if runner is None:
                 continue
             pcpu.settle(now_ns)
-            held = pcpu.guaranteed and runner.reservation is not None
-            if runner.vtime > furthest and runner.remaining_ns > 0 and not held:
+            if runner.vtime > furthest and runner.remaining_ns > 0:
                 found, furthest = pcpu, runner.vtime
         return found
 
     def _park(self, world: World, now_ns: int) -> None:
         self.move(world, _S.MAX_LIMITED, now_ns)
-        self.withdraw(world, now_ns)
         assert world.bucket is not None
         world.bucket.park(world, now_ns)
 
@@ -281,32 +287,63 @@ class Scheduler:
     def _pop(self) -> World | None:
         ready = self.ready
         while ready:
-            vtime, seq, world = heappop(ready)
+            _, seq, world = heappop(ready)
             if world.seq == seq:
-                self.vtime = max(self.vtime, vtime)
                 return world
         return None
 
-    def _refresh(self, now_ns: int) -> None:
-        """Suit the rates to the set of competing worlds; if they change, first close the books of the running ones."""
-        contended = self.weights.contended
-        cap_step = self.weights.cap_step() if contended else self.cap_step
-        if contended != self.contended or cap_step != self.cap_step:
-            for pcpu in self.pcpus:
-                pcpu.settle(now_ns)
-            self.contended, self.cap_step = contended, cap_step
+    def _count(self, world: World, by: int, now_ns: int) -> None:
+        """Count a world in or out of those that compete; the new level is found soon, once for all changes."""
+        if by > 0:
+            self.weights.add(world)
+        else:
+            self.weights.remove(world)
+        self.reserved = self.weights.reserved
+        if self.weights.contended != self.contended:
+            self._close_books(now_ns)
+            self.contended = self.weights.contended
+        if self.contended and not self._level_timer.armed:
+            self._level_timer.arm(max(now_ns, self._level_found_ns + self.options.quantum_ns))
+
+    def _find_level(self) -> None:
+        """Timer: find the level and all prices that hang on it, at most once in a quantum."""
+        if not self.contended:
+            return
+        now_ns = self._level_found_ns = self.sim.now
+        self._close_books(now_ns)
+        self.level = self.weights.find_level()
+        changed = False
+        for world in self.worlds.values():
+            if world.state in _COMPETING:
+                changed |= self._reprice(world, self._vtime)
+        if changed:
+            self._compact()
+
+    def _reprice(self, world: World, vtime: int) -> bool:
+        """Give a world its present price; it stays ahead or behind by as much CPU time as it was."""
+        price = self.weights.price(world, self.level)
+        old, world.price = world.price, price
+        if price == old:
+            return False
+        world.vtime = vtime + (world.vtime - vtime) * price // old
+        return True
+
+    def _close_books(self, now_ns: int) -> None:
+        """Charge all that has run up to now, and move virtual time on, before rates change."""
+        for pcpu in self.pcpus:
+            pcpu.settle(now_ns)
+        self._vtime = self.vtime(now_ns)
+        self._vtime_at_ns = now_ns
 
     def _learn(self, weight: int, now_ns: int) -> None:
         """Make virtual time fine enough for a new weight."""
-        for pcpu in self.pcpus:
-            pcpu.settle(now_ns)
+        self._close_books(now_ns)
         new, old = self.weights.learn(weight)
-        self.vtime = self.vtime * new // old
+        self._vtime = self._vtime * new // old
+        self.level = self.level * new // old
         for world in self.worlds.values():
             world.vtime = world.vtime * new // old
-            if self.weights.knows(world.weight):
-                world.step = self.weights.step(world.weight)
-        self.cap_step = self.cap_step * new // old
+            world.price = max(1, world.price * new // old)
         self._compact()
 
     def _compact(self) -> None:

@@ -1,0 +1,151 @@
+"""Speed of the CPU scheduler, as ratios measured in one process.
+
+The unit is one bare SimPy event, `yield env.timeout(...)` in a generator process, with as many processes as there are
+vCPUs.  Each ratio is the best of several rounds that alternate between both sides.
+"""
+
+from __future__ import annotations
+
+import pickle
+from time import process_time
+from typing import Any
+
+import simpy
+
+from sim.core.context import Sim
+from sim.hw.spec import CpuSpec
+from sim.hw.topology import Topology
+from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.workload import Busy, OnOff, Workload
+
+QUANTUM_NS = 10_000_000
+LARGE = (64, 512)
+SMALL = (4, 16)
+EVENTS = 150_000
+ROUNDS = 3
+
+
+def bare_timeouts(processes: int, events: int) -> float:
+    """Return bare SimPy timeouts per CPU second."""
+    env = simpy.Environment()
+
+    def tick() -> Any:
+        while True:
+            yield env.timeout(QUANTUM_NS)
+
+    for _ in range(processes):
+        env.process(tick())
+    begin = process_time()
+    env.run(until=QUANTUM_NS * (events // processes) + 1)
+    return events / (process_time() - begin)
+
+
+def host(pcpus: int, vcpus: int, *, busy: bool = True) -> Scheduler:
+    """Make a host on which all vCPUs are busy (or on and off, at twice the host's capacity)."""
+    sim = Sim(categories=())
+    topology = Topology.of(CpuSpec(cores_per_node=pcpus))
+    sched = Scheduler(sim, topology, SchedOptions(quantum_ns=QUANTUM_NS))
+    for index in range(vcpus):
+        workload: Workload = Busy()
+        if not busy:
+            run_ns = QUANTUM_NS * (16 + index % 32) // 64
+            workload = OnOff(run_ns, run_ns * (vcpus - 2 * pcpus) // (2 * pcpus))
+        world = sched.add(f"world{index}", workload)
+        sched.allocate(world, shares=(500, 1000, 2000)[index % 3])
+        sched.begin(world)
+    return sched
+
+
+def decisions(sched: Scheduler, events: int) -> float:
+    """Return dispatches per CPU second over about `events` quanta."""
+    before = sum(world.dispatches for world in sched.worlds.values())
+    begin = process_time()
+    sched.sim.engine.run(sched.sim.now + QUANTUM_NS * events // len(sched.pcpus))
+    spent = process_time() - begin
+    return (sum(world.dispatches for world in sched.worlds.values()) - before) / spent
+
+
+def run() -> list[dict[str, Any]]:
+    """Measure everything."""
+    ratios: dict[str, list[float]] = {
+        "large": [],
+        "small": [],
+        "onoff": [],
+        "growth": [],
+        "save": [],
+        "load": [],
+    }
+    for _ in range(ROUNDS):
+        bare = bare_timeouts(LARGE[1], EVENTS)
+        large = decisions(host(*LARGE), EVENTS)
+        small = decisions(host(*SMALL), EVENTS)
+        ratios["large"].append(large / bare)
+        ratios["small"].append(small / bare_timeouts(SMALL[1], EVENTS))
+        onoff = host(*LARGE, busy=False)
+        decisions(onoff, EVENTS // 10)
+        ratios["onoff"].append(decisions(onoff, EVENTS // 2) / bare)
+        begin = process_time()
+        image = pickle.dumps(onoff)
+        middle = process_time()
+        pickle.loads(image)
+        ratios["save"].append((middle - begin) * bare)
+        ratios["load"].append((process_time() - middle) * bare)
+    bare_text = "bare SimPy timeouts, same process and count"
+    return [
+        _item(
+            "scheduler.decisions.64x512",
+            max(ratios["large"]),
+            "1",
+            bare_text,
+            0.35,
+            ">=",
+            "decisions per CPU second at 64 pCPUs and 512 busy vCPUs, 10 ms quantum (aim 0.5)",
+        ),
+        _item(
+            "scheduler.decisions.4x16",
+            max(ratios["small"]),
+            "1",
+            bare_text,
+            0.35,
+            ">=",
+            "decisions per CPU second at 4 pCPUs and 16 busy vCPUs",
+        ),
+        _item(
+            "scheduler.decisions.onoff",
+            max(ratios["onoff"]),
+            "1",
+            bare_text,
+            0.06,
+            ">=",
+            "decisions per CPU second at 64 pCPUs and 512 vCPUs that run and sleep, at twice the capacity",
+        ),
+        _item(
+            "scheduler.checkpoint.save",
+            min(ratios["save"]),
+            "timeouts",
+            bare_text,
+            120_000,
+            "<=",
+            "cost of pickling the large host, in bare timeouts",
+        ),
+        _item(
+            "scheduler.checkpoint.load",
+            min(ratios["load"]),
+            "timeouts",
+            bare_text,
+            120_000,
+            "<=",
+            "cost of unpickling it, in bare timeouts",
+        ),
+    ]
+
+
+def _item(name: str, value: float, unit: str, against: str, *limits: Any) -> dict[str, Any]:
+    keys = ("name", "value", "unit", "against", "bar", "sense", "wording")
+    return dict(zip(keys, (name, value, unit, against, *limits), strict=True))
+
+
+if __name__ == "__main__":
+    for item in run():
+        print(f"{item['name']:30} {item['value']:11.3f} {item['unit']} (bar {item['sense']} {item['bar']})")
