@@ -94,7 +94,7 @@ def test_a_file_more_than_the_profile_says_is_refused():
 def test_the_number_of_vibs_is_limited(monkeypatch):
     monkeypatch.setattr(imgdb, "VIBS_MAX", 1)
     with pytest.raises(LimitError):
-        read_database(FILE)
+        read_database(write_database(attrs.evolve(DATABASE, name="never read before")))
 
 
 def test_no_single_bit_can_change_unseen():
