@@ -3,6 +3,8 @@ from datetime import timedelta
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sim.core.rng import Rng
 from sim.errors import FormatError, LimitError, VerificationError
@@ -191,6 +193,37 @@ def test_no_bit_of_the_descriptor_can_change(signed, judge):
     first = signed.index(xml)
     report = flip_bits(signed, judge, range(8 * first, 8 * (first + len(xml)), 7))
     assert (report.accepted, report.escaped) == ((), ())
+
+
+def faulty(data, draw):
+    """Return the bytes with one fault: a run cut out, repeated, overwritten, or swapped with the next."""
+    start = draw(st.integers(0, len(data) - 1))
+    size = draw(st.integers(1, 80))
+    piece, rest = data[start : start + size], data[start + size :]
+    head = data[:start]
+    return draw(
+        st.sampled_from(
+            [
+                head + rest,
+                head + piece + piece + rest,
+                head + bytes(len(piece)) + rest,
+                head + rest[:size] + piece + rest[size:],
+                data[:start],
+                data + piece,
+            ]
+        )
+    )
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_whatever_is_done_to_a_signed_vib_is_refused(signed, judge, data):
+    changed = faulty(signed, data.draw)
+    if changed == signed:
+        assert judge(changed).level is PARTNER
+        return
+    with pytest.raises((FormatError, VerificationError)):
+        judge(changed)
 
 
 def test_the_signature_covers_elements_that_nobody_knows(signed, world_pki, epoch):
