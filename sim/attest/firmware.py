@@ -157,8 +157,8 @@ def check_separators(events: Iterable[TcgEvent]) -> None:
             )
 
 
-def check_pcr7_order(events: Iterable[TcgEvent]) -> tuple[tuple[UefiVariable, ...], tuple[UefiVariable, ...]]:
-    """Demand the five variables in order, the separator, then authorities; return variables and authorities."""
+def check_pcr7_order(events: Iterable[TcgEvent]) -> tuple[tuple[UefiVariable, ...], int]:
+    """Demand the five variables in order, the separator, then authorities; return the variables, count the others."""
     events7 = [event for event in events if event.pcr == 7]
     kinds = [event.type for event in events7]
     wanted = len(_PCR7_VARIABLES)
@@ -171,7 +171,7 @@ def check_pcr7_order(events: Iterable[TcgEvent]) -> tuple[tuple[UefiVariable, ..
             raise AttestationError(
                 "pcr7_order", f"PCR 7 has {variable.name[:40]!r} where the variable {name} belongs"
             )
-    return variables, tuple(_variable(event) for event in events7[wanted + 1 :])
+    return variables, len(events7) - wanted - 1
 
 
 def _variable(event: TcgEvent) -> UefiVariable:
@@ -182,16 +182,19 @@ def _variable(event: TcgEvent) -> UefiVariable:
 
 
 def secure_boot_state(variables: Sequence[UefiVariable]) -> bool:
-    """Return whether the SecureBoot variable, measured first in PCR 7, says that Secure Boot was on."""
+    """Return whether the SecureBoot variable, measured first in PCR 7, says that Secure Boot was on.
+
+    Firmware that knows no Secure Boot measures the variable without content.
+    """
     content = variables[0].content
-    if content not in {b"\x00", b"\x01"}:
+    if content not in {b"", b"\x00", b"\x01"}:
         raise AttestationError(
             "secure_boot", "the SecureBoot variable is neither on nor off", evidence=content.hex()
         )
     return content == b"\x01"
 
 
-def check_secure_boot(*, enabled: bool, authorities: Sequence[UefiVariable], required: bool) -> None:
+def check_secure_boot(*, enabled: bool, authorities: int, required: bool) -> None:
     """Demand that Secure Boot was on, if the policy wants it, and then that it has let something in."""
     if required and not enabled:
         raise AttestationError("secure_boot", "Host secure boot was disabled")

@@ -44,8 +44,9 @@ class AppraisalPolicy:
 
     `required_pcrs` must all be quoted, in each of `required_banks`.  `required_components` are the file names that
     must have been measured (None: all names of the manifest).  `asset_tags` are the tags that may stand in the
-    log (None: any; an allowed tag of free content could hide a boot option).  `options_allowed` names the kernel
-    options that a command line may hold (None: any); `options_required` are pairs that must stand there.
+    log (None: any; an allowed tag of free content could hide a boot option).  `command_lines` are the whole command
+    lines that are good (None: any); `options_allowed` names the kernel options that one may hold (None: any) and
+    `options_required` the pairs that must stand there.
     `reference_pcrs` gives golden values: {bank: {PCR: allowed values}}.
     """
 
@@ -62,6 +63,7 @@ class AppraisalPolicy:
     startup_locality: int | None = None
     required_components: tuple[str, ...] | None = None
     asset_tags: tuple[bytes, ...] | None = ()
+    command_lines: tuple[str, ...] | None = None
     options_allowed: tuple[str, ...] | None = None
     options_required: tuple[tuple[str, str], ...] = ()
     reference_pcrs: dict[str, dict[int, tuple[bytes, ...]]] = field(factory=dict, repr=False)

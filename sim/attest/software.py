@@ -23,6 +23,7 @@ from sim.tpm.tagged import EsxTag
 
 __all__ = [
     "check_asset_tags",
+    "check_boot_options",
     "check_command_line",
     "check_component",
     "check_no_duplicates",
@@ -154,27 +155,25 @@ def read_command_line(measurements: Iterable[Measurement]) -> str:
     return text
 
 
-def check_command_line(
-    text: str, allowed: Sequence[str] | None, required: Sequence[tuple[str, str]]
-) -> tuple[tuple[str, str], ...]:
+def check_command_line(text: str, known: Sequence[str] | None) -> None:
+    """Demand one of the known command lines, if the policy knows any."""
+    if known is not None and text not in known:
+        raise AttestationError(
+            "command_line",
+            f"the command line {text[:80]!r} is not a known one",
+            component="command line",
+            evidence=text,
+        )
+
+
+def check_boot_options(text: str, allowed: Sequence[str] | None, required: Sequence[tuple[str, str]]) -> None:
     """Demand that the options of a command line are allowed ones, and that the required ones stand there."""
     pairs = [word.partition("=") for word in text.split(" ")[1:] if word]
-    options = tuple((name, value) for name, _, value in pairs)
-    for name, _ in options:
-        if allowed is not None and name not in allowed:
-            raise AttestationError(
-                "command_line",
-                f"the boot option {name[:60]} is not allowed",
-                component="command line",
-                evidence=text,
-            )
-    effective = dict(options)
-    for name, value in required:
-        if effective.get(name) != value:
-            raise AttestationError(
-                "command_line",
-                f"the boot option {name}={value} is missing",
-                component="command line",
-                evidence=text,
-            )
-    return options
+    options = {name: value for name, _, value in pairs}
+    surplus = [name for name in options if allowed is not None and name not in allowed]
+    missing = [f"{name}={value}" for name, value in required if options.get(name) != value]
+    if surplus or missing:
+        what = f"{surplus[0][:60]} is not allowed" if surplus else f"{missing[0]} is missing"
+        raise AttestationError(
+            "boot_option", f"the boot option {what}", component="command line", evidence=text
+        )

@@ -272,8 +272,9 @@ class _Appraisal:
                 self.check(software.check_signer, measurement, policy.manifest)
         self.command_line = self.check(software.read_command_line, measurements)
         if self.command_line is not None:
+            self.check(software.check_command_line, self.command_line, policy.command_lines)
             self.check(
-                software.check_command_line,
+                software.check_boot_options,
                 self.command_line,
                 policy.options_allowed,
                 policy.options_required,

@@ -102,7 +102,7 @@ class AttestationRun:
         """Return the procedure of this run, not yet started."""
         procedure = Procedure(self._sim.engine, self.agent.meter, on_done, on_error)
         self._procedure = procedure
-        return procedure.then(self.log_in).then(self.ask_who_it_is)
+        return procedure.then(self.log_in).then(self.ask_who_it_is).then(self.log_out)
 
     def log_in(self) -> None:
         """Open a session at the host agent."""
@@ -153,6 +153,9 @@ class AttestationRun:
             self._fail("answers", INTERNAL_FAILURE, str(error))
             return
         self.outcome = self._appraise(evidence)
+
+    def log_out(self) -> None:
+        """End the session."""
         self.agent.logout(self._session)
 
     def _appraise(self, evidence: Evidence) -> Outcome:
@@ -183,6 +186,7 @@ class AttestationRun:
         try:
             self._answers[key] = self._call(method, params)
         except MethodFault as fault:
+            self._call("RetrieveHostInfo")  # raises if it is the host that is gone, and not its TPM
             self._fail("tpm", TPM_UNREACHABLE, f"{method}: {fault.wire_name}: {fault}")
 
     def _fail(self, code: str, message: str, evidence: str) -> None:

@@ -22,7 +22,7 @@ from sim.attest.policy import AppraisalPolicy
 from sim.core.context import Sim
 from sim.core.procedure import Procedure
 from sim.core.trace import record
-from sim.errors import SimBug, VmksimError
+from sim.errors import VmksimError
 from sim.image.manifest import ReferenceManifest
 from sim.vsphere.attestation_run import AttestationRun, Outcome
 from sim.vsphere.faults import AlreadyConnected, NotFound
@@ -93,8 +93,9 @@ class VCenter:
     ) -> Procedure:
         """Start taking a host into the inventory: log in, attest it, record the verdict.
 
-        Returns the running procedure.  A host that is not accepted is in the inventory all the same; one that cannot
-        be reached or logged in to is not, and `on_error` gets the fault.
+        Returns the running procedure; a newer one on the same host stops it without a word.  A host that is not
+        accepted is in the inventory all the same; one that cannot be reached or logged in to is not, and `on_error`
+        gets the fault.
         """
         if agent.name in self._hosts:
             raise AlreadyConnected(agent.name)
@@ -118,11 +119,13 @@ class VCenter:
     def disconnect_host(self, name: str) -> None:
         """Mark a host as disconnected; its last verdict stays, with its time."""
         self._hosts[name] = evolve(self.host(name), connection_state="disconnected")
+        self._running[name].stop()
         self._post("HostDisconnectedEvent", name, f"Disconnected from {name}")
 
     def remove_host(self, name: str) -> None:
         """Take a host out of the inventory; what was known of its TPM's clock is forgotten with it."""
         self.host(name)
+        self._running.pop(name).stop()
         del self._hosts[name], self._agents[name]
         self._post("HostRemovedEvent", name, f"Removed host {name}")
 
@@ -130,8 +133,8 @@ class VCenter:
 
     def _attest(self, agent: HostAgent, on_done: OnDone | None, on_error: OnError | None) -> Procedure:
         name = agent.name
-        if name in self._running and self._running[name].running:
-            raise SimBug(f"host {name} is being attested already")
+        if name in self._running:
+            self._running[name].stop()
         policy = evolve(self.policy, now=self._sim.utc_now())
         run = AttestationRun(
             self._sim,

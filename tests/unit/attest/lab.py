@@ -138,14 +138,20 @@ def manifest():
     def component(name, content):
         digests = tuple(hashlib.new(kind, content).digest() for kind in ("sha256", "sha384"))
         return ReferenceComponent(
-            name=name, digests=digests, vib_name="esx-base", vib_version="8.0.3-1", vib_vendor="VMware", level="VMwareCertified"
+            name=name,
+            digests=digests,
+            vib_name="esx-base",
+            vib_version="8.0.3-1",
+            vib_vendor="VMware",
+            level="VMwareCertified",
         )
 
     files = {**CORE, **UPDATE, **STATIC, **OPTIONS}
     return ReferenceManifest(
         components=tuple(component(name, content) for name, content in files.items()),
         loaders=tuple(
-            ReferenceLoader(name=name, digests=(hashlib.sha256(content).digest(),)) for name, content in LOADERS.items()
+            ReferenceLoader(name=name, digests=(hashlib.sha256(content).digest(),))
+            for name, content in LOADERS.items()
         ),
         signers=(SIGNER,),
     )
@@ -191,7 +197,11 @@ class Machine:
         self.extend(step.pcr, content, step.locality)
 
     def extend(self, pcr, content, locality=0):
-        digests = {bank: hashlib.new(name, content).digest() for name, bank in BANK_NAMES.items() if name != "sm3_256"}
+        digests = {
+            bank: hashlib.new(name, content).digest()
+            for name, bank in BANK_NAMES.items()
+            if name != "sm3_256"
+        }
         TpmClient(self.tpm.execute, locality=locality).pcr_extend(pcr, digests)
 
     def evidence(self, nonce=NONCE, pcrs=QUOTED, banks=("sha256",), **changes):
@@ -220,7 +230,9 @@ class Lab:
         self.machine = Machine(self.vendor)
 
     def policy(self, **changes):
-        policy = AppraisalPolicy(vendor_roots=(self.vendor.root_certificate_der,), manifest=manifest(), now=NOW)
+        policy = AppraisalPolicy(
+            vendor_roots=(self.vendor.root_certificate_der,), manifest=manifest(), now=NOW
+        )
         return attrs.evolve(policy, **changes)
 
     def appraise(self, evidence, nonce=NONCE, *, last=None, rebooted=None, **policy):
