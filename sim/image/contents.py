@@ -9,6 +9,8 @@ Sources: as for `sim.image.vtar`, `sim.image.tar` and `sim.image.trailer`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sim.image.payload import content_of
 from sim.image.tar import EntryKind, TarEntry, read_ustar
 from sim.image.trailer import split_trailer
@@ -31,8 +33,12 @@ _ARCHIVES = ("vgz", "tgz", "bootloader")
 _USTAR_MAGIC = b"ustar"
 
 
+@lru_cache(maxsize=4)
 def open_archive(content: bytes) -> tuple[TarEntry, ...]:
-    """Return the entries of an unpacked module that is an archive (a trailer is passed over), or nothing for others."""
+    """Return the entries of an unpacked module that is an archive (a trailer is passed over), or nothing for others.
+
+    The last few are remembered: loader, verifier and kernel open the same payload one after another.
+    """
     if is_vtar(content):
         return read_vtar(without_trailer(content))
     if content[257:262] == _USTAR_MAGIC:

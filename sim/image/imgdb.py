@@ -14,6 +14,7 @@ the element names of the profile are this project's own.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import attrs
 
@@ -65,8 +66,12 @@ class ImageDatabase:
         return next((record for record in self.records if record.descriptor.name == name), None)
 
 
+@lru_cache(maxsize=4)
 def read_database(data: bytes) -> ImageDatabase:
-    """Return the database in the bytes of an imgdb.tgz, which must be spelled as `write_database` does."""
+    """Return the database in the bytes of an imgdb.tgz, which must be spelled as `write_database` does.
+
+    The last few are remembered: boot check, kernel and management calls read the same database.
+    """
     entries = read_ustar(check_canonical_gzip(data, DATABASE_FILE))
     files = {entry.path: entry.data for entry in entries if entry.kind is EntryKind.FILE}
     if _PROFILE not in files:

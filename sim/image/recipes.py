@@ -58,6 +58,7 @@ _KERNEL_PARTS = (
 _RELEASE = f"0.0.{ESX_BUILD}"
 _RETURN_ZERO = b"\x31\xc0\xc3"  # xor eax, eax; ret
 _IMPORTS_PER_DRIVER = 6
+_ELF_FOLDERS = ("bin/", "sbin/", "lib64/")
 _SLOT = 16
 
 
@@ -194,13 +195,33 @@ class Workshop:
     def _archive(self, name: str, paths: tuple[str, ...]) -> Payload:
         size = max(256, self.module_bytes // len(paths))
         entries = [
-            TarEntry(path=path, data=self.noise(f"{name}/{path}", size), mode=0o555, kind=EntryKind.FILE)
+            TarEntry(path=path, data=self._system_file(name, path, size), mode=0o555, kind=EntryKind.FILE)
             for path in paths
         ]
         content = write_vtar(with_parents(entries))
         if name in EARLY_ARCHIVES:
             content = sign_module(content, self.pki.early_signers[0])
         return Payload(name=name, kind="vgz", data=gzip_stored(content))
+
+    def _system_file(self, archive: str, path: str, size: int) -> bytes:
+        """Return a file of the system: an ELF image for a program or a library, seeded noise for anything else."""
+        if not path.startswith(_ELF_FOLDERS):
+            return self.noise(f"{archive}/{path}", size)
+        name = path.rpartition("/")[2].partition(".")[0]
+        return build_module(
+            ModuleSpec(
+                name=name,
+                version=ESX_VERSION,
+                license="VMware",
+                provider="VMware",
+                text=self._code(f"{archive}/{path}", size),
+                rodata=f"{name} {ESX_VERSION}\0".encode(),
+                data=self.noise(f"{archive}/{path}/data", 64),
+                bss_bytes=256,
+                exports=_exports(("_start",)),
+                pointers=(Pointer(offset=0, area="text"), Pointer(offset=8, area="rodata")),
+            )
+        )
 
     def _code(self, label: str, size: int) -> bytes:
         """Return code that begins with functions that return zero, one at each export's offset."""

@@ -23,7 +23,7 @@ from sim.hw.board import Board
 from sim.hw.mmu import Rights
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.contents import kernel_modules
-from sim.image.imgdb import DATABASE_FILE, ImageDatabase, read_database
+from sim.image.imgdb import DATABASE_FILE, VibRecord, read_database
 from sim.image.trust import TrustStore
 from sim.kernel.api import ManagementApi
 from sim.kernel.layout import Layout, LayoutProfile
@@ -47,7 +47,7 @@ KERNEL_FILE = "k.b00"
 
 PER_CPU_BYTES = 2 * MIB
 STACK_BYTES = 64 * 1024
-HEAP_BYTES = 8 * MIB
+HEAP_BYTES = MIB
 
 _DATA = Rights(write=True, user=False, execute=False)
 
@@ -89,7 +89,6 @@ class VMkernel:
         self.request_reboot = request_reboot
         self.started_ns = 0
         self.refused: list[str] = []
-        self.database: ImageDatabase | None = None
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
         self.layout = Layout(rng.stream("layout/kernel"), layout_profile)
         self.memory = KernelMemory(self.sim, board.memory)
@@ -100,6 +99,8 @@ class VMkernel:
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
         self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)
         self.api = ManagementApi(self.sim, Management(self).handlers())
+        self._with_agents: list[BootModule] = []
+        self._owners: dict[str, VibRecord] = {}
         self._procedure: Procedure | None = None
         self._on_started: Callable[[], object] | None = None
 
@@ -137,8 +138,9 @@ class VMkernel:
         """Read which VIBs are installed and the acceptance level; without it no module can be verified."""
         level = AcceptanceLevel.PARTNER_SUPPORTED
         try:
-            self.database = read_database(self.boot.module(DATABASE_FILE).data)
-            level = self.database.level
+            database = read_database(self.boot.module(DATABASE_FILE).data)
+            level = database.level
+            self._owners = {name: record_ for record_ in database.records for name in record_.files}
         except (FormatError, KeyError) as error:
             self._log(f"image database cannot be read, no module can be verified: {error}")
         self._log(f"host acceptance level: {level.title}")
@@ -176,24 +178,17 @@ class VMkernel:
         self.tpm.load()
 
     def load_modules(self) -> None:
-        """Queue one step for each kernel module in the payloads that were booted."""
+        """Queue one step for each file that was booted: the kernel modules in it are verified, placed and mapped."""
         assert self._procedure is not None
         for boot_module in self.boot.modules:
-            try:
-                modules = kernel_modules(boot_module.content)
-            except FormatError as error:
-                self._refuse(boot_module.name, str(error))
-                continue
-            for name, data in modules:
-                self._procedure.next(self._load_module, name, data, boot_module)
+            self._procedure.next(self._load_modules_of, boot_module)
 
     def start_user_worlds(self) -> None:
-        """Start the agents (hostd, vpxa, ...), each in an address space of its own."""
-        for boot_module in self.boot.modules:
+        """Start the agents (hostd, vpxa), each in an address space of its own."""
+        for boot_module in self._with_agents:
             try:
                 agents, libraries = agents_in(boot_module.content)
-                if agents:
-                    self.verifier.verify(boot_module.name, boot_module.content, self._origin(boot_module))
+                self.verifier.verify(boot_module.name, boot_module.content, self._origin(boot_module))
                 for path, program in agents.items():
                     self.user_worlds.start(path, program, libraries)
             except (FormatError, VerificationError) as error:
@@ -229,23 +224,31 @@ class VMkernel:
             raise SimBug("a VMkernel has ended its start without having begun it")
         self._on_started()
 
-    def _load_module(self, name: str, data: bytes, boot_module: BootModule) -> None:
+    def _load_modules_of(self, boot_module: BootModule) -> None:
         try:
-            self.loader.load(name, data, vib=self._origin(boot_module))
-        except LoadRefused:
-            self.refused.append(name)
+            modules = kernel_modules(boot_module.content)
+            if agents_in(boot_module.content)[0]:
+                self._with_agents.append(boot_module)
+        except FormatError as error:
+            self._refuse(boot_module.name, str(error))
+            return
+        for name, data in modules:
+            try:
+                self.loader.load(name, data, vib=self._origin(boot_module))
+            except LoadRefused:
+                self.refused.append(name)
 
     def _origin(self, boot_module: BootModule) -> ModuleOrigin | None:
         """Return the VIB record that owns a boot module; None when none does."""
-        for record_ in self.database.records if self.database is not None else ():
-            if boot_module.name in record_.files:
-                return ModuleOrigin(
-                    vib_id=record_.descriptor.vib_id,
-                    descriptor_xml=record_.descriptor_xml,
-                    signature=record_.signature,
-                    content=boot_module.content,
-                )
-        return None
+        owner = self._owners.get(boot_module.name)
+        if owner is None:
+            return None
+        return ModuleOrigin(
+            vib_id=owner.descriptor.vib_id,
+            descriptor_xml=owner.descriptor_xml,
+            signature=owner.signature,
+            content=boot_module.content,
+        )
 
     def _map_area(self, kind: str, size_bytes: int, owner: str) -> None:
         base = self.layout.place(kind, size_bytes, owner)

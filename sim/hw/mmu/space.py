@@ -62,6 +62,7 @@ class AddressSpace:
         self.owner = f"{owner}/page tables"
         self._memory = memory
         self._tables: dict[int, Extent] = {}
+        self._last_table = (-1, 0)  # (address bits above the lowest table, that table): where `map` was last
         root = self._new_tables(1)[0]
         template = control if control is not None else ControlState(cr3=0)
         self.control = evolve(template, cr3=root << PAGE_SHIFT)
@@ -75,7 +76,11 @@ class AddressSpace:
         """Map the page at `va` to frame `mpn` (2 MiB if `large`, else 4 KiB); nothing may be mapped there yet."""
         leaf_level = 2 if large else 1
         self._check_page(va, mpn, leaf_level)
-        table, level = self._descend(va, leaf_level)
+        region = va >> _shift(2)
+        if not large and self._last_table[0] == region:
+            table, level = self._last_table[1], 1
+        else:
+            table, level = self._descend(va, leaf_level)
         missing = level - leaf_level
         if self._memory.read_u64(_entry_pa(table, va, level)) & PRESENT:
             raise MappingError(f"{va:#x} is mapped already")
@@ -84,10 +89,13 @@ class AddressSpace:
             table = new << PAGE_SHIFT
             level -= 1
         self._memory.write_u64(_entry_pa(table, va, level), _leaf(mpn, rights, large=large))
+        if not large:
+            self._last_table = (region, table)
 
     def unmap(self, va: int) -> Mapping:
         """Remove the mapping that begins at `va`, free tables that became empty, and return what it was."""
         path, mapping = self._leaf_at(va)
+        self._last_table = (-1, 0)
         self._memory.write_u64(path[-1], 0)
         for depth in range(len(path) - 1, 0, -1):
             table = path[depth] >> PAGE_SHIFT
@@ -146,6 +154,7 @@ class AddressSpace:
         for extent in self._tables.values():
             self._memory.free(extent)
         self._tables.clear()
+        self._last_table = (-1, 0)
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless exactly the tables that the root reaches are owned, and none but the root is empty."""

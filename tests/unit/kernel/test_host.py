@@ -1,0 +1,85 @@
+"""Claims about a host's life: states, watchers, power cuts at any moment, refused boots."""
+
+import pickle
+
+import pytest
+
+from sim.kernel.host import HostState
+from sim.scenario.build import build
+from sim.scenario.faults import FaultSpec
+from sim.scenario.spec import ImageSpec, Scenario
+from sim.scenario.strike import strike
+
+
+class Watcher:
+    def __init__(self):
+        self.states = []
+
+    def note(self, host):
+        self.states.append(str(host.state))
+
+
+def fresh():
+    machinery = build(Scenario(image=ImageSpec(modules=2, module_bytes=1024)), 3)
+    watcher = Watcher()
+    machinery.host.watchers.append(watcher.note)
+    return machinery, watcher
+
+
+def test_a_host_boots_reboots_and_loses_power():
+    machinery, watcher = fresh()
+    host = machinery.host
+    host.power_on()
+    machinery.sim.engine.run()
+    host.reboot()
+    machinery.sim.engine.run()
+    host.reset()
+    machinery.sim.engine.run()
+    host.power_off()
+    assert watcher.states == ["booting", "running"] * 3 + ["off"]
+    assert host.board.boot_count == 3
+    assert machinery.sim.engine.idle
+
+
+def test_a_tampered_driver_halts_a_host_with_secure_boot():
+    machinery, watcher = fresh()
+    fault = FaultSpec(kind="flip_bit", target="vib/vmkusb", unpacked=True, byte=0x2400, bit=0)
+    strike(fault, 0, machinery.host.board)
+    machinery.host.power_on()
+    machinery.sim.engine.run()
+    assert watcher.states == ["booting", "halted"]
+    assert "UEFI Secure Boot failed" in machinery.host.failure.message
+    assert "vmkusb" in machinery.host.failure.message
+
+
+@pytest.mark.parametrize("part", range(0, 100, 9))
+def test_power_may_fail_at_any_moment_of_a_boot(part):
+    machinery, _ = fresh()
+    host = machinery.host
+    host.power_on()
+    machinery.sim.engine.run(95 * 10**6 * part + 1)
+    host.power_off()
+    machinery.sim.engine.run()
+    assert host.state is HostState.OFF
+    assert host.kernel is None
+    host.power_on()
+    machinery.sim.engine.run()
+    assert host.state is HostState.RUNNING
+    assert host.call("host.info")["boot_count"] == 2
+    host.check_invariants()
+
+
+def test_a_running_host_pickles_and_goes_on_alike():
+    machinery, _ = fresh()
+    machinery.host.power_on()
+    machinery.sim.engine.run()
+    machinery.host.call(
+        "vm.power_on", {"spec": {"name": "a", "memory": "64MiB", "workload": {"kind": "onoff"}}}
+    )
+    machinery.sim.engine.run(machinery.sim.now + 10**8)
+    copy = pickle.loads(pickle.dumps(machinery))
+    for one in (machinery, copy):
+        one.sim.engine.run(one.sim.now + 10**9)
+        one.host.call("host.reboot")
+        one.sim.engine.run()
+    assert copy.sim.trace.digest() == machinery.sim.trace.digest()
