@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -35,10 +35,10 @@ _running: list[Simulation] = []
 """The simulation at work, for the report of a bug."""
 
 
-def main() -> NoReturn:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; every ending has its exit status and at most one line on standard error."""
     try:
-        status = cli.main(prog_name="vmksim", standalone_mode=False)
+        status = cli.main(arguments, prog_name="vmksim", standalone_mode=False)
     except click.exceptions.Abort:
         _leave("interrupted", EXIT_INTERRUPTED)
     except click.ClickException as error:
@@ -55,6 +55,8 @@ def main() -> NoReturn:
         sys.exit(EXIT_NOT_AS_WANTED)
     except KeyboardInterrupt:
         _leave("interrupted", EXIT_INTERRUPTED)
+    except OSError as error:
+        _leave(f"{error.filename or 'file'}: {error.strerror or error}", EXIT_BAD_INPUT)
     except Exception as error:
         _report_bug(error)
     sys.exit(status if isinstance(status, int) else 0)
@@ -113,7 +115,20 @@ _log_option = click.option(
 @_json_option
 @_out_option
 @_log_option
-def run(scenario: Path, seed: int | None, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Write a checkpoint into this file, and stop there."
+)
+@click.option("--save-at", default="0s", help="When: simulated time since power-on, such as 15s.")
+def run(
+    scenario: Path,
+    seed: int | None,
+    *,
+    save: Path | None,
+    save_at: str,
+    as_json: bool,
+    out: Path | None,
+    all_log_lines: bool,
+) -> int:
     """Boot the host of SCENARIO, run its virtual machines, add it to vCenter, and report.
 
     The exit status is 0 only if all ended as the scenario expects.
@@ -122,6 +137,12 @@ def run(scenario: Path, seed: int | None, *, as_json: bool, out: Path | None, al
     from sim.scenario.run import Simulation
 
     simulation = Simulation(load_scenario(scenario), seed=seed)
+    if save is not None:
+        _running.append(simulation)
+        simulation.run(_moment_ns(save_at))
+        simulation.save(save)
+        click.echo(f"{save}: saved at {simulation.sim.now} ns of simulated time")
+        return 0
     return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
 
 
@@ -138,6 +159,15 @@ def boot(scenario: Path, seed: int | None, *, as_json: bool, out: Path | None, a
 
     simulation = Simulation(boot_only(load_scenario(scenario)), seed=seed)
     return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
+
+
+def _moment_ns(text: str) -> int:
+    from sim.core.units import parse_ns
+
+    try:
+        return parse_ns(text)
+    except ValueError as error:
+        raise ScenarioError("--save-at", "wrong value", got=text, wanted=str(error)) from None
 
 
 def _drive(simulation: Simulation, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
@@ -182,6 +212,135 @@ def report(folder: Path, *, as_json: bool, all_log_lines: bool) -> None:
     trace_path = folder / TRACE_FILE
     sink = read_trace(trace_path) if trace_path.exists() else None
     print_sections(run_sections(result, sink, log_lines_max=None if all_log_lines else LOG_LINES_SHOWN))
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@_json_option
+@_out_option
+@_log_option
+def resume(checkpoint: Path, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+    """Go on from CHECKPOINT, which `run --save` wrote; restore only files that you trust."""
+    from sim.scenario.run import Simulation
+
+    return _drive(Simulation.restore(checkpoint), as_json=as_json, out=out, all_log_lines=all_log_lines)
+
+
+@cli.group()
+def image() -> None:
+    """Signed VIBs and boot banks.
+
+    Keys and roots are PEM files, or those of the simulated world with --seed.
+    """
+
+
+_signing_options = (
+    click.option(
+        "--seed", type=click.IntRange(min=0), help="Sign with the makers of the world with this seed."
+    ),
+    click.option("--provider", help="Which maker of that world signs (default: the first of the level)."),
+    click.option("--key", type=click.Path(path_type=Path), help="Unencrypted PEM key."),
+    click.option("--certs", type=click.Path(path_type=Path), help="PEM certificates: the key's own first."),
+)
+_level_option = click.option("--level", default=None, help="Acceptance level, such as PartnerSupported.")
+_time_option = click.option("--time", "moment", help="Calendar time of the action, ISO 8601.")
+_target_option = click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The file to write."
+)
+
+
+def _signing(command: Any) -> Any:
+    for option in reversed(_signing_options):
+        command = option(command)
+    return command
+
+
+@image.command("build")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", required=True)
+@click.option("--version", "vib_version", required=True, help='Such as "1.0-1".')
+@click.option("--vendor", required=True)
+@click.option("--summary", default="", help="One line.")
+@click.option(
+    "--module", is_flag=True, help="FOLDER is one ELF file: make it the kernel module of that name."
+)
+@_level_option
+@_signing
+@_time_option
+@_target_option
+def image_build(folder: Path, *, moment: str | None, out: Path, level: str | None, **options: Any) -> None:
+    """Pack the files below FOLDER into a VIB; above CommunitySupported it is signed too."""
+    from sim.scenario.imagework import build_vib_file
+
+    identity = build_vib_file(folder, out, level=level, moment=moment, **options)
+    click.echo(f"{out}: {identity}")
+
+
+@image.command("bank")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--modules", type=click.IntRange(1, 400), default=24, help="How many drivers.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="The world whose makers sign.")
+def image_bank(folder: Path, modules: int, seed: int) -> None:
+    """Write the boot bank of the standard image into FOLDER."""
+    from sim.scenario.imagework import write_bank
+
+    click.echo(f"{folder}: {write_bank(folder, modules, seed)} files")
+
+
+@image.command("sign")
+@click.argument("file", type=click.Path(path_type=Path))
+@_level_option
+@_signing
+@_time_option
+@_target_option
+def image_sign(file: Path, *, moment: str | None, out: Path, level: str | None, **options: Any) -> None:
+    """Sign the VIB in FILE anew, at another level if one is given."""
+    from sim.scenario.imagework import sign_vib_file
+
+    identity = sign_vib_file(file, out, level=level, moment=moment, **options)
+    click.echo(f"{out}: {identity}")
+
+
+@image.command("inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@_json_option
+def image_inspect(path: Path, *, as_json: bool) -> int:
+    """Show what is in the VIB file or the boot bank folder PATH; exit status 1 if a checksum is wrong."""
+    from sim.core.structure import plain
+    from sim.image.inspection import VibInspection
+    from sim.report.console import print_sections
+    from sim.report.image import bank_sections, vib_sections
+    from sim.scenario.imagework import inspect_path
+
+    found = inspect_path(path)
+    if as_json:
+        _print_json(plain(found))
+    else:
+        print_sections(vib_sections(found) if isinstance(found, VibInspection) else bank_sections(found))
+    return EXIT_NOT_AS_WANTED if found.problems else 0
+
+
+@image.command("verify")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), help="Trust the makers of the world with this seed.")
+@click.option("--roots", type=click.Path(path_type=Path), help="Trust these PEM root certificates.")
+@click.option("--issuer", "issuers", multiple=True, help="LEVEL=FILE: who signs for a level (with --roots).")
+@_time_option
+def image_verify(
+    path: Path, *, seed: int | None, roots: Path | None, issuers: tuple[str, ...], moment: str | None
+) -> int:
+    """Check the signature of the VIB file, or everything in the boot bank folder, PATH; exit status 1 if refused."""
+    from sim.image.bankcheck import BankReport
+    from sim.report.console import print_sections
+    from sim.report.image import bank_check_sections, identity_section
+    from sim.scenario.imagework import verify_path
+
+    found = verify_path(path, seed=seed, roots=roots, issuers=issuers, moment=moment)
+    if isinstance(found, BankReport):
+        print_sections(bank_check_sections(found))
+        return 0 if found.ok else EXIT_NOT_AS_WANTED
+    print_sections([identity_section(found)])
+    return 0
 
 
 @cli.group()

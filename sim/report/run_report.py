@@ -8,6 +8,7 @@ of %WAIT).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from sim.core.trace import ColumnarSink
@@ -26,6 +27,8 @@ __all__ = [
     "pcr_section",
     "run_sections",
 ]
+
+_TROUBLE = re.compile("fail|refus|error|warning|violation", re.IGNORECASE)
 
 PREFERRED_BANKS = ("sha256", "sha384", "sha512", "sha1")
 
@@ -48,14 +51,34 @@ def run_sections(
 
 
 def log_section(result: RunResult, sink: ColumnarSink, lines_max: int | None = None) -> Section:
-    """Return the log; of more than `lines_max` lines the middle is left out, and the gap says how many."""
+    """Return the log; of more than `lines_max` lines the middle is left out, but for lines that tell of trouble."""
     lines = list(log_lines(sink, result.epoch))
     if lines_max is not None and len(lines) > lines_max:
-        head = lines_max * 2 // 3
-        tail = lines_max - head
-        hidden = len(lines) - lines_max
-        lines = [*lines[:head], f"  ... {hidden} more lines ...", *lines[len(lines) - tail :]]
+        lines = list(_abridged(lines, lines_max))
     return Section(title=f"Log of {result.boot.host}", lines=tuple(lines))
+
+
+def _abridged(lines: list[str], lines_max: int) -> Iterator[str]:
+    """Yield head and tail of the log, and in between the lines of trouble and how many others were left out."""
+    head = lines_max * 2 // 3
+    tail = lines_max - head
+    yield from lines[:head]
+    hidden = 0
+    for line in lines[head : len(lines) - tail]:
+        if _TROUBLE.search(line) is None:
+            hidden += 1
+            continue
+        if hidden:
+            yield _gap(hidden)
+            hidden = 0
+        yield line
+    if hidden:
+        yield _gap(hidden)
+    yield from lines[len(lines) - tail :]
+
+
+def _gap(hidden: int) -> str:
+    return f"  ... {hidden} more lines ..."
 
 
 def boot_section(result: RunResult) -> Section:
@@ -106,7 +129,8 @@ def module_section(result: RunResult) -> Section:
         )
         for module in result.modules
     )
-    return Section(title="Modules", table=Table(columns=columns, rows=rows))
+    notes = tuple(f"refused: {name}" for name in result.modules_refused)
+    return Section(title="Modules", table=Table(columns=columns, rows=rows), notes=notes)
 
 
 def cpu_section(result: RunResult) -> Section:

@@ -64,6 +64,7 @@ def collect(simulation: Simulation) -> RunResult:
         event_log_file=EVENT_LOG_FILE if log else None,
         event_log=log,
         modules=tuple(_modules(host, kernel)) if kernel is not None else (),
+        modules_refused=tuple(kernel.refused) if kernel is not None else (),
         vms=tuple(_cpu_row(vm, sim.now) for vm in kernel.vms.vms.values()) if kernel is not None else (),
         pcpus=tuple(_pcpus(kernel)) if kernel is not None else (),
         attestation=attestation,

@@ -156,6 +156,7 @@ class RunResult:
     event_log_file: str | None = None
     event_log: bytes = field(default=b"", repr=False)
     modules: tuple[ModuleRow, ...] = ()
+    modules_refused: tuple[str, ...] = ()
     vms: tuple[CpuRow, ...] = ()
     pcpus: tuple[PcpuRow, ...] = ()
     attestation: AttestationResult

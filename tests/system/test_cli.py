@@ -1,0 +1,292 @@
+"""The command as a person types it, in process: what it prints and with which status it ends."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sim import cli
+from sim.core.tracefile import read_trace
+from sim.errors import SimBug
+from sim.scenario.result import read_result
+
+SMALL = """
+name = "small"
+duration = "2s"
+[host]
+memory = "2GiB"
+cpu = { cores_per_node = 2 }
+[image]
+modules = 2
+module = "2KiB"
+[[vms]]
+name = "a"
+memory = "64MiB"
+[[vms]]
+name = "b"
+vcpus = 2
+memory = "64MiB"
+[vcenter]
+[expect]
+attestation = "accepted"
+"""
+
+
+@pytest.fixture
+def vmksim(capsys):
+    """A function that runs the command and returns (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def scenario(tmp_path):
+    """A function that writes a scenario file and returns its path."""
+
+    def write(text=SMALL, name="s.toml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_run_prints_every_part_of_the_report(vmksim, scenario):
+    status, out, _ = vmksim("run", scenario())
+    assert status == 0
+    for part in ("Log of esx01", "Boot", "PCRs", "Modules", "CPU", "Attestation", "Expectation"):
+        assert f"\n{part}\n" in "\n" + out
+    assert "Z cpu0:0)" in out
+    assert "ACCEPTANCE LEVEL" in out
+    assert "%RDY" in out
+    assert "\naccepted\n" in out
+    assert "\x1b" not in out
+
+
+def test_a_run_that_does_not_end_as_expected_has_status_1_and_says_why(vmksim, scenario):
+    status, out, _ = vmksim("run", scenario(SMALL.replace('"accepted"', '"notAccepted"')))
+    assert status == 1
+    assert "attestation: expected notAccepted, was accepted" in out
+
+
+def test_out_holds_result_trace_and_event_log_from_which_the_report_can_be_printed_again(
+    vmksim, scenario, tmp_path
+):
+    folder = tmp_path / "deep" / "out"
+    _, printed, _ = vmksim("run", scenario(), "--out", folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["eventlog.bin", "result.json", "trace.npz"]
+    assert vmksim("report", folder) == (0, printed, "")
+    result = read_result(folder)
+    assert sum(1 for _ in read_trace(folder / "trace.npz").rows("log.line")) > 20
+    _, replayed, _ = vmksim("eventlog", "replay", "--json", folder / "eventlog.bin")
+    for pcr, value in json.loads(replayed)["sha256"].items():
+        assert result.pcrs["sha256"][pcr] == value
+
+
+def test_json_is_the_result_file(vmksim, scenario, tmp_path):
+    status, out, _ = vmksim("run", scenario(), "--json", "--out", tmp_path / "out")
+    assert status == 0
+    assert out == (tmp_path / "out" / "result.json").read_text()
+    data = json.loads(out)
+    for key in (
+        "schema",
+        "scenario_id",
+        "seed",
+        "version",
+        "digest",
+        "pcrs",
+        "event_log_file",
+        "modules",
+        "attestation",
+        "metrics",
+    ):
+        assert key in data
+    assert set(data["pcrs"]) == {"sha1", "sha256", "sha384", "sha512"}
+
+
+def test_the_seed_can_be_given(vmksim, scenario):
+    digests = [
+        json.loads(vmksim("run", scenario(), "--json", *seed)[1])["digest"]
+        for seed in ((), ("--seed", 0), ("--seed", 5))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_boot_stops_after_the_boot(vmksim, scenario):
+    status, out, _ = vmksim("boot", scenario(), "--json")
+    data = json.loads(out)
+    assert status == 0
+    assert data["boot"]["state"] == "ok"
+    assert data["vms"] == []
+    assert data["attestation"]["status"] == "N/A"
+
+
+def test_a_saved_run_goes_on_to_the_same_result(vmksim, scenario, tmp_path):
+    whole = vmksim("run", scenario(), "--json")[1]
+    status, out, _ = vmksim("run", scenario(), "--save", tmp_path / "c", "--save-at", "9.2s")
+    assert status == 0
+    assert "saved at 9200000000 ns" in out
+    assert vmksim("resume", tmp_path / "c", "--json")[1] == whole
+
+
+WRONG_CALLS = {
+    "no such file": ("run", "none.toml"),
+    "a folder": ("run", "/"),
+    "no such command": ("fly",),
+    "no scenario": ("run",),
+    "a negative seed": ("run", "{good}", "--seed", "-1"),
+    "a moment that is none": ("run", "{good}", "--save", "c", "--save-at", "noon"),
+    "a folder that cannot be": ("run", "{good}", "--out", "/proc/none/out"),
+    "a wrong kind of fact": ("facts", "--kind", "guessed"),
+    "no signer": ("image", "sign", "{good}", "--out", "x", "--level", "PartnerSupported"),
+    "nobody to trust": ("image", "verify", "{good}"),
+    "no VIB": ("image", "inspect", "{good}"),
+    "no boot bank": ("image", "inspect", "{folder}"),
+    "no event log": ("eventlog", "replay", "{good}"),
+    "no report": ("tpmreport", "replay", "{good}"),
+    "no result": ("report", "{folder}"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_a_wrong_call_has_status_2_and_a_clear_message(vmksim, scenario, tmp_path, case):
+    (tmp_path / "folder").mkdir()
+    good = scenario()
+    arguments = [word.format(good=good, folder=tmp_path / "folder") for word in WRONG_CALLS[case]]
+    status, out, err = vmksim(*arguments)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert "bug" not in err
+    assert err.strip()
+
+
+BAD_FILES = {
+    "unknown key": "sede = 1",
+    "wrong type": "[[vms]]\nname = 'a'\nvcpus = 'two'",
+    "negative size": "[host]\nmemory = '-1GiB'",
+    "a billion machines": "[[vms]]\nname = 'a'\ncount = 1000000000",
+    "missing file": "[image]\nvibs = ['none.vib']",
+    "junk": "\x01\x02\x03",
+    "a fault without target": "[[faults]]\nkind = 'flip_bit'\ntarget = 'bootbank/none.v00'",
+    "a wrong option": "[options]\nenable_tboot = true",
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_scenario_is_one_line_and_status_2(vmksim, scenario, case):
+    status, out, err = vmksim("run", scenario(BAD_FILES[case]))
+    assert status == 2
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("vmksim: ")
+    assert "Traceback" not in line
+
+
+def test_a_name_with_control_characters_is_escaped(vmksim, tmp_path):
+    status, _, err = vmksim("run", tmp_path / "a\nb\x1b[31m.toml")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "\x1b" not in err
+
+
+def _break(simulation, slices):
+    simulation.run(simulation.sim.now + 10**9)
+    raise SimBug("the books do not balance")
+
+
+def _fall(simulation, slices):
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize("fault", [_break, _fall])
+def test_a_bug_of_ours_prints_what_replays_it(vmksim, scenario, monkeypatch, fault):
+    from sim.scenario.run import Simulation
+
+    path = scenario()
+    monkeypatch.setattr(Simulation, "advance", fault)
+    monkeypatch.setattr(sys, "argv", ["vmksim", "run", str(path), "--seed", "5"])
+    status, _, err = vmksim("run", path, "--seed", 5)
+    assert status == 3
+    assert "this is our bug" in err
+    assert "seed 5, simulated time" in err
+    assert "Traceback" not in err
+    assert f"replay: vmksim run {path} --seed 5" in err
+
+
+def test_an_interrupt_has_status_130(vmksim, scenario, monkeypatch):
+    from sim.scenario.run import Simulation
+
+    def interrupt(simulation, slices):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Simulation, "advance", interrupt)
+    status, _, err = vmksim("run", scenario())
+    assert status == 130
+    assert err.strip() == "vmksim: interrupted"
+
+
+def test_facts_are_a_table_and_json_with_source_and_kind(vmksim):
+    _, table, _ = vmksim("facts")
+    assert {"NAME", "VALUE", "UNIT", "KIND", "SOURCE"} <= set(table.split())
+    facts = json.loads(vmksim("facts", "--json")[1])
+    assert len(facts) > 50
+    assert all(fact["source"] and fact["unit"] and fact["kind"] for fact in facts)
+    only = json.loads(vmksim("facts", "--json", "--kind", "spec")[1])
+    assert {fact["kind"] for fact in only} == {"spec"}
+
+
+def test_help_loads_none_of_the_heavy_libraries():
+    code = (
+        "import sys\nfrom sim.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'cryptography', 'rich', 'simpy', 'cattrs', 'attrs'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in out
+    for command in ("run", "boot", "image", "eventlog", "facts"):
+        assert command in out
+
+
+def test_a_closed_pipe_ends_quietly(scenario):
+    command = f"{sys.executable} -m sim run {scenario()} --all-log-lines | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ}, check=False
+    )
+    assert "Log of esx01" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def _on_a_terminal(command):
+    """Run a command with both outputs on a terminal, and return its exit status and what the terminal got."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "COLUMNS": "160", "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment) as process:
+        os.close(theirs)
+        chunks = []
+        try:
+            while chunk := os.read(ours, 65536):
+                chunks.append(chunk)
+        except OSError:
+            pass  # Linux says so when the other side has closed
+    os.close(ours)
+    return process.returncode, b"".join(chunks).decode()
+
+
+def test_a_terminal_gets_colours_progress_and_the_same_rows(vmksim, scenario):
+    path = scenario()
+    _, plain, _ = vmksim("run", path)
+    status, text = _on_a_terminal([sys.executable, "-m", "sim", "run", str(path)])
+    assert status == 0
+    assert "\x1b[" in text
+    assert "booting esx01" in text
+    (row,) = [line for line in plain.splitlines() if "VMwareAccepted" in line]
+    assert row.split()[:4] in [line.split()[:4] for line in text.splitlines()]
