@@ -1,9 +1,9 @@
 """A full boot of a host with 150 signed modules, against the bare cost of its hashes and signature verifications.
 
 The boot runs from power-on to the open management interface: firmware, Secure Boot, loader, 150 driver VIBs verified,
-150 modules verified, relocated and mapped.  The floor does with bare hashlib and `cryptography` what no such boot can do
-without: hash each loaded file once in each PCR bank, hash each stored file once, and verify each signature once with
-its certificate chain.
+150 modules verified again by the kernel, relocated and mapped.  The floor does with bare hashlib and `cryptography` the
+hashes and verifications of that boot: each file in each PCR bank by the boot loader, once as stored by the VIB check
+and once unpacked by the kernel's loader; each VIB's signature by the VIB check and by the kernel's loader.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sim.scenario.spec import ImageSpec, Scenario
 
 MODULES = 150
 ROUNDS = 5
-CHAIN_LENGTH = 3
+CHECKS_PER_VIB = 2
 BANKS = ("sha1", "sha256", "sha384", "sha512")
 
 
 def boot_seconds(scenario: Scenario) -> tuple[float, Machinery]:
     machinery = build(scenario, scenario.seed)
-    start = time.perf_counter()
+    start = time.process_time()
     machinery.host.power_on()
     machinery.sim.engine.run()
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     assert machinery.host.kernel is not None, machinery.host.failure
     return elapsed, machinery
 
@@ -42,15 +42,16 @@ def floor_seconds(boot: BootInfo) -> float:
     key = certificate.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     algorithm = ec.ECDSA(hashes.SHA256())
-    signatures = CHAIN_LENGTH * len(boot.installed_vibs)
-    start = time.perf_counter()
+    signatures = CHECKS_PER_VIB * len(boot.installed_vibs)
+    start = time.process_time()
     for module in boot.modules:
         for bank in BANKS:
             hashlib.new(bank, module.content).digest()
         hashlib.sha256(module.data).digest()
+        hashlib.sha256(module.content).digest()
     for _ in range(signatures):
         key.verify(certificate.signature, data, algorithm)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def signed_certificate() -> tuple[x509.Certificate, bytes]:
