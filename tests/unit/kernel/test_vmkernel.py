@@ -22,20 +22,23 @@ def kernel(machinery):
 
 def test_the_start_order_is_that_of_the_table(boot, monkeypatch):
     called = []
-    for step in START:
 
-        def wrapper(self, step=step, original=getattr(VMkernel, step)):
+    def watched(step, original):
+        def wrapper(self):
             called.append(step)
             original(self)
 
-        monkeypatch.setattr(VMkernel, step, wrapper)
+        return wrapper
+
+    for step in START:
+        monkeypatch.setattr(VMkernel, step, watched(step, getattr(VMkernel, step)))
     boot()
     assert tuple(called) == START
 
 
 def test_all_modules_of_the_image_are_loaded_with_provider_and_level(machinery):
     rows = machinery.host.call("module.list")
-    assert [row["name"] for row in rows][0] == "vmkernel"
+    assert rows[0]["name"] == "vmkernel"
     assert len(rows) == 5
     assert kernel(machinery).refused == []
     for row in rows:
@@ -66,7 +69,7 @@ def test_regions_move_with_the_seed_and_with_each_boot(boot):
 def test_agents_run_in_spaces_of_their_own(machinery):
     worlds = kernel(machinery).user_worlds.running
     assert list(worlds) == ["hostd", "vpxa"]
-    programs = [row for row in machinery.sim.trace.select("userworld.started")]
+    programs = machinery.sim.trace.select("userworld.started")
     places = [row[part] for row in programs for part in ("program", "library", "heap", "stack")]
     assert len(set(places)) == len(places)
     assert 0 not in places
