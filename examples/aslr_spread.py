@@ -1,4 +1,4 @@
-"""Does one boot tell an attacker where the kernel and its modules lie in the next?  24 boots say."""
+"""Does one boot tell an attacker where the kernel and its modules lie in the next?  16 boots say."""
 
 from attrs import evolve
 
@@ -6,7 +6,7 @@ from sim import Scenario, simulate
 from sim.scenario.run import boot_only
 from sim.scenario.spec import ImageSpec
 
-BOOTS = 24
+BOOTS = 16
 scenario = boot_only(Scenario(name="aslr", image=ImageSpec(modules=4, module_bytes=2048)))
 places: dict[str, list[int]] = {}
 for seed in range(BOOTS):

@@ -8,10 +8,10 @@ from sim.scenario.spec import ImageSpec, VmEntry
 
 
 def usage(shares):
-    """Return each VM's part of one CPU in percent, over ten seconds."""
+    """Return each VM's part of one CPU in percent, over a minute."""
     scenario = Scenario(
         name="shares",
-        duration_ns=10 * SECOND,
+        duration_ns=60 * SECOND,
         host=HostSpec(cpu=CpuSpec(cores_per_node=2)),
         image=ImageSpec(modules=1, module_bytes=2048),
         vms=tuple(
@@ -24,4 +24,4 @@ def usage(shares):
 print("shares of c       a        b        c     (percent of one CPU)")
 for amount in (250, 500, 1000, 2000, 4000, 8000):
     used = usage({"a": 1000, "b": 1000, "c": amount})
-    print(f"{amount:>11}" + "".join(f"{used[name]:>9.1f}" for name in "abc"))
+    print(f"{amount:>11}" + "".join(f"{used[name]:>9.0f}" for name in "abc"))

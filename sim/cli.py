@@ -63,8 +63,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _leave(text: str, status: int) -> NoReturn:
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    click.echo(f"vmksim: {line}", err=True)
+    from sim.report.console import printable
+
+    click.echo(f"vmksim: {printable(text)}", err=True)
     sys.exit(status)
 
 

@@ -5,57 +5,55 @@ Models nothing.  Leaves out HTML and plots.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sim.report.table import Section, plain_section
+from sim.report.table import Section, plain_section, plain_table
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-__all__ = ["Progress", "print_sections"]
+__all__ = ["Progress", "print_sections", "printable"]
 
 _STYLES = {"good": "green", "bad": "bold red", "plain": ""}
 
 
 def print_sections(sections: Iterable[Section]) -> None:
-    """Print a report to standard output."""
+    """Print a report to standard output; what cannot be printed there is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stdout.isatty():
         _print_rich(sections)
         return
     for section in sections:
         for line in plain_section(section):
-            print(line)  # noqa: T201 - this is the printer
+            print(printable(line))  # noqa: T201 - this is the printer
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters escaped: file names and the like must not reach a terminal's ears."""
+    return text if text.isprintable() else "".join(map(_printable_char, text))
+
+
+def _printable_char(char: str) -> str:
+    return char if char.isprintable() else ascii(char)[1:-1]
 
 
 def _print_rich(sections: Iterable[Section]) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(highlight=False)
     for section in sections:
         if section.title:
-            console.rule(f"[bold]{section.title}[/bold]", align="left")
+            console.rule(Text(printable(section.title), style="bold"), align="left")
         for line in section.lines:
-            console.print(line, style=_STYLES[section.mood], markup=False, soft_wrap=True)
+            console.print(printable(line), style=_STYLES[section.mood], markup=False, soft_wrap=True)
         if section.table is not None:
-            _print_table(console, section)
+            for number, line in enumerate(plain_table(section.table)):
+                console.print(printable(line), style="" if number else "bold", markup=False, soft_wrap=True)
         for note in section.notes:
-            console.print(note, style="dim", markup=False)
-
-
-def _print_table(console: Console, section: Section) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    assert section.table is not None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in section.table.columns:
-        table.add_column(column.name, justify="right" if column.right else "left", no_wrap=True)
-    for row in section.table.rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table, soft_wrap=True)
+            console.print(printable(note), style="dim", markup=False, soft_wrap=True)
 
 
 class Progress:

@@ -88,7 +88,10 @@ def boot_section(result: RunResult) -> Section:
     if boot.state == "ok":
         took = format_ns(boot.finished_ns - boot.started_ns)
         return Section(title="Boot", lines=(f"ok, in {took} of simulated time", switches), mood="good")
-    lines = (f"refused at {boot.stage}: {boot.component}", boot.message, switches)
+    if boot.state == "refused":
+        lines = (f"refused at {boot.stage}: {boot.component}", boot.message, switches)
+    else:
+        lines = (f"{boot.state} when the run ended", "", switches)
     return Section(title="Boot", lines=tuple(line for line in lines if line), mood="bad")
 
 
