@@ -1,6 +1,6 @@
 """Exhaustive single-bit campaign over signed VIBs, EFI loaders, early modules and a boot bank.
 
-Run `python tests/campaigns/bitflips.py` (a million changes, about ten minutes) or add `--stride N` to try every Nth bit only.  Each line says
+Run `python tests/campaigns/bitflips.py` (a million changes, about a quarter of an hour) or add `--stride N` to try every Nth bit only.  Each line says
 how many changes were tried and what became of them; the exit status is 0 only if none was accepted as authentic and
 none raised anything but a refusal.  A change that the bank verifier lets through must change what is measured:
 the digest of a file's content, or the kernel options.
