@@ -18,7 +18,7 @@ from typing import Any
 from sim.core.engine import Engine
 from sim.errors import SimBug
 
-__all__ = ["CHUNK_RECORDS", "SINK_RECORDS_MAX", "Column", "ColumnarSink", "RecordType", "Trace", "record"]
+__all__ = ["CHUNK_RECORDS", "SINK_RECORDS_MAX", "Column", "ColumnarSink", "RecordType", "Trace", "record", "record_types"]
 
 CHUNK_RECORDS = 4096
 """Records between two steps of the running digest (part of the digest's definition)."""
@@ -80,6 +80,11 @@ def _declare(name: str, fields: tuple[tuple[str, type], ...]) -> RecordType:
     elif known.fields != fields:
         raise SimBug(f"record {name} is declared twice with different fields")
     return known
+
+
+def record_types() -> list[RecordType]:
+    """Return all record types that the imported modules declare, sorted by name."""
+    return [_record_types[name] for name in sorted(_record_types)]
 
 
 class ColumnarSink:

@@ -2,6 +2,8 @@
 
 All quantities inside the model are integers: bytes, nanoseconds, hertz, percent in hundredths are never floats.  A
 text with more digits than its unit can hold ("0.5ns") is refused rather than rounded.
+
+Leaves out signs, exponents and locales.
 """
 
 from __future__ import annotations

@@ -1,0 +1,69 @@
+"""Write the generated pages of docs/: the facts, the management interface, and the records of the trace.
+
+`make docs` runs it; the tests check that the pages in the tree are what it writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sim.core.facts import all_facts
+from sim.core.trace import record_types
+from sim.kernel.api import METHODS
+
+FOLDER = Path(__file__).resolve().parent
+NOTICE = "This page is written by `make docs`; change the source, not the page.\n"
+
+
+def facts_page() -> str:
+    rows = [
+        f"| `{fact.name}` | {fact.value} | {fact.unit} | {fact.kind} | {_cell(fact.source)} |"
+        for fact in all_facts()
+    ]
+    return _page("Facts", "| name | value | unit | kind | source |\n|---|---:|---|---|---|", rows)
+
+
+def interface_page() -> str:
+    rows = []
+    for method in METHODS.values():
+        arguments = ", ".join(
+            f"{one.name}: {one.kind.__name__}{'' if one.required else ' (optional)'}"
+            for one in method.parameters
+        )
+        changes = "yes" if method.changes else ""
+        rows.append(f"| `{method.name}` | {arguments} | {changes} | {_cell(method.purpose)} |")
+    return _page(
+        "The management interface", "| call | arguments | changes state | purpose |\n|---|---|---|---|", rows
+    )
+
+
+def trace_page() -> str:
+    all_facts()  # imports every module, and with it every record type
+    rows = []
+    for kind in record_types():
+        fields = ", ".join(f"{name}: {field.__name__}" for name, field in kind.fields)
+        rows.append(f"| `{kind.name}` | {fields} |")
+    return _page("Records of the trace", "| record | fields |\n|---|---|", rows)
+
+
+PAGES = {"facts.md": facts_page, "management-interface.md": interface_page, "trace-records.md": trace_page}
+
+
+def main() -> int:
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+        sys.stdout.write(f"docs/{name}\n")
+    return 0
+
+
+def _page(title: str, head: str, rows: list[str]) -> str:
+    return f"# {title}\n\n{NOTICE}\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
