@@ -35,7 +35,6 @@ docs: $(STAMP)  ## rewrite the generated pages of docs/
 
 campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
 	$(BIN)/python tests/campaigns/bitflips.py
-	$(BIN)/python tests/campaigns/bootbank.py
 
 venv: $(STAMP)  ## the virtual environment alone
 
