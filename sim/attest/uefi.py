@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from sim.errors import FormatError, LimitError
 
-__all__ = ["GLOBAL_VARIABLE", "IMAGE_SECURITY_DATABASE", "UefiVariable", "read_variable", "same_variable"]
+__all__ = ["GLOBAL_VARIABLE", "IMAGE_SECURITY_DATABASE", "UefiVariable", "read_variable"]
 
 GLOBAL_VARIABLE: Final = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
 """EFI_GLOBAL_VARIABLE, 8be4df61-93ca-11d2-aa0d-00e098032b8c: SecureBoot, PK, KEK."""
@@ -57,8 +57,3 @@ def read_variable(data: bytes) -> UefiVariable:
     except UnicodeDecodeError as error:
         raise FormatError(_WHAT, "name", "not UTF-16") from error
     return UefiVariable(namespace=namespace, name=name, content=data[content_at:])
-
-
-def same_variable(variable: UefiVariable, namespace: bytes, name: str) -> bool:
-    """Tell whether this is the variable `name` of that namespace, compared exactly."""
-    return variable.namespace == namespace and variable.name == name

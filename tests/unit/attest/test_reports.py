@@ -106,6 +106,11 @@ def test_every_class_of_event_details_has_the_fields_of_the_api():
     assert len(EVENT_DETAILS) == 9
 
 
+def test_an_unknown_field_of_the_report_is_noted_and_cut():
+    report = read_report(soap(f"<{'x' * 100}/>"))
+    assert report.oddities == (f"unknown field {'x' * 37 + '...'!r} in the report",)
+
+
 def test_methods_that_cannot_be_replayed_are_set_aside_and_named():
     replay = replay_report(read_report(soap(pcr_xml(method="SM3_256") + event_xml(digest=b"short"))))
     assert replay.pcrs[0].outcome is PcrOutcome.UNUSABLE
