@@ -18,7 +18,16 @@ from typing import Any
 from sim.core.engine import Engine
 from sim.errors import SimBug
 
-__all__ = ["CHUNK_RECORDS", "SINK_RECORDS_MAX", "Column", "ColumnarSink", "RecordType", "Trace", "record", "record_types"]
+__all__ = [
+    "CHUNK_RECORDS",
+    "SINK_RECORDS_MAX",
+    "Column",
+    "ColumnarSink",
+    "RecordType",
+    "Trace",
+    "record",
+    "record_types",
+]
 
 CHUNK_RECORDS = 4096
 """Records between two steps of the running digest (part of the digest's definition)."""

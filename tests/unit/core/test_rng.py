@@ -21,8 +21,7 @@ def test_the_drbg_gives_the_standard_s_answer_for_the_standard_s_seed():
     # NIST CAVP, HMAC_DRBG.rsp, SHA-256, no prediction resistance, no additional input, count 0:
     # entropy || nonce, then the second of two generates of 128 bytes.
     seed = bytes.fromhex(
-        "ca851911349384bffe89de1cbdc46e6831e44d34a4fb935ee285dd14b71a7488"
-         "659ba96c601dc69fc902940805ec0ca8"
+        "ca851911349384bffe89de1cbdc46e6831e44d34a4fb935ee285dd14b71a7488659ba96c601dc69fc902940805ec0ca8"
     )
     stream = Stream(seed)
     stream._generate(128)
