@@ -353,7 +353,7 @@ class VmManager:
             self.scheduler.allocate(
                 world,
                 shares=cpu.shares_per_vcpu,
-                reservation_hz=each_hz + (index < rest_hz),
+                reservation_hz=min(each_hz + (index < rest_hz), self.scheduler.topology.core_hz),
                 bucket=vm.bucket,
             )
         limit_hz = -1 if cpu.limit_hz is None else cpu.limit_hz

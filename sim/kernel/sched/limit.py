@@ -59,7 +59,7 @@ class LimitBucket:
         self.burst_ns = options.limit_burst_ns
         self.slice_ns = min(options.limit_slice_ns, options.quantum_ns, self.burst_ns)
         self._scheduler = scheduler
-        self._level = self.slice_ns * self.denominator  # it starts with one turn
+        self._level = self.burst_ns * self.denominator // 2  # room to err to both sides
         self._out = 0
         self._filled_ns = scheduler.sim.now
         self.parked: deque[World] = deque()

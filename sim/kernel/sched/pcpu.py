@@ -123,8 +123,8 @@ class PcpuRunner:
             following.pcpu = self
             self.world = self.last = following
             if following.last_pcpu is not self:
+                following.migrations += following.last_pcpu is not None
                 following.last_pcpu = self
-                following.migrations += 1
         self.turn_from_ns = start_ns
         quantum_ns = self.quantum_ns
         turn_ns = following.remaining_ns

@@ -56,10 +56,12 @@ class Scheduler:
         self.weights = ActiveWeights(len(topology.pcpus))
         self.lag_ns = self.options.bound_lag_quanta * self.options.quantum_ns
         self.seq = 0
+        self.ended_run_ns = 0  # run time of worlds that have ended
         self.reserved = 0  # competing worlds with a reservation
         self.contended = False
         self.level = 0  # the price of a whole CPU (see `weights`), at which virtual time goes on
         self._vtime, self._vtime_at_ns = 0, sim.now
+        self._alone_ns = (sim.now, sim.now)  # when all last had a pCPU each
         self._level_timer = sim.engine.timer(self._find_level)
         self._level_found_ns = sim.now - self.options.quantum_ns
         self.tracing = sim.trace.enabled(SCHED_DISPATCH)
@@ -114,6 +116,7 @@ class Scheduler:
     def end(self, world: World) -> None:
         """End a world for good."""
         self._take_away(world, _S.ENDED)
+        self.ended_run_ns += world.run_ns
         del self.worlds[world.world_id]
 
     def halt(self) -> None:
@@ -207,9 +210,13 @@ class Scheduler:
             self._learn(world.weight, now_ns)
         self._count(world, 1, now_ns)
         vtime = self.vtime(now_ns)
-        if fresh:  # half a turn into the future: large and small shares then err equally to both sides
+        if fresh:
             world.price = self.weights.price(world, self.level)
-            world.vtime = vtime + self.options.quantum_ns * world.price // 2
+            world.vtime = vtime
+            if (
+                not self.idle.idle
+            ):  # it will wait half of its turn: so large and small shares err to both sides
+                world.vtime += self.options.quantum_ns * world.price // 2
         else:
             self._reprice(world, vtime)
         self._bound_lag(world, vtime, now_ns)
@@ -236,7 +243,10 @@ class Scheduler:
             self._park(world, now_ns)
 
     def _victim(self, world: World, now_ns: int) -> PcpuRunner | None:
-        """Of the pCPUs that may be looked at, return that whose world is furthest ahead, if it is ahead enough."""
+        """Of the pCPUs that may be looked at, return that whose world is furthest ahead, if it is ahead enough.
+
+        What it has run of its present turn counts even if nobody else wanted the pCPU then.
+        """
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
         found = None
         furthest = world.vtime + self.options.preempt_grain_ns * world.price
@@ -246,8 +256,10 @@ class Scheduler:
             if runner is None:
                 continue
             pcpu.settle(now_ns)
-            if runner.vtime > furthest and runner.remaining_ns > 0:
-                found, furthest = pcpu, runner.vtime
+            free_ns = max(0, self._alone_ns[1] - max(self._alone_ns[0], pcpu.turn_from_ns))
+            reached = runner.vtime + free_ns * runner.price
+            if reached > furthest and runner.remaining_ns > 0:
+                found, furthest = pcpu, reached
         return found
 
     def _park(self, world: World, now_ns: int) -> None:
@@ -301,6 +313,7 @@ class Scheduler:
         self.reserved = self.weights.reserved
         if self.weights.contended != self.contended:
             self._close_books(now_ns)
+            self._alone_ns = (self._alone_ns[0], now_ns) if self.weights.contended else (now_ns, now_ns)
             self.contended = self.weights.contended
         if self.contended and not self._level_timer.armed:
             self._level_timer.arm(max(now_ns, self._level_found_ns + self.options.quantum_ns))
@@ -364,6 +377,10 @@ class Scheduler:
                 raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
             if world.bucket is not None:
                 world.bucket.check_invariants()
+        if sum(world.times(now_ns).run_ns for world in self.worlds.values()) + self.ended_run_ns != sum(
+            pcpu.times(now_ns).busy_ns for pcpu in self.pcpus
+        ):
+            raise SimBug("the worlds' run time is not the pCPUs' busy time")
         competing = [world for world in self.worlds.values() if world.state in _COMPETING]
         if len(competing) != self.weights.count:
             raise SimBug(f"{len(competing)} worlds compete, {self.weights.count} are counted")
