@@ -135,9 +135,11 @@ def run(
     The exit status is 0 only if all ended as the scenario expects.
     """
     from sim.scenario.load import load_scenario
+
+    loaded = load_scenario(scenario)
     from sim.scenario.run import Simulation
 
-    simulation = Simulation(load_scenario(scenario), seed=seed)
+    simulation = Simulation(loaded, seed=seed)
     if save is not None:
         _running.append(simulation)
         simulation.run(_moment_ns(save_at))
@@ -389,6 +391,15 @@ def tpmreport_replay(file: Path, *, as_json: bool) -> int:
     else:
         print_sections(tpm_report_sections(outcome))
     return EXIT_NOT_AS_WANTED if outcome.mismatches else 0
+
+
+@cli.command()
+def keys() -> None:
+    """Print every key that a scenario file may have, with the kind of its value and its default."""
+    from sim.report.console import print_sections
+    from sim.report.keys import keys_section
+
+    print_sections([keys_section()])
 
 
 @cli.command()

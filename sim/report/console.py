@@ -27,7 +27,7 @@ def print_sections(sections: Iterable[Section]) -> None:
         return
     for section in sections:
         for line in plain_section(section):
-            print(printable(line))  # noqa: T201 - this is the printer
+            sys.stdout.write(printable(line) + "\n")
 
 
 def printable(text: str) -> str:

@@ -24,7 +24,7 @@ from attrs.validators import optional
 from sim.core.context import EPOCH
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
-from sim.core.units import KIB, MIB, SECOND
+from sim.core.units import KIB, MIB, SECOND, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.kernel.sched.options import SchedOptions
@@ -66,6 +66,7 @@ VIBS_MAX = 256
 SEED_MAX = 2**63 - 1
 MODULES_MAX = 400
 MODULE_BYTES_MAX = 4 * MIB
+IMAGE_BYTES_MAX = 128 * MIB
 
 ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
 TPM_STATES = ("present", "disabled", "absent")
@@ -116,6 +117,11 @@ class ImageSpec:
     )
     acceptance: str = field(default="PartnerSupported", validator=in_choices(*ACCEPTANCE_LEVELS))
     vibs: tuple[InputFile, ...] = field(default=(), validator=_tuple_of_at_most(VIBS_MAX))
+
+    def __attrs_post_init__(self) -> None:
+        if self.modules * self.module_bytes > IMAGE_BYTES_MAX:
+            wanted = f"at most {format_bytes(IMAGE_BYTES_MAX)} for all modules together"
+            raise FieldError("module_bytes", self.module_bytes, wanted)
 
 
 @frozen(kw_only=True)

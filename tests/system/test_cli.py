@@ -290,3 +290,12 @@ def test_a_terminal_gets_colours_progress_and_the_same_rows(vmksim, scenario):
     assert "booting esx01" in text
     (row,) = [line for line in plain.splitlines() if "VMwareAccepted" in line]
     assert row.split()[:4] in [line.split()[:4] for line in text.splitlines()]
+
+
+def test_the_keys_that_are_listed_are_those_that_a_scenario_takes(vmksim, scenario):
+    status, out, _ = vmksim("keys")
+    assert status == 0
+    keys = [line.split()[0] for line in out.splitlines()[3:] if line]
+    assert len(keys) == len(set(keys)) > 50
+    for key in ("duration", "host.cpu.core", "vms[].cpu.limit", "faults[].at", "expect.component"):
+        assert key in keys
