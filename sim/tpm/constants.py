@@ -294,6 +294,7 @@ class TPM_CAP(IntEnum):
     PCR_PROPERTIES = 7
     ECC_CURVES = 8
     AUTH_POLICIES = 9
+    ACT = 10
 
 
 class TPM_PT(IntEnum):

@@ -148,8 +148,9 @@ class Tpm:
         return Hierarchy(seed=secrets[:SEED_BYTES], proof=secrets[SEED_BYTES:])
 
     def new_start_state(self) -> StartState:
-        """Return how the Startup that runs now starts the TPM."""
-        return StartState(locality=self.locality, h_crtm=self.h_crtm is not None)
+        """Return how the Startup that runs now starts the TPM; after an H-CRTM its locality does not matter."""
+        h_crtm = self.h_crtm is not None
+        return StartState(locality=0 if h_crtm else self.locality, h_crtm=h_crtm)
 
     def free_slot(self) -> int | None:
         """Return the handle of a free transient slot, or None."""

@@ -127,7 +127,7 @@ def _sessions(tpm: Tpm, spec: CommandSpec, handles: list[Any], command: bytes, a
     if command[at:after] == _EMPTY_PASSWORD_AREA and spec.authorised_count:
         sessions = [_EMPTY_PASSWORD]
     else:
-        sessions = _read_sessions(spec, command, at, after)
+        sessions = _read_sessions(command, at, after)
     if len(sessions) < spec.authorised_count:
         raise RefusedError(TPM_RC.AUTH_MISSING)
     authorised = (
@@ -135,10 +135,12 @@ def _sessions(tpm: Tpm, spec: CommandSpec, handles: list[Any], command: bytes, a
     )
     for number, (session, handle) in enumerate(zip(sessions, authorised, strict=False), 1):
         _check_password(tpm, handle, session.hmac, number)
+    if len(sessions) > spec.authorised_count:
+        raise in_session(TPM_RC.HANDLE, spec.authorised_count + 1)
     return len(sessions), after
 
 
-def _read_sessions(spec: CommandSpec, command: bytes, at: int, end: int) -> list[TPMS_AUTH_COMMAND]:
+def _read_sessions(command: bytes, at: int, end: int) -> list[TPMS_AUTH_COMMAND]:
     sessions: list[TPMS_AUTH_COMMAND] = []
     while at < end:
         number = len(sessions) + 1
@@ -148,20 +150,16 @@ def _read_sessions(spec: CommandSpec, command: bytes, at: int, end: int) -> list
             session, at = _AUTH_COMMAND.decode(command, at, end)
         except WireError as wrong:
             raise in_session(wrong.rc, number) from None
-        _check_session(spec, session, number)
+        _check_session(session, number)
         sessions.append(session)
     return sessions
 
 
-def _check_session(spec: CommandSpec, session: TPMS_AUTH_COMMAND, number: int) -> None:
+def _check_session(session: TPMS_AUTH_COMMAND, number: int) -> None:
     if session.sessionHandle != _PASSWORD:
-        if session.sessionHandle >> 24 in (TPM_HT.HMAC_SESSION, TPM_HT.POLICY_SESSION):
-            raise RefusedError(TPM_RC.REFERENCE_S0 + number - 1)
-        raise in_session(TPM_RC.VALUE, number)
+        raise RefusedError(TPM_RC.REFERENCE_S0 + number - 1)
     if session.sessionAttributes & ~_CONTINUE:
         raise in_session(TPM_RC.ATTRIBUTES, number)
-    if number > spec.authorised_count:
-        raise in_session(TPM_RC.HANDLE, number)
     if session.nonce:
         raise in_session(TPM_RC.NONCE, number)
 

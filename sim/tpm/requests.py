@@ -15,6 +15,7 @@ from attrs import field, frozen
 from sim.tpm.codec import Codec, Number, codec_of
 from sim.tpm.constants import PCR_COUNT, TPM_CC, TPM_RH
 from sim.tpm.wire import (
+    SESSION_HANDLES,
     TPM2B_ATTEST,
     TPM2B_CREATION_DATA,
     TPM2B_DATA,
@@ -58,7 +59,6 @@ _PCR = range(PCR_COUNT)
 _TRANSIENT = range(0x8000_0000, 0x8000_00FF)
 _PERSISTENT = range(0x8100_0000, 0x8200_0000)
 _NV = range(0x0100_0000, 0x0200_0000)
-_SESSION = range(0x0200_0000, 0x0400_0000)
 _HIERARCHY = frozenset(
     {TPM_RH.OWNER.value, TPM_RH.NULL.value, TPM_RH.ENDORSEMENT.value, TPM_RH.PLATFORM.value}
 )
@@ -116,7 +116,7 @@ _SPECS = (
     CommandSpec(code=TPM_CC.GetTestResult, results=(TPM2B_MAX_BUFFER, UINT32)),
     CommandSpec(
         code=TPM_CC.GetCapability,
-        parameters=(Number("I", allowed=range(0x0A)), UINT32, UINT32),
+        parameters=(Number("I", allowed=range(0x0B)), UINT32, UINT32),
         results=(TPMI_YES_NO, codec_of(TPMS_CAPABILITY_DATA)),
     ),
     CommandSpec(code=TPM_CC.GetRandom, parameters=(UINT16,), results=(TPM2B_DIGEST,)),
@@ -152,7 +152,9 @@ _SPECS = (
         handles=(_plain(_TRANSIENT, _PERSISTENT),),
         results=(TPM2B_PUBLIC, TPM2B_NAME, TPM2B_NAME),
     ),
-    CommandSpec(code=TPM_CC.FlushContext, parameters=(Number("I", allowed=HandleSet(_TRANSIENT, _SESSION)),)),
+    CommandSpec(
+        code=TPM_CC.FlushContext, parameters=(Number("I", allowed=HandleSet(_TRANSIENT, SESSION_HANDLES)),)
+    ),
     CommandSpec(
         code=TPM_CC.Quote,
         handles=(_user(_TRANSIENT, _PERSISTENT, _NULL),),

@@ -55,7 +55,7 @@ def get_capability(tpm: Tpm, capability: int, first: int, count: int) -> tuple[A
         if first != 0:
             raise in_parameter(TPM_RC.VALUE, _PROPERTY)
         return (0, TPMS_CAPABILITY_DATA(capability=capability, data=_banks(tpm)))
-    if capability == TPM_CAP.AUTH_POLICIES and first >> 24 != TPM_HT.PERMANENT:
+    if capability == TPM_CAP.ACT or (capability == TPM_CAP.AUTH_POLICIES and first >> 24 != TPM_HT.PERMANENT):
         raise in_parameter(TPM_RC.VALUE, _PROPERTY)
     entries = [entry for key, entry in _GROUPS[capability](tpm, first) if key >= first]
     listed = TPMU_CAPABILITIES[capability]

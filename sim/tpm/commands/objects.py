@@ -12,7 +12,7 @@ import hmac
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.commands.pcrs import present_pcrs
-from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_ECC, TPM_RC, TPM_ST, TPMA_OBJECT
+from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_ECC, TPM_HT, TPM_RC, TPM_ST, TPMA_OBJECT
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.keys import LoadedObject, derive_primary, name_of, qualified_name
 from sim.tpm.refusal import RefusedError, in_parameter
@@ -95,18 +95,16 @@ def _check_template(template: TPMT_PUBLIC) -> None:
     parameters = template.parameters
     if template.type != TPM_ALG.ECC or not isinstance(parameters, TPMS_ECC_PARMS):
         raise in_parameter(TPM_RC.TYPE, _TEMPLATE)
-    if template.nameAlg == TPM_ALG.NULL:
-        raise in_parameter(TPM_RC.HASH, _TEMPLATE)
     if parameters.scheme.scheme not in (TPM_ALG.ECDSA, TPM_ALG.ECDH, TPM_ALG.NULL):
         raise in_parameter(TPM_RC.SCHEME, _TEMPLATE)
     if parameters.curveID != TPM_ECC.NIST_P256:
         raise in_parameter(TPM_RC.CURVE, _TEMPLATE)
-    if parameters.kdf.scheme != TPM_ALG.NULL:
-        raise in_parameter(TPM_RC.KDF, _TEMPLATE)
     if template.authPolicy and len(template.authPolicy) != HASH_BYTES[template.nameAlg]:
         raise in_parameter(TPM_RC.SIZE, _TEMPLATE)
     _check_attributes(template.objectAttributes)
     _check_use(template.objectAttributes, parameters)
+    if parameters.kdf.scheme != TPM_ALG.NULL:
+        raise in_parameter(TPM_RC.KDF, _TEMPLATE)
 
 
 def _check_attributes(attributes: int) -> None:
@@ -163,6 +161,7 @@ def read_public(tpm: Tpm, handle: int) -> tuple[Any, ...]:
 def flush_context(tpm: Tpm, handle: int) -> tuple[Any, ...]:
     """Free the slot of a loaded object."""
     if handle not in tpm.objects:
-        raise in_parameter(TPM_RC.HANDLE, 1)
+        in_range = handle >> 24 != TPM_HT.TRANSIENT or handle & 0xFFFFFF < tpm.profile.transient_slots
+        raise in_parameter(TPM_RC.HANDLE if in_range else TPM_RC.VALUE, 1)
     del tpm.objects[handle]
     return ()

@@ -14,7 +14,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from sim.tpm.codec import FixedBytes, ListOf, Number, Select, SizedBytes, Structure, wire
-from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG, TPM_RC, TPMA_SESSION
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG, TPM_RC, TPM_RH, TPMA_SESSION
 
 __all__ = [
     "BANK_COUNT_MAX",
@@ -22,6 +22,7 @@ __all__ = [
     "EVENT_BYTES_MAX",
     "NV_BUFFER_BYTES_MAX",
     "PCR_SELECT_BYTES",
+    "SESSION_HANDLES",
     "TPM2B_AUTH",
     "TPM2B_DATA",
     "TPM2B_DIGEST",
@@ -65,6 +66,9 @@ UINT16 = Number("H")
 UINT32 = Number("I")
 UINT64 = Number("Q")
 
+SESSION_HANDLES = frozenset(kind << 24 | slot for kind in (0x02, 0x03) for slot in range(64))
+"""Handles that HMAC and policy sessions can have (property ACTIVE_SESSIONS_MAX)."""
+_TPMI_SH_AUTH_SESSION = Number("I", allowed=SESSION_HANDLES | {TPM_RH.PW.value})
 _HASHES = frozenset(HASH_BYTES)
 _NULL = TPM_ALG.NULL.value
 
@@ -132,7 +136,7 @@ TPML_PCR_SELECTION = ListOf(TPMS_PCR_SELECTION, BANK_COUNT_MAX)
 class TPMS_AUTH_COMMAND(Structure):
     """One session of a command: for a password session, `hmac` holds the password."""
 
-    sessionHandle: int = wire(UINT32)
+    sessionHandle: int = wire(_TPMI_SH_AUTH_SESSION)
     nonce: bytes = wire(TPM2B_DIGEST)
     sessionAttributes: int = wire(Number("B", reserved=0xFF & ~sum(TPMA_SESSION)))
     hmac: bytes = wire(TPM2B_AUTH)

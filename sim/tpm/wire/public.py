@@ -235,7 +235,7 @@ class TPMT_PUBLIC(Structure):
     """The public area of an object."""
 
     type: int = wire(TPMI_ALG_PUBLIC)
-    nameAlg: int = wire(TPMI_ALG_HASH_OR_NULL)
+    nameAlg: int = wire(TPMI_ALG_HASH)
     objectAttributes: int = wire(Number("I", reserved=0xFFFFFFFF & ~sum(TPMA_OBJECT)))
     authPolicy: bytes = wire(TPM2B_DIGEST)
     parameters: TPMS_ECC_PARMS | TPMS_RSA_PARMS | TPMT_SYM_DEF_OBJECT | TPMT_KEYEDHASH_SCHEME = wire(
