@@ -103,8 +103,6 @@ def _check_template(template: TPMT_PUBLIC) -> None:
         raise in_parameter(TPM_RC.SIZE, _TEMPLATE)
     _check_attributes(template.objectAttributes)
     _check_use(template.objectAttributes, parameters)
-    if parameters.kdf.scheme != TPM_ALG.NULL:
-        raise in_parameter(TPM_RC.KDF, _TEMPLATE)
 
 
 def _check_attributes(attributes: int) -> None:
@@ -125,7 +123,7 @@ def _check_attributes(attributes: int) -> None:
 
 
 def _check_use(attributes: int, parameters: TPMS_ECC_PARMS) -> None:
-    """Refuse a scheme or a symmetric algorithm that does not fit what the key is for."""
+    """Refuse a scheme, key derivation or symmetric algorithm that does not fit what the key is for."""
     restricted = bool(attributes & TPMA_OBJECT.restricted)
     sign, decrypt = bool(attributes & TPMA_OBJECT.sign), bool(attributes & TPMA_OBJECT.decrypt)
     scheme = parameters.scheme.scheme
@@ -137,8 +135,12 @@ def _check_use(attributes: int, parameters: TPMS_ECC_PARMS) -> None:
         allowed = (TPM_ALG.ECDH, TPM_ALG.NULL)
     if scheme not in allowed:
         raise in_parameter(TPM_RC.SCHEME, _TEMPLATE)
-    is_parent = restricted and decrypt
-    if is_parent != (parameters.symmetric.algorithm != TPM_ALG.NULL):
+    is_parent, has_symmetric = restricted and decrypt, parameters.symmetric.algorithm != TPM_ALG.NULL
+    if has_symmetric and not is_parent:
+        raise in_parameter(TPM_RC.SYMMETRIC, _TEMPLATE)
+    if parameters.kdf.scheme != TPM_ALG.NULL:
+        raise in_parameter(TPM_RC.KDF, _TEMPLATE)
+    if is_parent and not has_symmetric:
         raise in_parameter(TPM_RC.SYMMETRIC, _TEMPLATE)
 
 
