@@ -24,7 +24,7 @@ from attrs.validators import optional
 from sim.core.context import EPOCH
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
-from sim.core.units import KIB, MIB, SECOND, format_bytes
+from sim.core.units import KIB, MIB, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.kernel.sched.options import SchedOptions
@@ -60,6 +60,13 @@ VCPUS_MAX = fact(
 
 DURATION_NS_MAX = 366 * 86_400 * SECOND
 """The longest run: a year of simulated time."""
+
+CYCLE_NS_MIN = US
+"""The shortest cycle of a workload: with less the run would be nothing but wake-ups."""
+
+NUMBERED_NAME_CHARS_MAX = 72
+YEARS = (2000, 2200)
+"""The years in which a scenario may begin: certificates are valid some decades around."""
 
 FAULTS_MAX = 1_000
 VIBS_MAX = 256
@@ -100,6 +107,12 @@ def _options(_instance: object, attribute: attrs.Attribute[Any], value: Mapping[
             )
 
 
+def _within_years(_instance: object, attribute: attrs.Attribute[datetime], value: datetime) -> None:
+    if value.tzinfo is None or not YEARS[0] <= value.year < YEARS[1]:
+        wanted = f"a time with a zone in the years {YEARS[0]} to {YEARS[1] - 1}"
+        raise FieldError(attribute.name, str(value), wanted)
+
+
 @frozen(kw_only=True)
 class TpmSpec:
     """The TPM: whether it is there, as `present`, `disabled` (in the BIOS) or `absent`; None leaves it to the host."""
@@ -129,6 +142,16 @@ class VmEntry(VmSpec):
     """A virtual machine, or `count` equal ones, named name-1, name-2 and so on."""
 
     count: int = field(default=1, validator=between(1, VMS_MAX.value))
+
+    def __attrs_post_init__(self) -> None:
+        if self.count > 1 and len(self.name) > NUMBERED_NAME_CHARS_MAX:
+            wanted = f"at most {NUMBERED_NAME_CHARS_MAX} characters, as a number is put behind it"
+            raise FieldError("name", self.name, wanted)
+        cycle_ns = {"onoff": self.workload.run_ns + self.workload.wait_ns, "trace": self.workload.period_ns}
+        if cycle_ns.get(self.workload.kind, CYCLE_NS_MIN) < CYCLE_NS_MIN:
+            raise FieldError(
+                "workload", f"a cycle of {cycle_ns[self.workload.kind]} ns", f"at least {CYCLE_NS_MIN} ns"
+            )
 
     def expand(self) -> Iterator[VmSpec]:
         """Yield the spec of each virtual machine."""
@@ -179,7 +202,7 @@ class Scenario:
     duration_ns: int = field(
         default=10 * SECOND, metadata=quantity("ns"), validator=between(0, DURATION_NS_MAX)
     )
-    epoch: datetime = EPOCH
+    epoch: datetime = field(default=EPOCH, validator=_within_years)
     trace: TraceSpec = field(factory=TraceSpec)
     host: HostSpec = field(factory=HostSpec)
     tpm: TpmSpec = field(factory=TpmSpec)

@@ -12,7 +12,7 @@ import difflib
 from sim.core.trace import record
 from sim.errors import FormatError, ScenarioError
 from sim.hw.board import Board
-from sim.hw.disk import Volume
+from sim.hw.disk import DiskError, Volume
 from sim.image.imgdb import DATABASE_FILE, read_database
 from sim.image.payload import GZIP_MAGIC, content_of, gzip_stored
 from sim.scenario.faults import FaultSpec, FaultTarget
@@ -30,18 +30,26 @@ def strike(fault: FaultSpec, number: int, board: Board) -> None:
 
     Errors: `ScenarioError` when the target does not exist or is shorter than `byte`.
     """
-    where = f"faults[{number}]"
     if fault.kind == "disable_tpm":
         board.firmware.tpm_enabled = False
     elif fault.kind == "disable_secure_boot":
         board.firmware.secure_boot = False
     elif fault.target is not None:
-        volume, path = _find(FaultTarget.parse(fault.target), where, board)
-        if fault.kind == "flip_bit":
-            _flip(fault, number, volume, path, board)
-            return
-        volume.remove(path)
-    board.sim.trace.emit(FAULT, fault.kind, fault.target or "", -1, -1)
+        try:
+            _strike_file(fault, number, FaultTarget.parse(fault.target), board)
+        except (DiskError, FormatError) as error:
+            raise ScenarioError(f"faults[{number}].target", str(error)) from None
+        return
+    board.sim.trace.emit(FAULT, fault.kind, "", -1, -1)
+
+
+def _strike_file(fault: FaultSpec, number: int, target: FaultTarget, board: Board) -> None:
+    volume, path = _find(target, f"faults[{number}]", board)
+    if fault.kind == "flip_bit":
+        _flip(fault, number, volume, path, board)
+        return
+    volume.remove(path)
+    board.sim.trace.emit(FAULT, fault.kind, f"{volume.name}/{path}", -1, -1)
 
 
 def check_target(fault: FaultSpec, number: int, board: Board) -> None:
@@ -53,7 +61,10 @@ def check_target(fault: FaultSpec, number: int, board: Board) -> None:
 def _flip(fault: FaultSpec, number: int, volume: Volume, path: str, board: Board) -> None:
     """Flip the bit that the fault names; byte and bit that it leaves open come from its own stream."""
     stored = volume.peek(path)
-    data = bytearray(content_of(stored) if fault.unpacked else stored)
+    try:
+        data = bytearray(content_of(stored) if fault.unpacked else stored)
+    except FormatError as error:
+        raise ScenarioError(f"faults[{number}].unpacked", f"{path} cannot be unpacked: {error}") from error
     stream = board.sim.rng.stream(f"fault/{number}")
     byte = fault.byte if fault.byte is not None else stream.below(max(len(data), 1))
     bit = fault.bit if fault.bit is not None else stream.below(8)
@@ -74,7 +85,8 @@ def _find(target: FaultTarget, where: str, board: Board) -> tuple[Volume, str]:
         return volume, _pick(entry, paths, where)
     if target.place == "vib":
         volume = board.disk.volume(_BANK)
-        return volume, _pick(target.name, _first_payloads(volume), where)
+        files = {name: path for name, path in _first_payloads(volume).items() if volume.exists(path)}
+        return volume, _pick(target.name, files, where)
     volume = board.disk.volume(target.place)
     return volume, _pick(target.name, {path: path for path in volume.paths()}, where)
 
@@ -83,7 +95,7 @@ def _first_payloads(volume: Volume) -> dict[str, str]:
     """Return the first payload file of each installed VIB, by the VIB's name."""
     try:
         records = read_database(volume.peek(DATABASE_FILE)).records
-    except FormatError:
+    except (FormatError, DiskError):
         return {}
     return {one.descriptor.name: one.files[0] for one in records if one.files}
 

@@ -1,13 +1,17 @@
 """Same version, scenario and seed: the same digest in any process, hash seed, folder and Python version."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sim import Scenario, simulate
+from sim.scenario.load import parse_scenario
 from sim.scenario.run import Simulation
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -155,3 +159,13 @@ def test_checkpoints_of_checkpoints_change_nothing(mixed, digest, tmp_path):
         simulation.save(tmp_path / "c")
         simulation = Simulation.restore(tmp_path / "c")
     assert simulation.finish().digest == digest
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**63 - 1), cut_ns=st.integers(0, 12 * 10**9))
+def test_any_seed_and_any_cut_give_one_digest(seed, cut_ns):
+    scenario = parse_scenario(MIXED.replace('duration = "14s"', 'duration = "3s"'))
+    whole = simulate(scenario, seed=seed)
+    simulation = Simulation(scenario, seed=seed)
+    simulation.run(cut_ns)
+    assert pickle.loads(pickle.dumps(simulation)).finish() == whole

@@ -99,6 +99,18 @@ WRONG = {
     "vms = 3": ("bad.toml: vms", "wanted a list"),
     "vms = [3]": ("bad.toml: vms[0]", "wanted a table"),
     "epoch = 5": ("bad.toml: epoch", "a date and time"),
+    "epoch = 0001-01-01T00:00:00Z": ("bad.toml: epoch", "in the years 2000 to 2199"),
+    "epoch = 9999-01-01T00:00:00Z": ("bad.toml: epoch", "in the years 2000 to 2199"),
+    "[image]\nmodules = 400\nmodule = '4MiB'": ("bad.toml: image.module", "all modules together"),
+    f"[[vms]]\nname = '{'a' * 80}'\ncount = 2": ("bad.toml: vms[0].name", "a number is put behind it"),
+    "[[vms]]\nname = 'a'\nworkload = { kind = 'trace', demand = [1], period = '1ns' }": (
+        "bad.toml: vms[0].workload",
+        "at least 1000 ns",
+    ),
+    "[[vms]]\nname = 'a'\nworkload = { kind = 'onoff', run = '1ns', wait = '1ns' }": (
+        "bad.toml: vms[0].workload",
+        "at least 1000 ns",
+    ),
     "[image]\nvibs = ['none.vib']": ("bad.toml: image.vibs[0]", "No such file"),
     "[image]\nvibs = ['/dev/zero']": ("bad.toml: image.vibs[0]", "not a regular file"),
     "[image]\nvibs = 3": ("bad.toml: image.vibs", "a list of file names"),

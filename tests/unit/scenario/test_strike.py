@@ -1,6 +1,7 @@
 import pytest
 from attrs import evolve
 
+from sim import simulate
 from sim.errors import ScenarioError
 from sim.image.payload import content_of
 from sim.scenario.build import build
@@ -93,3 +94,13 @@ def test_a_target_that_is_not_there_is_refused_before_power_on(files, fault, pat
         files(fault)
     assert caught.value.path == path
     assert caught.value.nearest == nearest
+
+
+def test_a_target_that_is_gone_by_then_is_an_error_at_its_key(small):
+    faults = (
+        FaultSpec(kind="remove_file", target="vib/vmkusb", at_ns=1),
+        FaultSpec(kind="flip_bit", target="vib/vmkusb", at_ns=2),
+    )
+    with pytest.raises(ScenarioError) as caught:
+        simulate(evolve(small, faults=faults))
+    assert caught.value.path == "faults[1].target"
