@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from sim._version import __version__
-from sim.errors import FormatError, ScenarioError, SimBug, VmksimError
+from sim.errors import CheckpointError, FormatError, ScenarioError, SimBug, VerificationError, VmksimError
 
 if TYPE_CHECKING:
     from sim.scenario.run import Simulation
@@ -37,14 +39,18 @@ _running: list[Simulation] = []
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; every ending has its exit status and at most one line on standard error."""
+    if sys.stdout is None:
+        _leave("standard output is closed", EXIT_BAD_INPUT)
     try:
         status = cli.main(arguments, prog_name="vmksim", standalone_mode=False)
     except click.exceptions.Abort:
         _leave("interrupted", EXIT_INTERRUPTED)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(EXIT_BAD_INPUT)
-    except (ScenarioError, FormatError) as error:
+    except click.ClickException as error:
+        _leave(_usage(error), EXIT_BAD_INPUT)
+    except (ScenarioError, FormatError, CheckpointError) as error:
         _leave(str(error), EXIT_BAD_INPUT)
     except SimBug as error:
         _report_bug(error)
@@ -56,10 +62,35 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         _leave("interrupted", EXIT_INTERRUPTED)
     except OSError as error:
-        _leave(f"{error.filename or 'file'}: {error.strerror or error}", EXIT_BAD_INPUT)
+        _leave(f"{error.filename or 'standard output'}: {error.strerror or error}", EXIT_BAD_INPUT)
     except Exception as error:
         _report_bug(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return what was wrong with a call and how to see what is right, in one line."""
+    text = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{text} (see '{context.command_path} --help')" if context is not None else text
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Begin the errors of what is done with a file with its name, unless they are about an option."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{path}: {error.what}", error.where, error.message) from None
+    except VerificationError as error:
+        raise VerificationError(error.check, f"{path}: {error.message}") from None
+    except ScenarioError as error:
+        if error.path == str(path) or error.path.startswith("--"):
+            raise
+        where = f"{path}: {error.path}" if error.path else str(path)
+        raise ScenarioError(
+            where, error.message, got=error.got, wanted=error.wanted, nearest=error.nearest
+        ) from None
 
 
 def _leave(text: str, status: int) -> NoReturn:
@@ -95,10 +126,10 @@ def cli() -> None:
     """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
 
 
+_SEEDS = click.IntRange(0, 2**63 - 1)
+
 _scenario_argument = click.argument("scenario", type=click.Path(path_type=Path))
-_seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), help="Use this seed instead of the scenario's."
-)
+_seed_option = click.option("--seed", type=_SEEDS, help="Use this seed instead of the scenario's.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a report.")
 _out_option = click.option(
     "--out",
@@ -139,7 +170,8 @@ def run(
     loaded = load_scenario(scenario)
     from sim.scenario.run import Simulation
 
-    simulation = Simulation(loaded, seed=seed)
+    with _about(scenario):
+        simulation = Simulation(loaded, seed=seed)
     if save is not None:
         _running.append(simulation)
         simulation.run(_moment_ns(save_at))
@@ -160,7 +192,9 @@ def boot(scenario: Path, seed: int | None, *, as_json: bool, out: Path | None, a
     from sim.scenario.load import load_scenario
     from sim.scenario.run import Simulation, boot_only
 
-    simulation = Simulation(boot_only(load_scenario(scenario)), seed=seed)
+    loaded = boot_only(load_scenario(scenario))
+    with _about(scenario):
+        simulation = Simulation(loaded, seed=seed)
     return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
 
 
@@ -238,10 +272,11 @@ def image() -> None:
 
 
 _signing_options = (
+    click.option("--seed", type=_SEEDS, help="Sign with the makers of the world with this seed."),
     click.option(
-        "--seed", type=click.IntRange(min=0), help="Sign with the makers of the world with this seed."
+        "--provider",
+        help="Which maker of that world signs (default: the first of the level; an unknown one joins it).",
     ),
-    click.option("--provider", help="Which maker of that world signs (default: the first of the level)."),
     click.option("--key", type=click.Path(path_type=Path), help="Unencrypted PEM key."),
     click.option("--certs", type=click.Path(path_type=Path), help="PEM certificates: the key's own first."),
 )
@@ -282,7 +317,7 @@ def image_build(folder: Path, *, moment: str | None, out: Path, level: str | Non
 @image.command("bank")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--modules", type=click.IntRange(1, 400), default=24, help="How many drivers.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="The world whose makers sign.")
+@click.option("--seed", type=_SEEDS, default=0, help="The world whose makers sign.")
 def image_bank(folder: Path, modules: int, seed: int) -> None:
     """Write the boot bank of the standard image into FOLDER."""
     from sim.scenario.imagework import write_bank
@@ -300,7 +335,8 @@ def image_sign(file: Path, *, moment: str | None, out: Path, level: str | None, 
     """Sign the VIB in FILE anew, at another level if one is given."""
     from sim.scenario.imagework import sign_vib_file
 
-    identity = sign_vib_file(file, out, level=level, moment=moment, **options)
+    with _about(file):
+        identity = sign_vib_file(file, out, level=level, moment=moment, **options)
     click.echo(f"{out}: {identity}")
 
 
@@ -315,7 +351,8 @@ def image_inspect(path: Path, *, as_json: bool) -> int:
     from sim.report.image import bank_sections, vib_sections
     from sim.scenario.imagework import inspect_path
 
-    found = inspect_path(path)
+    with _about(path):
+        found = inspect_path(path)
     if as_json:
         _print_json(plain(found))
     else:
@@ -325,7 +362,7 @@ def image_inspect(path: Path, *, as_json: bool) -> int:
 
 @image.command("verify")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(min=0), help="Trust the makers of the world with this seed.")
+@click.option("--seed", type=_SEEDS, help="Trust the makers of the world with this seed.")
 @click.option("--roots", type=click.Path(path_type=Path), help="Trust these PEM root certificates.")
 @click.option("--issuer", "issuers", multiple=True, help="LEVEL=FILE: who signs for a level (with --roots).")
 @_time_option
@@ -338,7 +375,8 @@ def image_verify(
     from sim.report.image import bank_check_sections, identity_section
     from sim.scenario.imagework import verify_path
 
-    found = verify_path(path, seed=seed, roots=roots, issuers=issuers, moment=moment)
+    with _about(path):
+        found = verify_path(path, seed=seed, roots=roots, issuers=issuers, moment=moment)
     if isinstance(found, BankReport):
         print_sections(bank_check_sections(found))
         return 0 if found.ok else EXIT_NOT_AS_WANTED
@@ -362,8 +400,9 @@ def eventlog_replay(file: Path, *, as_json: bool, allow_padding: bool) -> None:
     from sim.scenario.inputs import read_input
     from sim.tpm.eventlog import parse, replay
 
-    log = parse(read_input(file, str(file)), allow_padding=allow_padding)
-    values = replay(log)
+    with _about(file):
+        log = parse(read_input(file, str(file)), allow_padding=allow_padding)
+        values = replay(log)
     if as_json:
         _print_json(_named_banks(values))
     else:
@@ -385,7 +424,8 @@ def tpmreport_replay(file: Path, *, as_json: bool) -> int:
     from sim.report.evidence import tpm_report_plain, tpm_report_sections
     from sim.scenario.inputs import read_input
 
-    outcome = replay_report(read_report(read_input(file, str(file))))
+    with _about(file):
+        outcome = replay_report(read_report(read_input(file, str(file))))
     if as_json:
         _print_json(tpm_report_plain(outcome))
     else:

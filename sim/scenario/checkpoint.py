@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def read_checkpoint(path: Path) -> Any:
     Errors: `CheckpointError` for a file that is none, is damaged, or comes from another version.
     """
     try:
-        if path.stat().st_size > CHECKPOINT_BYTES_MAX:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"cannot read {str(path)!r}: not a regular file")
+        if found.st_size > CHECKPOINT_BYTES_MAX:
             raise CheckpointError(f"{path} is larger than any checkpoint")
         with path.open("rb") as stream:
             header = _header(stream.readline(HEADER_BYTES_MAX), path)

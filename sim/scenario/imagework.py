@@ -42,6 +42,8 @@ from sim.scenario.world import world_pki
 
 __all__ = ["build_vib_file", "inspect_path", "sign_vib_file", "verify_path", "write_bank"]
 
+ELF_MAGIC = b"\x7fELF"
+
 
 def build_vib_file(
     folder: Path,
@@ -66,7 +68,10 @@ def build_vib_file(
         signer = _signer(chosen, seed, provider, key, certs)
     when = _moment(moment)
     if module:
-        entries: Sequence[object] = (module_entry(name, read_input(folder, str(folder))),)
+        data = read_input(folder, str(folder))
+        if not data.startswith(ELF_MAGIC):
+            raise ScenarioError(str(folder), "is not an ELF file", wanted="a kernel module, for --module")
+        entries: Sequence[object] = (module_entry(name, data),)
     else:
         entries = _folder_entries(folder)
     spec = Descriptor(
@@ -149,7 +154,10 @@ def _signer(
     level: AcceptanceLevel, seed: int | None, provider: str | None, key: Path | None, certs: Path | None
 ) -> Signer:
     if key is not None and certs is not None and seed is None:
-        signer = read_signer(read_input(key, "--key"), read_input(certs, "--certs"))
+        try:
+            signer = read_signer(read_input(key, "--key"), read_input(certs, "--certs"))
+        except FormatError as error:
+            raise ScenarioError("--key, --certs", str(error)) from None
         return evolve(signer, level=level.xml_name)
     if seed is None or key is not None or certs is not None:
         raise ScenarioError("--seed", "say who signs", wanted="either --seed N, or --key and --certs")
@@ -171,7 +179,10 @@ def _trust(seed: int | None, roots: Path | None, issuers: Sequence[str]) -> Trus
             wanted = f"LEVEL=FILE with a level of {', '.join(LEVELS)}"
             raise ScenarioError("--issuer", "wrong value", got=text, wanted=wanted)
         files[level] = read_input(Path(name), "--issuer")
-    return read_trust(read_input(roots, "--roots"), files)
+    try:
+        return read_trust(read_input(roots, "--roots"), files)
+    except FormatError as error:
+        raise ScenarioError("--roots, --issuer", str(error)) from None
 
 
 def _level(title: str | None) -> AcceptanceLevel | None:

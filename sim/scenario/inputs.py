@@ -37,15 +37,18 @@ def read_input(path: Path, where: str, bytes_max: int = INPUT_BYTES_MAX) -> byte
     """
     try:
         found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise ScenarioError(where, f"{_named(path, where)}is a folder", wanted="a file")
         if not stat.S_ISREG(found.st_mode):
-            raise ScenarioError(where, f"{path} is not a regular file")
+            raise ScenarioError(where, f"{_named(path, where)}is not a regular file")
         if found.st_size > bytes_max:
             raise _too_large(path, where, bytes_max)
         with path.open("rb") as stream:
             data = stream.read(bytes_max + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ScenarioError(where, f"cannot read {str(path)!r}: {reason}") from None
+        name = "" if where == str(path) else f" {str(path)!r}"
+        raise ScenarioError(where, f"cannot read{name}: {reason}") from None
     if len(data) > bytes_max:
         raise _too_large(path, where, bytes_max)
     return data
@@ -60,11 +63,16 @@ def read_text(path: Path, where: str, bytes_max: int) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ScenarioError(where, f"{path} is not UTF-8 text (byte {error.start})") from None
+        raise ScenarioError(where, f"{_named(path, where)}is not UTF-8 text (byte {error.start})") from None
     if "\0" in text:
-        raise ScenarioError(where, f"{path} is not a text file (it has NUL bytes)")
+        raise ScenarioError(where, f"{_named(path, where)}is not a text file (it has NUL bytes)")
     return text
 
 
 def _too_large(path: Path, where: str, bytes_max: int) -> ScenarioError:
-    return ScenarioError(where, f"{path} is larger than the limit of {format_bytes(bytes_max)}")
+    return ScenarioError(where, f"{_named(path, where)}is larger than the limit of {format_bytes(bytes_max)}")
+
+
+def _named(path: Path, where: str) -> str:
+    """Return the file's name for a message that begins with `where`, or nothing if that is the name already."""
+    return "" if where == str(path) else f"{path} "

@@ -58,6 +58,7 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path | None = Non
     try:
         data = _parse_toml(text)
         _check_plain(data, "", 0)
+        _refuse_code(data)
         folder = folder if folder is not None else Path()
         _read_vibs(data, folder)
         return _read_demands(structure(data, Scenario), folder)
@@ -123,18 +124,25 @@ def _read_vibs(data: dict[str, Any], folder: Path) -> None:
     ]
 
 
-def _read_demands(scenario: Scenario, folder: Path) -> Scenario:
-    """Replace the CSV files of demand traces by their content; refuse code, which only Python may name."""
-    entries = []
-    for number, entry in enumerate(scenario.vms):
-        where = f"vms[{number}].workload"
-        if entry.workload.kind == "generator":
+def _refuse_code(data: dict[str, Any]) -> None:
+    """Refuse workloads that are code, which only a scenario made in Python may name."""
+    vms = data.get("vms")
+    for number, entry in enumerate(vms if isinstance(vms, list) else ()):
+        workload = entry.get("workload") if isinstance(entry, dict) else None
+        if isinstance(workload, dict) and workload.get("kind") == "generator":
             raise ScenarioError(
-                f"{where}.kind",
+                f"vms[{number}].workload.kind",
                 "a scenario file runs no code",
                 got="generator",
                 wanted="a scenario made in Python",
             )
+
+
+def _read_demands(scenario: Scenario, folder: Path) -> Scenario:
+    """Replace the CSV files of demand traces by their content."""
+    entries = []
+    for number, entry in enumerate(scenario.vms):
+        where = f"vms[{number}].workload"
         workload = entry.workload
         if workload.file:
             text = read_text(folder / workload.file, f"{where}.file", DEMAND_BYTES_MAX)

@@ -179,12 +179,16 @@ def write_result(result: RunResult, folder: Path) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file by way of a temporary one, so that no half-written file is ever seen under its name."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    temporary = path.parent / (path.name + ".partial")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_result(folder: Path) -> RunResult:
@@ -202,5 +206,7 @@ def read_result(folder: Path) -> RunResult:
         if data.get("event_log_file") == EVENT_LOG_FILE:
             data["event_log"] = (folder / EVENT_LOG_FILE).read_bytes()
         return structure(data, RunResult)
-    except (OSError, ValueError, RecursionError, ScenarioError) as error:
+    except OSError as error:
+        raise FormatError("result", str(path), f"cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError, ScenarioError) as error:
         raise FormatError("result", str(path), f"a run's result expected: {error}") from None

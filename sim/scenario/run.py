@@ -16,7 +16,7 @@ from sim.core.context import Sim
 from sim.core.procedure import Procedure
 from sim.core.trace import record
 from sim.core.units import SECOND, format_ns
-from sim.errors import SimBug
+from sim.errors import ScenarioError, SimBug
 from sim.kernel.api import ApiError
 from sim.kernel.host import Host, HostState
 from sim.scenario.build import Machinery, build
@@ -25,7 +25,7 @@ from sim.scenario.collect import collect
 from sim.scenario.faults import FaultSpec
 from sim.scenario.plaintable import plain_table
 from sim.scenario.result import RunResult
-from sim.scenario.spec import ExpectSpec, Scenario
+from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.strike import strike
 
 __all__ = ["RunResult", "Simulation", "boot_only", "simulate"]
@@ -85,6 +85,10 @@ class Simulation:
     def __init__(self, scenario: Scenario, seed: int | None = None) -> None:
         self.scenario = scenario
         self.seed = scenario.seed if seed is None else seed
+        if not 0 <= self.seed <= SEED_MAX:
+            raise ScenarioError(
+                "seed", "wrong value", got=self.seed, wanted=f"an integer from 0 to {SEED_MAX}"
+            )
         self.machinery: Machinery = build(scenario, self.seed)
         self.first_ready_ns: int | None = None
         self.refused_vms: list[tuple[str, str]] = []
