@@ -147,7 +147,7 @@ def read_asset_tag(context: BootContext) -> bytes:
         return b""
     try:
         return TpmClient(slot.transmit).nv_read(ASSET_TAG_INDEX)[:ASSET_TAG_BYTES_MAX]
-    except TpmError:
+    except (TpmError, FormatError):
         return b""
 
 

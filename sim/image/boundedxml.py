@@ -53,8 +53,11 @@ def parse_xml(data: bytes, what: str) -> Node:
         parser.close()
     except DefusedXmlException:
         raise FormatError(what, "", "a document type or entity declaration is not allowed") from None
-    except (ParseError, ValueError) as error:
-        raise FormatError(what, "", f"not well-formed XML: {error}") from None
+    except ParseError as error:  # its own words differ from one version of expat to the next
+        line, column = error.position
+        raise FormatError(what, f"line {line}, column {column}", "not well-formed XML") from None
+    except ValueError:
+        raise FormatError(what, "", "not well-formed XML") from None
     assert builder.root is not None, "the parser refuses a document without an element"
     return builder.root
 

@@ -168,7 +168,7 @@ def _read_key(data: bytes) -> algorithms.PublicKey:
     try:
         key = load_der_public_key(data)
     except Exception as error:  # the library raises many types: each means that this is no key
-        raise SignatureError("key", f"a certificate carries a key that cannot be read: {error}") from error
+        raise SignatureError("key", "a certificate carries a key that cannot be read") from error
     problem = algorithms.key_problem(key)
     if problem is not None:
         raise SignatureError("key", f"a certificate carries {problem}")

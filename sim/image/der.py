@@ -180,7 +180,7 @@ def read_time(element: Element, what: str) -> datetime:
     try:
         return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
-        raise FormatError(what, "", f"a time that does not exist ({error})") from error
+        raise FormatError(what, "", "a time that does not exist") from error
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:

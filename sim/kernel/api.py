@@ -19,7 +19,7 @@ import attrs
 
 from sim.core.context import Sim
 from sim.core.trace import record
-from sim.errors import VmksimError
+from sim.errors import SimBug, VmksimError
 
 __all__ = ["METHODS", "ApiError", "ManagementApi", "Method", "Parameter"]
 
@@ -30,7 +30,10 @@ NAME_CHARS_MAX = 80
 
 
 class ApiError(VmksimError):
-    """A call was refused: `code` is NotSupported, InvalidArgument, InvalidState, NotFound or a fault's own name."""
+    """A call was refused: `code` is NotSupported, InvalidArgument, InvalidState, NotFound or a fault's own name.
+
+    A device that fails under a call (disk, TPM) is a PlatformConfigFault.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -137,7 +140,7 @@ class ManagementApi:
         Errors: `ApiError`; the state is then as before the call.
         """
         try:
-            result = self._handlers[self._known(name)](**self._checked(name, params or {}))
+            result = self._answer(name, params)
         except ApiError as error:
             self._sim.trace.emit(KERNEL_CALL, _printable(name), error.code)
             self._sim.log("vmkernel", f"Management call {_printable(name)} refused: {error.message}")
@@ -145,12 +148,24 @@ class ManagementApi:
         self._sim.trace.emit(KERNEL_CALL, name, "ok")
         return result
 
+    def _answer(self, name: str, params: object) -> Any:
+        handler = self._handlers[self._known(name)]
+        arguments = self._checked(name, {} if params is None else params)
+        try:
+            return handler(**arguments)
+        except (ApiError, SimBug):
+            raise
+        except VmksimError as error:
+            raise ApiError("PlatformConfigFault", str(error)) from error
+
     def _known(self, name: str) -> str:
         if not isinstance(name, str) or name not in METHODS:
             raise ApiError("NotSupported", f"{_printable(name)} is not part of the management interface")
         return name
 
-    def _checked(self, name: str, params: Mapping[str, object]) -> dict[str, object]:
+    def _checked(self, name: str, params: object) -> dict[str, object]:
+        if not isinstance(params, Mapping):
+            raise ApiError("InvalidArgument", f"{name}: arguments have names")
         method = METHODS[name]
         known = {parameter.name for parameter in method.parameters}
         for given in params:

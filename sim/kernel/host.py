@@ -1,7 +1,7 @@
 """One host over its life: power, boots, the running VMkernel, and what a reboot does to it.
 
-Models: off, booting, running, halted (a boot that was refused, with the text on its screen), and the way from one to
-the other.  Each boot makes a new VMkernel from a new `BootInfo`; nothing else survives but disk, firmware settings and
+Models: off, booting, running, halted (a boot that was refused or a VMkernel that panicked, with the text on its
+screen), and the way from one to the other.  Each boot makes a new VMkernel from a new `BootInfo`; nothing else survives but disk, firmware settings and
 TPM.
 
 Leaves out: maintenance mode, suspend to memory, the baseboard controller.  Sources: none, a design of ours.
@@ -17,12 +17,13 @@ from sim.boot.bootinfo import BootFailure, BootInfo
 from sim.boot.context import BootPolicy
 from sim.boot.sequence import BootSequence
 from sim.core.trace import record
+from sim.errors import SimBug
 from sim.hw.board import Board
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
 from sim.kernel.layout import LayoutProfile
 from sim.kernel.sched.options import SchedOptions
-from sim.kernel.vmkernel import VMkernel
+from sim.kernel.vmkernel import Panic, VMkernel
 
 __all__ = ["Host", "HostState"]
 
@@ -67,6 +68,7 @@ class Host:
         self.kernel: VMkernel | None = None
         self.watchers: list[Callable[[Host], object]] = []
         self._sequence: BootSequence | None = None
+        self._reboot_pending = False
 
     def power_on(self) -> None:
         """Apply power and boot."""
@@ -108,9 +110,9 @@ class Host:
 
     def _begin_boot(self) -> None:
         self.boot = self.failure = None
-        self._enter(HostState.BOOTING, f"boot {self.board.boot_count}")
         self._sequence = BootSequence(self.board, self.trust, on_done=self._booted, policy=self.policy)
         self._sequence.start()
+        self._enter(HostState.BOOTING, f"boot {self.board.boot_count}")
 
     def _booted(self, outcome: BootInfo | BootFailure) -> None:
         self._sequence = None
@@ -127,15 +129,42 @@ class Host:
             sched_options=self.sched_options,
             request_reboot=self._reboot_soon,
         )
-        self.kernel.start(self._started)
+        self.kernel.start(self._started, self._panicked)
 
     def _started(self) -> None:
         self._enter(HostState.RUNNING, "the management interface is open")
 
+    def _panicked(self, panic: Panic) -> None:
+        """Halt with what the purple screen says; the platform waits for a reset."""
+        boot = self.boot
+        if boot is None:
+            raise SimBug("a VMkernel panicked without having been booted")
+        self.failure = BootFailure(
+            stage="vmkernel",
+            component=panic.step,
+            message=panic.text,
+            host=self.name,
+            messages=boot.messages,
+            event_log=boot.event_log,
+            started_ns=boot.started_ns,
+            finished_ns=self.sim.now,
+        )
+        self._stop_kernel(orderly=False)
+        self._enter(HostState.HALTED, f"purple screen: {panic.text}")
+
     def _reboot_soon(self) -> None:
-        self.sim.engine.after(0, self.reboot)
+        """Reboot at the next instant: once, however often it is asked for."""
+        if not self._reboot_pending:
+            self._reboot_pending = True
+            self.sim.engine.after(0, self._reboot_as_asked, self.board.boot_count)
+
+    def _reboot_as_asked(self, boot_count: int) -> None:
+        """Reboot, unless power or reset button were faster."""
+        if self._reboot_pending and boot_count == self.board.boot_count:
+            self.reboot()
 
     def _stop_kernel(self, *, orderly: bool) -> None:
+        self._reboot_pending = False
         if self._sequence is not None:
             self._sequence.stop()
             self._sequence = None

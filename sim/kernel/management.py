@@ -20,6 +20,7 @@ from sim.boot.mboot import kernel_options
 from sim.core.structure import structure
 from sim.core.units import PAGE_BYTES
 from sim.errors import FormatError, ScenarioError, VerificationError, VmksimError
+from sim.hw.disk import DiskError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bankcheck import verify_bank
 from sim.image.bootbank import BootBank
@@ -248,7 +249,11 @@ class Management:
         """Return a quote over the nonce; by default of all PCRs of the SHA-256 bank."""
         attestor = self._attestor()
         try:
-            return attestor.quote(nonce, banks or ["sha256"], pcrs or list(range(PCR_COUNT)))
+            return attestor.quote(
+                nonce,
+                ["sha256"] if banks is None else banks,
+                list(range(PCR_COUNT)) if pcrs is None else pcrs,
+            )
         except TpmError as error:
             raise ApiError("InvalidState", f"the TPM refused: {error}") from error
 
@@ -270,13 +275,20 @@ class Management:
         return bank
 
     def _store(self, bank: BootBank) -> None:
+        """Write the bank to the disk; one that the disk cannot take leaves it as it was."""
         volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
-        for path in volume.paths():
-            if path not in bank.files:
-                volume.remove(path)
-        for path, data in bank.files.items():
-            if not volume.exists(path) or volume.read(path) != data:
-                volume.write(path, data)
+        before = {path: volume.peek(path) for path in volume.paths()}
+        try:
+            for path in before:
+                if path not in bank.files:
+                    volume.remove(path)
+            for path, data in bank.files.items():
+                if not volume.exists(path) or volume.read(path) != data:
+                    volume.write(path, data)
+        except DiskError:
+            volume.clear()
+            volume.copy_from(before.items())
+            raise
 
     def _vm(self, action: Callable[[Any], object], argument: object) -> None:
         try:

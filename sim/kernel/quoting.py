@@ -14,7 +14,7 @@ from typing import Any
 
 from sim.kernel.api import ApiError
 from sim.tpm.client import TpmClient, TpmError
-from sim.tpm.constants import TPM_ALG
+from sim.tpm.constants import TPM_ALG, TPM_RC
 from sim.tpm.manufacture import IAK_CERTIFICATE_INDEX
 
 __all__ = ["BANKS", "NONCE_BYTES_MAX", "PCR_COUNT", "Attestor"]
@@ -29,6 +29,10 @@ BANKS: Mapping[str, TPM_ALG] = {
 }
 
 
+_NO_SUCH_INDEX = TPM_RC.HANDLE | 0x100
+"""What TPM2_NV_ReadPublic answers where the manufacturer left no certificate: HANDLE, of handle 1."""
+
+
 class Attestor:
     """Answers what a verifier asks of the TPM behind `client`."""
 
@@ -41,7 +45,9 @@ class Attestor:
         self._client.flush(handle)
         try:
             certificate = self._client.nv_read(IAK_CERTIFICATE_INDEX)
-        except TpmError:
+        except TpmError as error:
+            if error.rc != _NO_SUCH_INDEX:
+                raise
             certificate = b""
         return {"ak_public": public, "ak_certificate_der": certificate}
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from sim.boot.bootinfo import TpmState
 from sim.core.context import Sim
+from sim.errors import FormatError, SimBug
 from sim.hw.board import Board
+from sim.hw.tpm_slot import TpmSlotError
 from sim.tpm.client import TpmClient, TpmError
 from sim.tpm.constants import TPM_PT
 
@@ -53,16 +55,16 @@ class TpmDriver:
 
     def _probe(self) -> None:
         client = self.client()
-        assert client is not None
+        if client is None:
+            raise SimBug("the boot measured into a TPM that the board does not have")
         try:
-            properties = client.properties(TPM_PT.MANUFACTURER, 1)
-        except TpmError as error:
+            word = client.properties(TPM_PT.MANUFACTURER, 1).get(TPM_PT.MANUFACTURER, 0)
+        except (TpmError, TpmSlotError, FormatError) as error:
             self.state = TpmState.FAILED
             self._sim.log(
                 "vmkernel",
                 f"tpmDriver: TPM 2.0 device detected but a connection cannot be established: {error}",
             )
             return
-        word = properties[TPM_PT.MANUFACTURER]
         self.manufacturer = word.to_bytes(4, "big").rstrip(b"\0 ").decode("ascii", "replace")
         self._sim.log("vmkernel", f"tpmDriver: TPM 2.0 device loaded, manufacturer {self.manufacturer}")

@@ -20,7 +20,7 @@ from sim.core.context import Sim
 from sim.core.rng import Rng
 from sim.core.trace import record
 from sim.core.units import KIB, MIB
-from sim.errors import SimBug
+from sim.errors import SimBug, VmksimError
 from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu import Rights
 from sim.image.contents import open_archive
@@ -85,17 +85,17 @@ class UserWorlds:
     def start(self, path: str, program: bytes, libraries: Mapping[str, bytes]) -> UserWorld:
         """Map an agent whose bytes were verified, with its libraries, and start its world.
 
-        Errors: `FormatError` or another `VmksimError` when a file cannot be mapped.
+        Errors: `FormatError` or another `VmksimError` when a file cannot be mapped; what was mapped is freed then.
         """
         name = path.rpartition("/")[2]
         layout = Layout(self._rng.stream(f"layout/user/{name}"), user_profile())
         memory = KernelMemory(self._sim, self._memory, name=f"user:{name}")
-        bases = {"exe": self._map_file(layout, memory, "exe", name, program)}
-        for library, data in libraries.items():
-            bases["library"] = self._map_file(layout, memory, "library", library.rpartition("/")[2], data)
-        for kind, size_bytes in (("heap", HEAP_BYTES), ("stack", STACK_BYTES)):
-            bases[kind] = layout.place(kind, size_bytes, name)
-            memory.map_segment(bases[kind], b"", _DATA, owner=f"user:{name}", size_bytes=size_bytes)
+        try:
+            bases = self._map_all(layout, memory, name, program, libraries)
+        except VmksimError:
+            for segment in memory.segments():
+                memory.unmap_segment(segment.base)
+            raise
         world = self._scheduler.add(name, Idle(), kind="user")
         self._scheduler.allocate(world, shares=SHARES)
         self._scheduler.begin(world)
@@ -129,6 +129,18 @@ class UserWorlds:
                     for mpn in extent.mpns():
                         if owned.setdefault(mpn, user_world.name) != user_world.name:
                             raise SimBug(f"frame {mpn:#x} is mapped by {owned[mpn]} and {user_world.name}")
+
+    def _map_all(
+        self, layout: Layout, memory: KernelMemory, name: str, program: bytes, libraries: Mapping[str, bytes]
+    ) -> dict[str, int]:
+        """Map program, libraries, heap and stack; return their bases."""
+        bases = {"exe": self._map_file(layout, memory, "exe", name, program)}
+        for library, data in libraries.items():
+            bases["library"] = self._map_file(layout, memory, "library", library.rpartition("/")[2], data)
+        for kind, size_bytes in (("heap", HEAP_BYTES), ("stack", STACK_BYTES)):
+            bases[kind] = layout.place(kind, size_bytes, name)
+            memory.map_segment(bases[kind], b"", _DATA, owner=f"user:{name}", size_bytes=size_bytes)
+        return bases
 
     def _map_file(self, layout: Layout, memory: KernelMemory, kind: str, name: str, data: bytes) -> int:
         image = read_elf(data)

@@ -6,19 +6,25 @@ same name.  After the last one the kernel only reacts: to timers of its schedule
 Models: random placement of the kernel image, per-CPU areas and stacks; the scheduler; the TPM driver; the loading of
 each signed module from the very bytes that were booted; user worlds; the closed interface.
 
-Leaves out: interrupts, storage and network stacks, DCUI and shell.  Sources: the texts are modelled on public
-vmkernel.log samples; the order is ours.
+A step that cannot be done ends in a purple screen: `Panic`, a log line, and a host that halts.  A module or an agent
+that cannot be loaded is refused, and the start goes on.
+
+Leaves out: interrupts, storage and network stacks, DCUI and shell, core dumps.  Sources: the texts are modelled on
+public vmkernel.log samples (of which `@BlueScreen` is what a panic leaves); the order is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
 from sim.boot.bootinfo import BootInfo, BootModule
+from sim.boot.context import printable
 from sim.core.procedure import Procedure
 from sim.core.trace import record
 from sim.core.units import MIB, format_bytes
-from sim.errors import FormatError, SimBug, VerificationError
+from sim.errors import FormatError, SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.mmu import Rights
 from sim.image.acceptance import AcceptanceLevel
@@ -37,10 +43,13 @@ from sim.kernel.tpm_driver import TpmDriver
 from sim.kernel.userworld import UserWorlds, agents_in
 from sim.kernel.vm import VmManager
 
-__all__ = ["START", "VMkernel"]
+__all__ = ["START", "Panic", "VMkernel"]
 
 KERNEL_STARTED = record("kernel.started", host=str, boot_id=str, modules=int, refused=int)
 """The management interface of a VMkernel has opened."""
+
+KERNEL_PANIC = record("kernel.panic", host=str, boot_id=str, step=str, text=str)
+"""A VMkernel showed its purple screen."""
 
 KERNEL_FILE = "k.b00"
 """The boot module that is the VMkernel itself."""
@@ -63,6 +72,18 @@ START = (
     "open_management_interface",
 )
 """The start of the VMkernel, in order: each name is a method below."""
+
+
+class KernelImageError(VmksimError):
+    """There is no image of the VMkernel to run."""
+
+
+@attrs.frozen(kw_only=True)
+class Panic:
+    """Why a VMkernel stopped for good: the step of `START`, and what its purple screen says."""
+
+    step: str
+    text: str
 
 
 class VMkernel:
@@ -103,13 +124,16 @@ class VMkernel:
         self._owners: dict[str, VibRecord] = {}
         self._procedure: Procedure | None = None
         self._on_started: Callable[[], object] | None = None
+        self._on_panic: Callable[[Panic], object] | None = None
+        self._step = ""
 
-    def start(self, on_started: Callable[[], object]) -> None:
-        """Run the steps of `START`, then call `on_started()`."""
+    def start(self, on_started: Callable[[], object], on_panic: Callable[[Panic], object]) -> None:
+        """Run the steps of `START`, then call `on_started()`; `on_panic(panic)` if one of them cannot be done."""
         self._on_started = on_started
-        self._procedure = Procedure(self.sim.engine, self.board.meter, self._finish)
+        self._on_panic = on_panic
+        self._procedure = Procedure(self.sim.engine, self.board.meter, self._finish, self._panic)
         for step in START:
-            self._procedure.then(getattr(self, step))
+            self._procedure.then(self._run, step)
         self._procedure.start()
 
     def stop(self, *, orderly: bool) -> None:
@@ -149,12 +173,11 @@ class VMkernel:
 
     def place_kernel(self) -> None:
         """Map the kernel image at a random base, and give it a heap elsewhere."""
-        try:
-            kernel = self.boot.module(KERNEL_FILE)
-            placed = self.loader.load_kernel("vmkernel", kernel.content, vib=self._origin(kernel))
-            self._log(f"vmkernel: {len(placed.segments)} segments, placed at random, W^X")
-        except (KeyError, LoadRefused) as error:
-            self._refuse("vmkernel", str(error))
+        if all(module.name != KERNEL_FILE for module in self.boot.modules):
+            raise KernelImageError(f"{KERNEL_FILE} is not among the files that were booted")
+        kernel = self.boot.module(KERNEL_FILE)
+        placed = self.loader.load_kernel("vmkernel", kernel.content, vib=self._origin(kernel))
+        self._log(f"vmkernel: {len(placed.segments)} segments, placed at random, W^X")
         self._map_area("heap", HEAP_BYTES, "kernel heap")
 
     def set_up_processors(self) -> None:
@@ -179,7 +202,8 @@ class VMkernel:
 
     def load_modules(self) -> None:
         """Queue one step for each file that was booted: the kernel modules in it are verified, placed and mapped."""
-        assert self._procedure is not None
+        if self._procedure is None:
+            raise SimBug("the VMkernel loads modules at its start only")
         for boot_module in self.boot.modules:
             self._procedure.next(self._load_modules_of, boot_module)
 
@@ -191,7 +215,9 @@ class VMkernel:
                 self.verifier.verify(boot_module.name, boot_module.content, self._origin(boot_module))
                 for path, program in agents.items():
                     self.user_worlds.start(path, program, libraries)
-            except (FormatError, VerificationError) as error:
+            except SimBug:
+                raise
+            except VmksimError as error:
                 self._refuse(boot_module.name, str(error))
 
     def open_management_interface(self) -> None:
@@ -223,6 +249,19 @@ class VMkernel:
         if self._on_started is None:
             raise SimBug("a VMkernel has ended its start without having begun it")
         self._on_started()
+
+    def _run(self, step: str) -> None:
+        self._step = step
+        getattr(self, step)()
+
+    def _panic(self, error: VmksimError) -> None:
+        """Show the purple screen and stop: a step of the start cannot be done, and nothing can go on without it."""
+        if isinstance(error, SimBug) or self._on_panic is None:
+            raise error
+        panic = Panic(step=self._step, text=printable(str(error)))
+        self.sim.trace.emit(KERNEL_PANIC, self.board.spec.name, self.boot.boot_id, panic.step, panic.text)
+        self._log(f"@BlueScreen: {panic.step}: {panic.text}")
+        self._on_panic(panic)
 
     def _load_modules_of(self, boot_module: BootModule) -> None:
         try:

@@ -245,7 +245,7 @@ class WorkloadSpec:
 
     `kind` is busy, idle, onoff, trace or generator.  `run`, `wait` and `random` belong to onoff; `demand` (percent of
     one CPU) or `file` (a CSV, read by whoever loads the scenario) with `period` to trace; `function`
-    ("module:name") to generator.
+    ("module:name") to generator, which imports and runs that module: trust whoever wrote the scenario.
     """
 
     kind: str = attrs.field(
@@ -299,8 +299,8 @@ def _find(function: str) -> Callable[..., Iterator[Step]]:
     module, _, name = function.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ScenarioError("workload.function", f"cannot be found: {error}", got=function) from None
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        raise ScenarioError("workload.function", f"cannot be found: {error}", got=function) from error
     if not callable(found):
         raise ScenarioError("workload.function", "is not a function", got=function)
     result: Callable[..., Iterator[Step]] = found

@@ -16,6 +16,7 @@ from sim.core.context import Sim
 from sim.errors import FormatError, ScenarioError, VerificationError
 from sim.hw.board import Board
 from sim.image.acceptance import AcceptanceLevel
+from sim.image.bootcfg import TEXT_CHARS_MAX
 from sim.image.catalog import Image, standard_image
 from sim.image.efi_lists import encode_signature_lists
 from sim.image.install import install
@@ -23,7 +24,7 @@ from sim.image.manifest import ReferenceManifest
 from sim.image.pki import Pki
 from sim.image.vib import read_vib
 from sim.kernel.host import Host
-from sim.kernel.options import BOOT_OPTIONS, format_kernelopt
+from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
 from sim.scenario.spec import Scenario
 from sim.scenario.strike import check_target, strike
 from sim.scenario.world import world_pki, world_tpm_vendor
@@ -35,6 +36,9 @@ from sim.vsphere.vcenter import VCenter
 __all__ = ["Machinery", "build"]
 
 _NEAR = 0.8
+
+OPTIONS_CHARS_MAX = TEXT_CHARS_MAX - len("kernelopt=")
+"""What fits on the one line of boot.cfg."""
 
 
 @define(kw_only=True)
@@ -117,7 +121,7 @@ def _image(scenario: Scenario, sim: Sim, pki: Pki) -> tuple[Image, ReferenceMani
 def kernelopt(scenario: Scenario) -> str:
     """Return the kernel options as boot.cfg spells them.
 
-    Errors: `ScenarioError` for a name that is nearly one of those that the simulator acts on.
+    Errors: `ScenarioError` for a name that is nearly one of those that the simulator acts on, or too many options.
     """
     pairs = []
     lower = {name.lower(): name for name in BOOT_OPTIONS}
@@ -126,7 +130,13 @@ def kernelopt(scenario: Scenario) -> str:
         if name not in BOOT_OPTIONS and near:
             raise ScenarioError(f"options.{name}", "unknown option", nearest=lower[near[0]])
         pairs.append((name, str(value).upper() if isinstance(value, bool) else str(value)))
-    return format_kernelopt(pairs)
+    text = format_kernelopt(pairs)
+    if len(pairs) > OPTIONS_MAX or len(text) > OPTIONS_CHARS_MAX:
+        wanted = f"at most {OPTIONS_MAX} options, in boot.cfg at most {OPTIONS_CHARS_MAX} characters together"
+        raise ScenarioError(
+            "options", "too many", got=f"{len(pairs)} of {len(text)} characters", wanted=wanted
+        )
+    return text
 
 
 def _tpm(scenario: Scenario, sim: Sim, vendor: TpmVendor) -> Tpm | None:

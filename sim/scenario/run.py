@@ -27,6 +27,7 @@ from sim.scenario.plaintable import plain_table
 from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.strike import strike
+from sim.vsphere.faults import HostConnectFault
 
 __all__ = ["RunResult", "Simulation", "boot_only", "simulate"]
 
@@ -174,6 +175,8 @@ class Simulation:
         if host.state is HostState.HALTED and self._known_end_ns is None:
             self._known_end_ns = self.sim.now
             self.sim.engine.after(0, _pause)
+        elif host.state is HostState.HALTED:
+            self._lose_host()
         elif host.state is HostState.RUNNING:
             first = self._known_end_ns is None
             if first:
@@ -182,6 +185,13 @@ class Simulation:
             self._attest()
             if first:
                 self.sim.engine.after(0, _pause)
+
+    def _lose_host(self) -> None:
+        """Let vCenter notice that a host of its inventory did not come up again."""
+        vcenter, agent = self.machinery.vcenter, self.machinery.agent
+        if vcenter is not None and any(entry.name == agent.name for entry in vcenter.hosts()):
+            failure = self.host.failure
+            vcenter.lose(agent, HostConnectFault(agent.name, failure.message if failure is not None else ""))
 
     def _start_clock(self) -> None:
         now_ns = self.first_ready_ns = self.sim.now

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.core.context import Sim
+from sim.hw.disk import DiskError
 from sim.kernel.api import METHODS, ApiError, ManagementApi
 from sim.kernel.host import HostState
 from sim.kernel.options import OptionError, format_kernelopt, with_option
@@ -175,4 +176,59 @@ def test_a_reboot_powers_vms_off_and_frees_everything(machinery):
     machinery.sim.engine.run()
     assert host.call("vm.list") == []
     assert host.board.memory.frames_of("vm:a") == 0
+    host.check_invariants()
+
+
+@pytest.mark.parametrize("params", [["name"], "name", 7, ("name",)])
+def test_arguments_without_names_are_refused(machinery, params):
+    assert refused(machinery, "vm.power_off", params).code == "InvalidArgument"
+
+
+@pytest.mark.parametrize("part", ["banks", "pcrs"])
+def test_an_empty_selection_is_not_the_default_one(machinery, part):
+    assert refused(machinery, "tpm.quote", {"nonce": b"n", part: []}).code == "InvalidArgument"
+
+
+def test_a_bank_that_the_disk_cannot_take_leaves_the_disk_as_it_was(machinery, monkeypatch):
+    volume = machinery.host.board.disk.volume("bootbank")
+    before = {path: volume.peek(path) for path in volume.paths()}
+    sound = type(volume).write
+
+    def full(self, path, data):
+        if path == "boot.cfg" and data != before["boot.cfg"]:
+            raise DiskError("no space")
+        sound(self, path, data)
+
+    monkeypatch.setattr(type(volume), "write", full)
+    error = refused(machinery, "host.set_option", {"key": "a", "value": "b"})
+    assert error.code == "PlatformConfigFault"
+    assert {path: volume.peek(path) for path in volume.paths()} == before
+
+
+@pytest.mark.parametrize("state", ["booting", "halted", "off"])
+def test_a_host_in_any_other_state_refuses_every_call(machinery, state):
+    host = machinery.host
+    if state == "booting":
+        host.reset()
+        machinery.sim.engine.run(machinery.sim.now + 10**9)
+    elif state == "halted":
+        host.board.disk.volume("esp").clear()
+        host.reset()
+        machinery.sim.engine.run()
+    else:
+        host.power_off()
+    assert str(host.state) == state
+    for name in METHODS:
+        assert refused(machinery, name).code == "InvalidState"
+
+
+def test_a_suspended_vm_does_not_outlive_a_reboot(machinery):
+    host = machinery.host
+    host.call("vm.power_on", {"spec": {"name": "a", "memory": "64MiB"}})
+    host.call("vm.suspend", {"name": "a"})
+    host.call("host.reboot")
+    machinery.sim.engine.run()
+    assert host.call("vm.list") == []
+    assert refused(machinery, "vm.resume", {"name": "a"}).code == "InvalidState"
+    host.call("vm.power_on", {"spec": {"name": "a", "memory": "64MiB"}})
     host.check_invariants()

@@ -83,3 +83,70 @@ def test_a_running_host_pickles_and_goes_on_alike():
         one.host.call("host.reboot")
         one.sim.engine.run()
     assert copy.sim.trace.digest() == machinery.sim.trace.digest()
+
+
+def running():
+    machinery, _ = fresh()
+    machinery.host.power_on()
+    machinery.sim.engine.run()
+    return machinery, machinery.host
+
+
+def test_a_reboot_asked_for_many_times_is_one_reboot():
+    machinery, host = running()
+    for _ in range(5):
+        host.call("host.reboot")
+    machinery.sim.engine.run()
+    assert host.call("host.info")["boot_count"] == 2
+    host.call("host.reboot")
+    machinery.sim.engine.run()
+    assert host.call("host.info")["boot_count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("press", "state"), [("power_off", "off"), ("reset", "running"), ("reboot", "running")]
+)
+def test_a_button_that_is_faster_than_the_asked_reboot_makes_it_void(press, state):
+    machinery, host = running()
+    host.call("host.reboot")
+    getattr(host, press)()
+    machinery.sim.engine.run()
+    assert str(host.state) == state
+    assert host.board.boot_count == (1 if press == "power_off" else 2)
+
+
+def test_power_off_and_on_voids_the_asked_reboot_too():
+    machinery, host = running()
+    host.call("host.reboot")
+    host.power_off()
+    host.power_on()
+    machinery.sim.engine.run()
+    assert host.call("host.info")["boot_count"] == 2
+
+
+def test_a_storm_of_resets_leaks_nothing():
+    machinery, host = running()
+    free = host.board.memory.frames_free
+    for number in range(12):
+        host.reset()
+        machinery.sim.engine.run(machinery.sim.now + 900 * 10**6 * number)
+    host.reset()
+    machinery.sim.engine.run()
+    assert host.state is HostState.RUNNING
+    assert abs(host.board.memory.frames_free - free) < 64, "placement decides how many page tables there are"
+    host.check_invariants()
+
+
+def test_a_watcher_may_cut_the_power_at_once():
+    machinery, _ = fresh()
+    machinery.host.watchers.append(Cutter().note)
+    machinery.host.power_on()
+    machinery.sim.engine.run()
+    assert machinery.host.state is HostState.OFF
+    assert not machinery.host.board.powered
+
+
+class Cutter:
+    def note(self, host):
+        if host.state is HostState.BOOTING:
+            host.power_off()

@@ -215,3 +215,11 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(small, tmp_path, change, why
 def test_a_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot read"):
         Simulation.restore(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "options", [{f"o{n}": 1 for n in range(101)}, {f"o{n}": "x" * 128 for n in range(40)}]
+)
+def test_more_options_than_boot_cfg_takes_are_a_scenario_error(small, options):
+    with pytest.raises(ScenarioError, match=r"^options: too many"):
+        Simulation(evolve(small, options=options))

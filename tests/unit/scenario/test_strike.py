@@ -104,3 +104,28 @@ def test_a_target_that_is_gone_by_then_is_an_error_at_its_key(small):
     with pytest.raises(ScenarioError) as caught:
         simulate(evolve(small, faults=faults))
     assert caught.value.path == "faults[1].target"
+
+
+REMOVE = FaultSpec(kind="remove_file", target="vib/vmkusb", at_ns=1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "where"),
+    [
+        (REMOVE, FaultSpec(kind="flip_bit", target="vib/vmkusb", at_ns=2), r"faults\[1\]\.target"),
+        (REMOVE, REMOVE, r"faults\[1\]\.target"),
+        (
+            FaultSpec(kind="remove_file", target="bootbank/imgdb.tgz", at_ns=1),
+            FaultSpec(kind="flip_bit", target="vib/vmkusb", at_ns=2),
+            r"faults\[1\]\.target",
+        ),
+        (
+            FaultSpec(kind="flip_bit", target="vib/vmkusb", byte=3, bit=7, at_ns=1),
+            FaultSpec(kind="flip_bit", target="vib/vmkusb", unpacked=True, at_ns=2),
+            r"faults\[1\]\.unpacked",
+        ),
+    ],
+)
+def test_a_fault_that_an_earlier_one_made_impossible_is_named(small, first, second, where):
+    with pytest.raises(ScenarioError, match=where):
+        simulate(evolve(small, faults=(first, second)))

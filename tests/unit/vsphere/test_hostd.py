@@ -267,3 +267,15 @@ def test_no_call_raises_anything_but_a_fault(method, params):
     with pytest.raises(faults.MethodFault):
         desk.agent.call(method, params, session=session)
     assert desk.host.calls == []
+
+
+@pytest.mark.parametrize(
+    "workload", [{"kind": "generator", "function": "os:abort"}, {"function": "os:abort"}]
+)
+def test_no_client_makes_the_host_run_a_python_function(world, workload):
+    host = world().boot()
+    session = host.agent.login("root", "simulated")
+    spec = {"name": "a", "memory": "64MiB", "workload": workload}
+    with pytest.raises(faults.InvalidArgument):
+        host.agent.call("PowerOnVM_Task", {"spec": spec}, session=session)
+    assert host.agent.call("RetrieveVirtualMachines", session=session) == []
