@@ -281,7 +281,9 @@ _signing_options = (
     click.option("--certs", type=click.Path(path_type=Path), help="PEM certificates: the key's own first."),
 )
 _level_option = click.option("--level", default=None, help="Acceptance level, such as PartnerSupported.")
-_time_option = click.option("--time", "moment", help="Calendar time of the action, ISO 8601.")
+_time_option = click.option(
+    "--time", "moment", help="Calendar time of the action, ISO 8601 (default: 2026-01-01, as worlds begin)."
+)
 _target_option = click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The file to write."
 )
