@@ -10,7 +10,7 @@ ROUNDS = 9
 FLOOR = "import simpy, numpy, cryptography"
 CANDIDATES = (
     ("import sim", "import sim"),
-    ("import of the whole public interface", "from sim import Scenario, simulate"),
+    ("import of the names of the five lines", "from sim import Scenario, simulate"),
 )
 
 

@@ -13,8 +13,10 @@ from sim._version import __version__
 
 if TYPE_CHECKING:
     from sim.errors import FormatError, ScenarioError, SimBug, VerificationError, VmksimError
+    from sim.scenario.entry import simulate
     from sim.scenario.load import load_scenario
-    from sim.scenario.run import RunResult, Simulation, simulate
+    from sim.scenario.result import RunResult
+    from sim.scenario.run import Simulation
     from sim.scenario.spec import Scenario
 
 __all__ = [
@@ -33,7 +35,7 @@ __all__ = [
 
 _HOMES = {
     "FormatError": "sim.errors",
-    "RunResult": "sim.scenario.run",
+    "RunResult": "sim.scenario.result",
     "Scenario": "sim.scenario.spec",
     "ScenarioError": "sim.errors",
     "SimBug": "sim.errors",
@@ -41,7 +43,7 @@ _HOMES = {
     "VerificationError": "sim.errors",
     "VmksimError": "sim.errors",
     "load_scenario": "sim.scenario.load",
-    "simulate": "sim.scenario.run",
+    "simulate": "sim.scenario.entry",
 }
 
 

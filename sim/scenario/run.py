@@ -22,6 +22,7 @@ from sim.kernel.host import Host, HostState
 from sim.scenario.build import Machinery, build
 from sim.scenario.checkpoint import read_checkpoint, write_checkpoint
 from sim.scenario.collect import collect
+from sim.scenario.entry import simulate
 from sim.scenario.faults import FaultSpec
 from sim.scenario.plaintable import plain_table
 from sim.scenario.result import RunResult
@@ -43,21 +44,6 @@ BOOT_NS_MAX = 24 * 3600 * SECOND
 
 class _Pause(Exception):  # noqa: N818 - no error: it ends `engine.run` at an event
     """The first boot has ended, so that the end of the run is known."""
-
-
-def simulate(scenario: Scenario, seed: int | None = None, *, out: str | Path | None = None) -> RunResult:
-    """Run a scenario to its end and return the result; with `out`, write result, event log and trace there too."""
-    from sim.scenario.output import make_folder, write_outcome
-
-    folder = Path(out) if out is not None else None
-    if folder is not None:
-        make_folder(folder)
-    simulation = Simulation(scenario, seed=seed)
-    simulation.run()
-    result = simulation.finish()
-    if folder is not None:
-        write_outcome(result, simulation.sim.trace, folder)
-    return result
 
 
 def boot_only(scenario: Scenario) -> Scenario:
