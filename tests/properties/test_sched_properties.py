@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import ceil
 
 from attrs import evolve, frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.core.context import Sim
@@ -276,7 +276,6 @@ def ideal(plan):
     return fluid_shares(plan.cpus, claims).shares
 
 
-@settings(max_examples=150)
 @given(busy_plans)
 def test_busy_worlds_stay_within_three_quanta_of_the_fluid_ideal(plan):
     """P3 and P17: at every moment looked at, with shares, reservations and limits of any size."""
@@ -308,7 +307,6 @@ def test_equal_shares_get_equal_time_within_two_quanta(cores, shares):
 # P4, P5: reservations and limits
 
 
-@settings(max_examples=150)
 @given(plans(switches=(0,), with_actions=False))
 def test_reservation_is_met_in_every_interval_without_sleep(plan):
     """P4: while a world is ready or running, it gets its reservation less at most two quanta."""
@@ -348,7 +346,6 @@ def runnable(sched, world):
     return found
 
 
-@settings(max_examples=150)
 @given(plans())
 def test_limit_holds_in_every_sliding_window(plan):
     """P5: in no window of length T does a world run more than limit * T + burst."""
@@ -370,7 +367,6 @@ def test_limit_holds_in_every_sliding_window(plan):
 # P6, P14: nobody starves, and nobody saves up
 
 
-@settings(max_examples=60)
 @given(plans(kinds=st.just(("busy",)), bounds=False, with_actions=False, switches=(0,)))
 def test_a_ready_world_runs_within_the_bound(plan):
     """P6: the longest wait is at most (ceil(W / w) + n) quanta over the number of CPUs."""

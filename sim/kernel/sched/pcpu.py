@@ -1,6 +1,6 @@
 """One physical processor: runs a world until its turn, its burst or its allowance ends, and accounts for it.
 
-Models: turns of at most one quantum; the cost of switching to another world; busy, idle and switching time that add
+Models: turns of at most one quantum (half of one while a world with a reservation competes); the cost of switching to another world; busy, idle and switching time that add
 up to the elapsed time exactly.  `expire` is the hot path of the whole simulator: it is written out flat.
 
 Leaves out: threads that slow each other down, frequency, interrupts and system time.
@@ -15,6 +15,7 @@ import attrs
 
 from sim.core.trace import record
 from sim.errors import SimBug
+from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION
 from sim.kernel.world import SCHED_STATE, World, WorldState
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class PcpuRunner:
         world.vtime = vtime = world.vtime + ran_ns * world.price
         if world.remaining_ns <= 0:
             self._burst_over(world, now_ns)
+            return
+        if (
+            world.price <= sched.level
+        ):  # it is entitled to a whole CPU, and could never make up for a lost turn
+            self._begin_turn(world, now_ns)
             return
         world.seq = sched.seq = seq = sched.seq + 1
         ready = self._ready
@@ -230,7 +236,7 @@ class PcpuRunner:
         self.settle(now_ns)
         if world.remaining_ns <= 0:
             self._burst_over(world, now_ns)
-        elif self.sched.contended or world.bucket is not None:
+        elif world.bucket is not None or (self.sched.contended and world.price > self.sched.level):
             self.requeue(now_ns)
         else:
             self._begin_turn(world, now_ns)
@@ -246,7 +252,8 @@ class PcpuRunner:
         self.run_next(now_ns)
 
     def _begin_turn(self, world: World, start_ns: int) -> int:
-        turn_ns = world.grant_left_ns or min(self.quantum_ns, world.remaining_ns)
+        longest_ns = self.quantum_ns // TURNS_WITH_RESERVATION if self.sched.reserved else self.quantum_ns
+        turn_ns = min(max(1, longest_ns), world.grant_left_ns or world.remaining_ns)
         self.turn_from_ns = start_ns
         self.due_ns = start_ns + turn_ns
         self.timer.arm(self.due_ns)

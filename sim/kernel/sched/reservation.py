@@ -2,10 +2,10 @@
 
 Models: each world with a reservation has a tag, the time up to which its reserved CPU has been delivered.  Prices
 (`weights`) already give it its share on average; the tag bounds how far it may fall behind.  What the world is owed
-grows at its rate.  A world that is owed half of what a whole turn of waiting may leave it short of a quantum is due,
-and goes before all shares.  Service beyond the reservation moves the tag at most one quantum ahead, and a world that
-sleeps forgets what it was owed.  So a world that stays runnable is served at least `rate * time - 2 quanta` in any
-interval: seen in all tests, not proved for several CPUs.
+grows at its rate.  A world that is owed half of what a whole turn of waiting may leave it short of a turn is due, and
+goes before all shares.  Service beyond the reservation moves the tag at most one turn ahead, and a world that sleeps
+forgets what it was owed.  So a world that stays runnable is served at least `rate * time - 2 quanta` in any interval:
+seen in all tests, not proved for several CPUs.
 
 Leaves out: moving the reservation of idle vCPUs to their busy siblings (each vCPU holds an equal part).
 
@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sim.kernel.world import World
 
-__all__ = ["DueQueue", "Reservation"]
+__all__ = ["TURNS_WITH_RESERVATION", "DueQueue", "Reservation"]
+
+TURNS_WITH_RESERVATION = 2
+"""Into so many turns a quantum is cut while worlds with reservations compete, so that none waits long for its due."""
 
 _KEY_BITS = (
     80  # more than the bits of the product of two rates: unequal fractions keep their order when rounded
@@ -38,8 +41,9 @@ class Reservation:
         common = gcd(rate_hz, core_hz)
         self.numerator = rate_hz // common
         self.denominator = core_hz // common
-        self.span = quantum_ns * self.denominator
-        self.patience = quantum_ns * (self.denominator - self.numerator) // 2
+        turn_ns = max(1, quantum_ns // TURNS_WITH_RESERVATION)
+        self.span = turn_ns * self.denominator
+        self.patience = turn_ns * (self.denominator - self.numerator) // 2
         self.tag = now_ns * self.numerator  # in ns times the numerator
 
     def charge(self, ran_ns: int, now_ns: int) -> None:
@@ -59,7 +63,7 @@ class Reservation:
 
     @property
     def deadline_key(self) -> int:
-        """When a whole quantum is owed, likewise."""
+        """When a whole turn is owed, likewise."""
         return (self.tag + self.span << _KEY_BITS) // self.numerator
 
 

@@ -37,6 +37,17 @@ STEPS_MAX = 1000
 _S = WorldState
 _COMPETING = (_S.RUN, _S.READY, _S.MAX_LIMITED)
 
+_SPREAD_BITS = 16
+_FIRST = -(1 << 256)  # before any virtual time
+
+
+def _spread(number: int) -> int:
+    """Return the `number`-th point of a sequence that fills 0 to 2**16 evenly: the bits of the number, reversed.
+
+    Worlds begin at such points of their first turn, so that many small shares do not all fall due together.
+    """
+    return int(f"{number & 0xFFFF:016b}"[::-1], 2)
+
 
 class Scheduler:
     """Shares the pCPUs of one host among its worlds.
@@ -69,6 +80,7 @@ class Scheduler:
         for pcpu in self.pcpus:
             self.idle.set_idle(pcpu.index)
         self._next_id = self._next_bucket = 1
+        self._begun = 0
 
     def add(self, name: str, workload: Workload, *, kind: str = "vcpu") -> World:
         """Make a world; it waits until `allocate` and `begin`."""
@@ -169,7 +181,7 @@ class Scheduler:
         """Put a READY world into the queue."""
         self.seq += 1
         world.seq = self.seq
-        heappush(self.ready, (world.vtime, self.seq, world))
+        heappush(self.ready, (self._key(world), self.seq, world))
         if world.reservation is not None:
             self.due.push(world, self.seq)
         if len(self.ready) > 4 * self.weights.count + 256:
@@ -213,10 +225,9 @@ class Scheduler:
         if fresh:
             world.price = self.weights.price(world, self.level)
             world.vtime = vtime
-            if (
-                not self.idle.idle
-            ):  # it will wait half of its turn: so large and small shares err to both sides
-                world.vtime += self.options.quantum_ns * world.price // 2
+            if not self.idle.idle:
+                self._begun += 1
+                world.vtime += self.options.quantum_ns * world.price * _spread(self._begun) >> _SPREAD_BITS
         else:
             self._reprice(world, vtime)
         self._bound_lag(world, vtime, now_ns)
@@ -249,11 +260,11 @@ class Scheduler:
         """
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
         found = None
-        furthest = world.vtime + self.options.preempt_grain_ns * world.price
+        furthest = self._key(world) + self.options.preempt_grain_ns * world.price
         for offset in range(min(self.options.wakeup_pcpus, len(self.pcpus))):
             pcpu = self.pcpus[(first + offset) % len(self.pcpus)]
             runner = pcpu.world
-            if runner is None:
+            if runner is None or runner.price <= self.level:
                 continue
             pcpu.settle(now_ns)
             free_ns = max(0, self._alone_ns[1] - max(self._alone_ns[0], pcpu.turn_from_ns))
@@ -261,6 +272,10 @@ class Scheduler:
             if reached > furthest and runner.remaining_ns > 0:
                 found, furthest = pcpu, reached
         return found
+
+    def _key(self, world: World) -> int:
+        """Return a world's place in the queue: one that is entitled to a whole CPU goes before all others."""
+        return _FIRST if world.price <= self.level else world.vtime
 
     def _park(self, world: World, now_ns: int) -> None:
         self.move(world, _S.MAX_LIMITED, now_ns)
@@ -361,7 +376,7 @@ class Scheduler:
 
     def _compact(self) -> None:
         """Rebuild the queues without the entries that no longer count."""
-        self.ready[:] = [(world.vtime, seq, world) for _, seq, world in self.ready if world.seq == seq]
+        self.ready[:] = [(self._key(world), seq, world) for _, seq, world in self.ready if world.seq == seq]
         heapify(self.ready)
         self.due.compact()
 
