@@ -72,6 +72,7 @@ class VCenter:
         self.events: list[VcEvent] = []
         self._sim = sim
         self._credentials = credentials
+        self._rng = sim.rng.child("vcenter")  # kept: each call of `child` would begin the nonces anew
         self._hosts: dict[str, HostEntry] = {}
         self._agents: dict[str, HostAgent] = {}
         self._running: dict[str, Procedure] = {}
@@ -142,7 +143,7 @@ class VCenter:
             policy,
             known=self._hosts.get(name),
             credentials=self._credentials,
-            nonces=self._sim.rng.child("vcenter").stream(f"nonce/{name}"),
+            nonces=self._rng.stream(f"nonce/{name}"),
         )
         ending = _Ending(self, run, on_done, on_error)
         procedure = run.procedure(ending.done, ending.failed)
@@ -170,7 +171,8 @@ class VCenter:
             self._post("HostAddedEvent", name, f"Added host {name}")
         self._post("HostConnectedEvent", name, f"Established a connection to {name}")
         self._sim.trace.emit(ATTESTED, name, outcome.status, outcome.message)
-        self._sim.log("vcenter", f"{name}: TPM attestation {outcome.status}: {outcome.message}")
+        words = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
+        self._sim.log("vcenter", f"{name}: TPM attestation {words}")
         if outcome.accepted is False:
             self._post(
                 ATTESTATION_FAILED_EVENT, name, f"TPM attestation failed for host {name}: {outcome.message}"

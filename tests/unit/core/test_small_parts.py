@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sim.core.facts import fact
 from sim.core.metrics import Metrics
+from sim.core.rng import Rng
 from sim.core.units import GIB, SECOND, format_bytes, format_ns, parse_bytes, parse_hz, parse_ns
 from sim.errors import FormatError, LimitError, ScenarioError, SimBug, VerificationError
 
@@ -104,3 +105,13 @@ def test_errors_are_one_line_and_pickle(error):
     assert type(copy) is type(error)
     assert str(copy) == str(error)
     assert "\n" not in str(error)
+
+
+def test_streams_that_were_drawn_from_go_on_after_a_pickle_where_they_were():
+    rng = Rng(3)
+    for stream in (rng.stream("a"), rng.fast("a")):
+        stream.bytes(13)
+    copy = pickle.loads(pickle.dumps(rng))
+    assert copy.fast("a").u64() == rng.fast("a").u64()
+    assert copy.stream("a").bytes(600) == rng.stream("a").bytes(600)
+    assert copy.fast("b").u64() == rng.fast("b").u64()

@@ -383,3 +383,16 @@ def test_a_loader_pickles_with_its_modules(pki):
     two = load(pki, host, "upper", imports=("lower_Attach",))[0]
     assert one == two
     copy.check()
+
+
+def test_a_proven_record_vouches_for_no_other_descriptor_under_its_signature(pki):
+    machine = kernel(pki)
+    module = build_module(spec())
+    sound = origin_of(vib_of(pki, {"nvme_pci": module}))
+    machine.loader.load("nvme_pci", module, vib=sound)
+    other = build_module(spec("evil"))
+    forged = attrs.evolve(origin_of(vib_of(pki, {"evil": other})), signature=sound.signature)
+    with pytest.raises(LoadRefused) as caught:
+        machine.loader.load("evil", other, vib=forged)
+    assert caught.value.check == "message-digest"
+    machine.check()

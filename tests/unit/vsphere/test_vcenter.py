@@ -319,3 +319,40 @@ def replay_boot_into(slot, log):
     for event in parse(log).events:
         if event.type != EV.NO_ACTION:
             client.pcr_extend(event.pcr, event.digests)
+
+
+class Tap:
+    """Stands between agent and host, and notes the nonces."""
+
+    def __init__(self, host):
+        self.host = host
+        self.nonces = []
+        self.old = None
+
+    def call(self, name, params=None):
+        if name == "tpm.quote":
+            self.nonces.append(params["nonce"])
+            if self.old is not None:
+                return self.old
+        return self.host.call(name, params)
+
+
+def test_every_attestation_asks_with_a_fresh_nonce(world):
+    made = world()
+    tap = made.agent._host = Tap(made.host)
+    made.add()
+    made.attest_again()
+    made.reboot()
+    made.attest_again("on_host_rebooted")
+    assert [len(nonce) for nonce in tap.nonces] == [32, 32, 32]
+    assert len(set(tap.nonces)) == 3
+
+
+def test_a_host_that_answers_with_an_old_quote_is_refused(world):
+    made = world()
+    tap = made.agent._host = Tap(made.host)
+    assert made.add().tpm_attestation.status == "accepted"
+    tap.old = made.host.call("tpm.quote", {"nonce": tap.nonces[0], "banks": ["sha256"]})
+    entry = made.attest_again()
+    assert entry.tpm_attestation.status == "notAccepted"
+    assert [reason.code for reason in entry.reasons] == ["nonce"]
