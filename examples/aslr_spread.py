@@ -7,7 +7,7 @@ from sim.scenario.run import boot_only
 from sim.scenario.spec import ImageSpec
 
 BOOTS = 16
-scenario = boot_only(Scenario(name="aslr", image=ImageSpec(modules=4, module_bytes=2048)))
+scenario = boot_only(Scenario(name="aslr", image=ImageSpec(modules=4, module_size_bytes=2048)))
 places: dict[str, list[int]] = {}
 for seed in range(BOOTS):
     for module in simulate(evolve(scenario, seed=seed)).modules:

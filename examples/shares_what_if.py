@@ -13,7 +13,7 @@ def usage(shares):
         name="shares",
         duration_ns=60 * SECOND,
         host=HostSpec(cpu=CpuSpec(cores_per_node=2)),
-        image=ImageSpec(modules=1, module_bytes=2048),
+        image=ImageSpec(modules=1, module_size_bytes=2048),
         vms=tuple(
             VmEntry(name=name, vcpus=2, cpu=CpuAllocation(shares=amount)) for name, amount in shares.items()
         ),

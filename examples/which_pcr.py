@@ -20,7 +20,7 @@ scenario = Scenario(
     name="which-pcr",
     duration_ns=3 * SECOND,
     host=HostSpec(firmware=FirmwareSpec(secure_boot=False)),
-    image=ImageSpec(modules=2, module_bytes=2048),
+    image=ImageSpec(modules=2, module_size_bytes=2048),
     vcenter=VCenterSpec(),
 )
 clean = simulate(scenario).pcrs["sha256"]

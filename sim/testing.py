@@ -19,7 +19,7 @@ from sim.scenario.spec import ImageSpec, Scenario, TpmSpec, VCenterSpec, VmEntry
 
 __all__ = ["allocations", "cpu_specs", "file_faults", "host_specs", "scenarios", "vm_entries", "workloads"]
 
-SMALL_IMAGE = ImageSpec(modules=3, module_bytes=1024)
+SMALL_IMAGE = ImageSpec(modules=3, module_size_bytes=1024)
 """An image that boots in a few hundredths of a second."""
 
 CORE_HZ = 2_000_000_000

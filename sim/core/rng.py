@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
@@ -177,7 +178,10 @@ class Rng:
         return found
 
     def child(self, name: str) -> Rng:
-        """Return an `Rng` whose names all begin with `name` and a slash."""
+        """Return a new `Rng` whose names all begin with `name` and a slash.
+
+        Each call begins the streams anew: keep the `Rng` where a draw must not repeat, as with nonces.
+        """
         return Rng(self._seed, f"{self._prefix}{name}/")
 
     def _material(self, name: str) -> bytes:
@@ -185,9 +189,27 @@ class Rng:
 
 
 def _minus_ln_q32(word: int) -> int:
-    """Return -ln(word / 2**64) in units of 2**-32, for an odd 64-bit word, by repeated squaring of the mantissa."""
+    """Return -ln(word / 2**64) in units of 2**-32, for a positive 64-bit word, to within 64 units.
+
+    The mantissa is split into a leading part of 9 bits, whose logarithm is in a table, and a rest below 1/256, whose
+    logarithm is the start of its series; all in integers.
+    """
     length = word.bit_length()
-    mantissa = word << (64 - length) >> 1  # in [2**62, 2**63): 1.0 .. 2.0 in units of 2**-62
+    mantissa = word << (64 - length)  # 2**63 .. 2**64 - 1 stands for 1.0 .. 2.0
+    lead = mantissa >> 55
+    rest = ((mantissa & 0x7F_FFFF_FFFF_FFFF) >> 23) // lead
+    series = rest - (rest * rest >> 33) + (rest * rest * rest // 3 >> 64)
+    return (65 - length) * _LN2_Q32 - _ln_table()[lead & 0xFF] - series
+
+
+@lru_cache(maxsize=1)
+def _ln_table() -> tuple[int, ...]:
+    """Return ln(1 + i/256) in units of 2**-32 for i from 0 to 255, by repeated squaring."""
+    return tuple(_log2_q32((256 + index) << 54) * _LN2_Q32 >> 32 for index in range(256))
+
+
+def _log2_q32(mantissa: int) -> int:
+    """Return the binary logarithm of mantissa / 2**62, from 1 to below 2, in units of 2**-32."""
     fraction = 0
     for _ in range(32):
         mantissa = mantissa * mantissa >> 62
@@ -195,5 +217,4 @@ def _minus_ln_q32(word: int) -> int:
         if mantissa >= 2**63:
             mantissa >>= 1
             fraction |= 1
-    log2_q32 = ((length - 1) << 32) + fraction
-    return ((64 << 32) - log2_q32) * _LN2_Q32 >> 32
+    return fraction

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 
 import attrs
 
@@ -118,36 +119,43 @@ def read_header(block: bytes, what: str, where: str) -> TarHeader:
     if len(block) < BLOCK_BYTES:
         raise FormatError(what, where, f"header is cut off after {len(block)} of {BLOCK_BYTES} bytes")
     try:
+        return _header(block)
+    except FormatError as error:
+        raise type(error)(what, where, error.message) from None
+
+
+@lru_cache(maxsize=1024)
+def _header(block: bytes) -> TarHeader:
+    """Read a whole block; the headers of folders are the same in most archives."""
+    try:
         kind = EntryKind(block[156:157])
     except ValueError:
-        raise FormatError(
-            what, where, f"entry type {block[156:157]!r} is not file, directory or link"
-        ) from None
-    path = _text(block[:100], what, where)
-    prefix = _text(block[345:496], what, where)
+        raise FormatError("", "", f"entry type {block[156:157]!r} is not file, directory or link") from None
+    path = _text(block[:100])
+    prefix = _text(block[345:496])
     path = f"{prefix}/{path}" if prefix else path
     if kind is EntryKind.DIRECTORY:
         path = path.removesuffix("/")
-    check_path(path, what, where)
-    target = _text(block[157:257], what, where)
+    check_path(path, "", "")
+    target = _text(block[157:257])
     if kind is EntryKind.SYMLINK:
-        check_link_target(path, target, what, where)
+        check_link_target(path, target, "", "")
     elif target:
-        raise FormatError(what, where, "has a link target but is no link")
-    size = _number(block[124:136], what, where)
+        raise FormatError("", "", "has a link target but is no link")
+    size = _number(block[124:136])
     if size and kind is not EntryKind.FILE:
-        raise FormatError(what, where, "has data but is no file")
+        raise FormatError("", "", "has data but is no file")
     entry = TarEntry(
         path=path,
         kind=kind,
-        mode=_number(block[100:108], what, where),
-        uid=_number(block[108:116], what, where),
-        gid=_number(block[116:124], what, where),
-        mtime=_number(block[136:148], what, where),
+        mode=_number(block[100:108]),
+        uid=_number(block[108:116]),
+        gid=_number(block[116:124]),
+        mtime=_number(block[136:148]),
         target=target,
-        owner=_text(block[265:297], what, where),
-        group=_text(block[297:329], what, where),
-        checksum_ok=_number(block[148:156], what, where) == _checksum(block),
+        owner=_text(block[265:297]),
+        group=_text(block[297:329]),
+        checksum_ok=_number(block[148:156]) == _checksum(block),
     )
     return TarHeader(entry=entry, size=size, magic=block[257:265])
 
@@ -223,15 +231,16 @@ def _octal(number: int, width: int, where: str) -> bytes:
     return text.encode() + b"\0"
 
 
-def _number(field: bytes, what: str, where: str) -> int:
+@lru_cache(maxsize=1024)
+def _number(field: bytes) -> int:
     match = _OCTAL.fullmatch(field)
     if match is None:
-        raise FormatError(what, where, f"field {field!r} is not an octal number")
+        raise FormatError("", "", f"field {field!r} is not an octal number")
     return int(match.group(1) or b"0", 8)
 
 
-def _text(field: bytes, what: str, where: str) -> str:
+def _text(field: bytes) -> str:
     text, _, rest = field.partition(b"\0")
-    if any(rest) or not text.isascii():
-        raise FormatError(what, where, f"field {field[:40]!r} is not a text ended by zeros")
+    if rest.strip(b"\0") or not text.isascii():
+        raise FormatError("", "", f"field {field[:40]!r} is not a text ended by zeros")
     return text.decode("ascii")

@@ -72,7 +72,7 @@ def write_vtar(entries: Iterable[TarEntry]) -> bytes:
 def _read_headers(data: bytes) -> tuple[list[tuple[TarHeader, int]], int]:
     headers: list[tuple[TarHeader, int]] = []
     offset = 0
-    while any(data[offset : offset + BLOCK_BYTES]):
+    while data[offset : offset + BLOCK_BYTES].strip(b"\0"):
         where = f"entry {len(headers)}, offset {offset:#x}"
         if len(headers) == ENTRIES_MAX:
             raise LimitError(_WHAT, where, f"more than {ENTRIES_MAX} entries")

@@ -173,7 +173,8 @@ class Layout:
         if not places or sum(len(each) for each in self._regions.values()) >= REGIONS_MAX:
             raise LayoutError(f"no room for {size} bytes in the window for {kind!r}")
         base = self._nth_place(gaps, self._stream.below(places), self.profile.window(kind).align_bytes)
-        insort(self._regions[kind], Region(base=base, size_bytes=size, kind=kind, name=name, places=places))
+        region = Region(base=base, size_bytes=size, kind=kind, name=name, places=places)
+        insort(self._regions[kind], region, key=_region_base)
         return base
 
     def release(self, base: int) -> Region:
@@ -235,12 +236,13 @@ class Layout:
         """Return (first base, number of bases) of each free gap that has room, in rising order."""
         window = self.profile.window(kind)
         align = window.align_bytes
+        guard = window.guard_bytes
         first = window.base
         for region in self._regions[kind]:
-            count = (region.base - window.guard_bytes - size - first) // align + 1
+            count = (region.base - guard - size - first) // align + 1
             if count > 0:
                 yield first, count
-            first = -(-(region.end + window.guard_bytes) // align) * align
+            first = -(-(region.base + region.size_bytes + guard) // align) * align
         count = (window.end - size - first) // align + 1
         if count > 0:
             yield first, count
@@ -313,6 +315,10 @@ def _whole_pages(size_bytes: int) -> int:
 
 def _bits(places: int) -> float:
     return log2(places) if places else 0.0
+
+
+def _region_base(region: Region) -> int:
+    return region.base
 
 
 def _window_base(window: Window) -> int:

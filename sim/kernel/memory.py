@@ -109,9 +109,13 @@ class KernelMemory:
         segment = Segment(base=base, size_bytes=size, rights=rights, owner=owner, extents=tuple(extents))
         mapped: list[int] = []
         try:
-            for va, mpn, large in _leaves(base, extents):
-                self.space.map(va, mpn, rights, large=large)
-                mapped.append(va)
+            for va, mpn, count, large in _runs(base, extents):
+                if large:
+                    self.space.map(va, mpn, rights, large=True)
+                    mapped.append(va)
+                else:
+                    self.space.map_run(va, mpn, count, rights)
+                    mapped.extend(va + page * FRAME_BYTES for page in range(count))
         except (MappingError, OutOfMemory):
             for va in mapped:
                 self.space.unmap(va)
@@ -257,18 +261,33 @@ class KernelMemory:
 
 def _leaves(base: int, extents: Sequence[Extent]) -> Iterator[tuple[int, int, bool]]:
     """Return (address, frame, is 2 MiB) of the leaves that map `extents` in a row at `base`, large where aligned."""
+    for va, mpn, count, large in _runs(base, extents):
+        if large:
+            yield va, mpn, True
+        else:
+            for page in range(count):
+                yield va + page * FRAME_BYTES, mpn + page, False
+
+
+def _runs(base: int, extents: Sequence[Extent]) -> Iterator[tuple[int, int, int, bool]]:
+    """Return (address, frame, frames, is 2 MiB): a large leaf where aligned, or a run of small ones."""
     va = base
-    large_bytes = _LARGE_FRAMES * FRAME_BYTES
     for extent in extents:
         mpn = extent.first_mpn
-        while mpn < extent.end_mpn:
-            large = (
-                va % large_bytes == 0 and mpn % _LARGE_FRAMES == 0 and mpn + _LARGE_FRAMES <= extent.end_mpn
-            )
-            yield va, mpn, large
-            frames = _LARGE_FRAMES if large else 1
-            va += frames * FRAME_BYTES
-            mpn += frames
+        end = extent.end_mpn
+        while mpn < end:
+            page = va // FRAME_BYTES
+            aligned = page % _LARGE_FRAMES == mpn % _LARGE_FRAMES
+            large = aligned and mpn % _LARGE_FRAMES == 0 and mpn + _LARGE_FRAMES <= end
+            if large:
+                count = _LARGE_FRAMES
+            elif aligned:
+                count = min(end, (mpn // _LARGE_FRAMES + 1) * _LARGE_FRAMES) - mpn
+            else:
+                count = end - mpn
+            yield va, mpn, count, large
+            va += count * FRAME_BYTES
+            mpn += count
 
 
 def _whole_pages(size_bytes: int) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from attrs import evolve, frozen
 
 from sim.core.context import Sim
+from sim.core.facts import fact
 from sim.core.rng import Rng
 from sim.core.trace import record
 from sim.core.units import KIB, MIB
@@ -43,9 +44,12 @@ AGENTS = ("bin/hostd", "bin/vpxa")
 LIBRARIES = ("lib64/libc.so.6",)
 """The libraries that every agent maps."""
 
-HEAP_BYTES = MIB
-STACK_BYTES = 256 * KIB
-SHARES = 1000
+_GUESS = "the order of magnitude of small server processes"
+HEAP_BYTES = fact("userworld.heap_bytes", MIB, unit="byte", source=_GUESS, kind="assumed")
+STACK_BYTES = fact("userworld.stack_bytes", 256 * KIB, unit="byte", source=_GUESS, kind="assumed")
+SHARES = fact(
+    "userworld.shares", 1000, unit="1", source="those of one vCPU at the normal level", kind="assumed"
+)
 _ELF_MAGIC = b"\x7fELF"
 _DATA = Rights(write=True, user=True, execute=False)
 
@@ -97,7 +101,7 @@ class UserWorlds:
                 memory.unmap_segment(segment.base)
             raise
         world = self._scheduler.add(name, Idle(), kind="user")
-        self._scheduler.allocate(world, shares=SHARES)
+        self._scheduler.allocate(world, shares=SHARES.value)
         self._scheduler.begin(world)
         started = self.running[name] = UserWorld(name=name, world=world, layout=layout, memory=memory)
         self._sim.trace.emit(
@@ -137,7 +141,7 @@ class UserWorlds:
         bases = {"exe": self._map_file(layout, memory, "exe", name, program)}
         for library, data in libraries.items():
             bases["library"] = self._map_file(layout, memory, "library", library.rpartition("/")[2], data)
-        for kind, size_bytes in (("heap", HEAP_BYTES), ("stack", STACK_BYTES)):
+        for kind, size_bytes in (("heap", HEAP_BYTES.value), ("stack", STACK_BYTES.value)):
             bases[kind] = layout.place(kind, size_bytes, name)
             memory.map_segment(bases[kind], b"", _DATA, owner=f"user:{name}", size_bytes=size_bytes)
         return bases

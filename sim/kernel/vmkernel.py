@@ -21,9 +21,10 @@ import attrs
 
 from sim.boot.bootinfo import BootInfo, BootModule
 from sim.boot.context import printable
+from sim.core.facts import fact
 from sim.core.procedure import Procedure
 from sim.core.trace import record
-from sim.core.units import MIB, format_bytes
+from sim.core.units import KIB, MIB, format_bytes
 from sim.errors import FormatError, SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.mmu import Rights
@@ -54,9 +55,10 @@ KERNEL_PANIC = record("kernel.panic", host=str, boot_id=str, step=str, text=str)
 KERNEL_FILE = "k.b00"
 """The boot module that is the VMkernel itself."""
 
-PER_CPU_BYTES = 2 * MIB
-STACK_BYTES = 64 * 1024
-HEAP_BYTES = MIB
+_GUESS = "the order of magnitude of production kernels"
+PER_CPU_BYTES = fact("kernel.percpu_bytes", 2 * MIB, unit="byte", source=_GUESS, kind="assumed")
+STACK_BYTES = fact("kernel.stack_bytes", 64 * KIB, unit="byte", source=_GUESS, kind="assumed")
+HEAP_BYTES = fact("kernel.heap_bytes", MIB, unit="byte", source=_GUESS, kind="assumed")
 
 _DATA = Rights(write=True, user=False, execute=False)
 
@@ -178,13 +180,13 @@ class VMkernel:
         kernel = self.boot.module(KERNEL_FILE)
         placed = self.loader.load_kernel("vmkernel", kernel.content, vib=self._origin(kernel))
         self._log(f"vmkernel: {len(placed.segments)} segments, placed at random, W^X")
-        self._map_area("heap", HEAP_BYTES, "kernel heap")
+        self._map_area("heap", HEAP_BYTES.value, "kernel heap")
 
     def set_up_processors(self) -> None:
         """Give each pCPU its own area and a stack between guard pages."""
         for pcpu in self.board.topology.pcpus:
-            self._map_area("percpu", PER_CPU_BYTES, f"pcpu{pcpu.index}")
-            self._map_area("stack", STACK_BYTES, f"pcpu{pcpu.index} stack")
+            self._map_area("percpu", PER_CPU_BYTES.value, f"pcpu{pcpu.index}")
+            self._map_area("stack", STACK_BYTES.value, f"pcpu{pcpu.index} stack")
         self._log(
             f"cpu: {len(self.board.topology.pcpus)} per-CPU areas and stacks placed at random, not executable"
         )

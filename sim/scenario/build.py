@@ -100,7 +100,7 @@ def _image(scenario: Scenario, sim: Sim, pki: Pki) -> tuple[Image, ReferenceMani
         pki,
         epoch=scenario.epoch,
         modules=spec.modules,
-        module_bytes=spec.module_bytes,
+        module_bytes=spec.module_size_bytes,
         kernelopt=kernelopt(scenario),
         host_level=level,
     )

@@ -125,16 +125,16 @@ class ImageSpec:
     """The installed image: how many modules, the host's acceptance level, and VIBs installed on top."""
 
     modules: int = field(default=24, validator=between(1, MODULES_MAX))
-    module_bytes: int = field(
+    module_size_bytes: int = field(
         default=16 * KIB, metadata=quantity("bytes"), validator=between(KIB, MODULE_BYTES_MAX)
     )
     acceptance: str = field(default="PartnerSupported", validator=in_choices(*ACCEPTANCE_LEVELS))
     vibs: tuple[InputFile, ...] = field(default=(), validator=_tuple_of_at_most(VIBS_MAX))
 
     def __attrs_post_init__(self) -> None:
-        if self.modules * self.module_bytes > IMAGE_BYTES_MAX:
+        if self.modules * self.module_size_bytes > IMAGE_BYTES_MAX:
             wanted = f"at most {format_bytes(IMAGE_BYTES_MAX)} for all modules together"
-            raise FieldError("module_bytes", self.module_bytes, wanted)
+            raise FieldError("module_size_bytes", self.module_size_bytes, wanted)
 
 
 @frozen(kw_only=True)

@@ -20,7 +20,7 @@ memory = "2GiB"
 cpu = { cores_per_node = 2 }
 [image]
 modules = 2
-module = "2KiB"
+module_size = "2KiB"
 [[vms]]
 name = "a"
 memory = "64MiB"

@@ -77,7 +77,7 @@ duration = "3s"
 secure_boot = false
 [image]
 modules = 2
-module = "2KiB"
+module_size = "2KiB"
 acceptance = "CommunitySupported"
 vibs = ["ghettoVCB.vib"]
 [vcenter]
@@ -194,7 +194,7 @@ def test_a_real_shared_object_is_packed_signed_and_loaded(vmksim, tmp_path):
         *("--vendor", "Maker", "--seed", 0, "--level", "PartnerSupported", "--out", tmp_path / "m.vib"),
     )
     path = tmp_path / "s.toml"
-    path.write_text('duration = "1s"\n[image]\nmodules = 1\nmodule = "2KiB"\nvibs = ["m.vib"]\n')
+    path.write_text('duration = "1s"\n[image]\nmodules = 1\nmodule_size = "2KiB"\nvibs = ["m.vib"]\n')
     status, out, _ = vmksim("run", path, "--json")
     assert status == 0, out
     (module,) = [module for module in json.loads(out)["modules"] if module["name"] == "pyctypes"]

@@ -28,7 +28,7 @@ firmware = { txt_enabled = true }
 enableTboot = true
 [image]
 modules = 3
-module = "2KiB"
+module_size = "2KiB"
 [[vms]]
 name = "bursty"
 count = 3

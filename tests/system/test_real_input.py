@@ -26,7 +26,7 @@ EV_EVENT_TAG = 6
 def running(secure_boot=True):
     firmware = FirmwareSpec(secure_boot=secure_boot)
     machinery = build(
-        Scenario(image=ImageSpec(modules=4, module_bytes=2048), host=HostSpec(firmware=firmware)), 5
+        Scenario(image=ImageSpec(modules=4, module_size_bytes=2048), host=HostSpec(firmware=firmware)), 5
     )
     machinery.host.power_on()
     machinery.sim.engine.run()

@@ -11,6 +11,7 @@ Sources: Intel Software Developer's Manual volume 3A, section 4.5.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from attrs import evolve, frozen
@@ -91,6 +92,33 @@ class AddressSpace:
         self._memory.write_u64(_entry_pa(table, va, level), _leaf(mpn, rights, large=large))
         if not large:
             self._last_table = (region, table)
+
+    def map_run(self, va: int, mpn: int, count: int, rights: Rights) -> None:
+        """Map `count` pages of 4 KiB at `va` to the frames from `mpn` on, all or none; errors as in `map`."""
+        done = 0
+        try:
+            while done < count:
+                done += self._map_in_one_table(va + done * FRAME_BYTES, mpn + done, count - done, rights)
+        except VmksimError:
+            for page in range(done):
+                self.unmap(va + page * FRAME_BYTES)
+            raise
+
+    def _map_in_one_table(self, va: int, mpn: int, count: int, rights: Rights) -> int:
+        """Map as many pages as lie in the table of the first one, all or none, and return how many."""
+        index = va >> PAGE_SHIFT & (_ENTRIES - 1)
+        count = min(count, _ENTRIES - index)
+        self._check_page(va + (count - 1) * FRAME_BYTES, mpn + count - 1, 1)
+        self.map(va, mpn, rights)
+        if count > 1:
+            at = self._last_table[1] + 8 * (index + 1)
+            if self._memory.read(at, 8 * (count - 1)).count(0) != 8 * (count - 1):
+                self.unmap(va)
+                raise MappingError(f"a page behind {va:#x} is mapped already")
+            leaf = _leaf(0, rights, large=False)
+            entries = [leaf | each << PAGE_SHIFT for each in range(mpn + 1, mpn + count)]
+            self._memory.write(at, struct.pack(f"<{count - 1}Q", *entries))
+        return count
 
     def unmap(self, va: int) -> Mapping:
         """Remove the mapping that begins at `va`, free tables that became empty, and return what it was."""

@@ -1,5 +1,6 @@
 """Claims about chance: known answers, independence of streams, bounds, moments."""
 
+import math
 import pickle
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.core.keys import ec_private_key, rsa_private_key
-from sim.core.rng import FastStream, Rng, Stream
+from sim.core.rng import FastStream, Rng, Stream, _minus_ln_q32
 
 SEEDS = st.integers(0, 2**256 - 1)
 
@@ -86,6 +87,11 @@ def test_exponential_draws_have_their_mean_and_median():
     draws = sorted(source.exponential_ns(mean_ns) for _ in range(20_000))
     assert abs(sum(draws) / len(draws) - mean_ns) < 0.05 * mean_ns
     assert abs(draws[10_000] - 693_147) < 0.05 * mean_ns
+
+
+@given(st.integers(1, 2**64 - 1))
+def test_the_logarithm_is_that_of_the_standard_library(word):
+    assert abs(_minus_ln_q32(word) - -math.log(word / 2**64) * 2**32) <= 64
 
 
 def test_shuffling_keeps_every_item():

@@ -166,3 +166,20 @@ def test_rights_print_as_people_write_them():
         "rw-",
     ]
     assert str(Rights(write=True, user=True)) == "rw-u"
+
+
+def test_a_run_of_pages_is_mapped_as_page_by_page_or_not_at_all():
+    memory = PhysicalMemory(64 << 20)
+    one, many = AddressSpace(memory, "one"), AddressSpace(memory, "many")
+    base = 0x418000000000 + 500 * 4096
+    for page in range(1100):
+        one.map(base + page * 4096, 2000 + page, Permission.DATA)
+    many.map_run(base, 2000, 1100, Permission.DATA)
+    assert list(many.mappings()) == list(one.mappings())
+    before = list(many.mappings())
+    tables = many.table_frames
+    with pytest.raises(MappingError, match="mapped already"):
+        many.map_run(base - 700 * 4096, 5000, 800, Permission.DATA)
+    assert list(many.mappings()) == before
+    assert many.table_frames == tables
+    many.check_invariants()

@@ -11,7 +11,7 @@ from sim.scenario.spec import ImageSpec, Scenario, TpmSpec
 
 def small(**changes):
     host = HostSpec(cpu=CpuSpec(cores_per_node=2), memory_bytes=4 << 30, **changes.pop("host", {}))
-    return Scenario(image=ImageSpec(modules=4, module_bytes=2048), host=host, **changes)
+    return Scenario(image=ImageSpec(modules=4, module_size_bytes=2048), host=host, **changes)
 
 
 @pytest.fixture(scope="session")

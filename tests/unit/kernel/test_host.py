@@ -20,7 +20,7 @@ class Watcher:
 
 
 def fresh():
-    machinery = build(Scenario(image=ImageSpec(modules=2, module_bytes=1024)), 3)
+    machinery = build(Scenario(image=ImageSpec(modules=2, module_size_bytes=1024)), 3)
     watcher = Watcher()
     machinery.host.watchers.append(watcher.note)
     return machinery, watcher

@@ -19,7 +19,7 @@ from sim.scenario.faults import FaultSpec
 from sim.scenario.spec import ExpectSpec, ImageSpec, Scenario, VCenterSpec
 
 CRAMPED = Scenario(
-    image=ImageSpec(modules=2, module_bytes=1024),
+    image=ImageSpec(modules=2, module_size_bytes=1024),
     host=HostSpec(memory_bytes=64 * MIB, cpu=CpuSpec(cores_per_node=40)),
     expect=ExpectSpec(boot="refused", component="set_up_processors"),
 )
@@ -173,7 +173,7 @@ ANSWERS = (bytes.fromhex("80010000000a00000101"), b"", b"\x80\x01", bytes.fromhe
 @pytest.mark.parametrize("answer", ANSWERS, ids=["failure", "silence", "stump", "empty success"])
 @pytest.mark.parametrize("sound", [*range(8), 30, 50, 60, 70, 80])
 def test_a_tpm_that_fails_at_any_command_ends_in_a_state_of_the_host(sound, answer):
-    machinery = build(Scenario(image=ImageSpec(modules=2, module_bytes=1024)), 3)
+    machinery = build(Scenario(image=ImageSpec(modules=2, module_size_bytes=1024)), 3)
     failing = FailingTpm(machinery.tpm, sound, answer)
     machinery.tpm.execute = failing.execute
     host = machinery.host

@@ -14,7 +14,7 @@ def small():
         name="small",
         duration_ns=2 * SECOND,
         host=HostSpec(memory_bytes=2048 * MIB, cpu=CpuSpec(cores_per_node=2)),
-        image=ImageSpec(modules=2, module_bytes=2048),
+        image=ImageSpec(modules=2, module_size_bytes=2048),
         vms=(
             VmEntry(name="a", memory_bytes=64 * MIB),
             VmEntry(name="b", vcpus=2, memory_bytes=64 * MIB),

@@ -21,7 +21,7 @@ core = "3GHz"
 state = "present"
 [image]
 modules = 3
-module = "2KiB"
+module_size = "2KiB"
 [options]
 enableTboot = true
 [sched]
@@ -52,7 +52,7 @@ def test_every_table_of_a_scenario_file_reaches_its_spec():
     assert scenario.trace.categories == ("log", "boot")
     assert scenario.host.memory_bytes == 8 << 30
     assert scenario.host.cpu.core_hz == 3 * 10**9
-    assert scenario.image.module_bytes == 2048
+    assert scenario.image.module_size_bytes == 2048
     assert scenario.options == {"enableTboot": True}
     assert scenario.sched.quantum_ns == 50 * 10**6
     assert [vm.name for vm in scenario.virtual_machines()] == ["web-1", "web-2", "web-3"]
@@ -101,7 +101,7 @@ WRONG = {
     "epoch = 5": ("bad.toml: epoch", "a date and time"),
     "epoch = 0001-01-01T00:00:00Z": ("bad.toml: epoch", "in the years 2000 to 2199"),
     "epoch = 9999-01-01T00:00:00Z": ("bad.toml: epoch", "in the years 2000 to 2199"),
-    "[image]\nmodules = 400\nmodule = '4MiB'": ("bad.toml: image.module", "all modules together"),
+    "[image]\nmodules = 400\nmodule_size = '4MiB'": ("bad.toml: image.module_size", "all modules together"),
     f"[[vms]]\nname = '{'a' * 80}'\ncount = 2": ("bad.toml: vms[0].name", "a number is put behind it"),
     "[[vms]]\nname = 'a'\nworkload = { kind = 'trace', demand = [1], period = '1ns' }": (
         "bad.toml: vms[0].workload",

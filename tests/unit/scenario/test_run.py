@@ -223,3 +223,11 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
 def test_more_options_than_boot_cfg_takes_are_a_scenario_error(small, options):
     with pytest.raises(ScenarioError, match=r"^options: too many"):
         Simulation(evolve(small, options=options))
+
+
+def test_bytes_behind_a_checkpoint_are_damage_even_where_the_pickle_would_load(small, tmp_path):
+    path = tmp_path / "c"
+    Simulation(small).save(path)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        Simulation.restore(path)
