@@ -68,7 +68,6 @@ class Host:
         self.kernel: VMkernel | None = None
         self.watchers: list[Callable[[Host], object]] = []
         self._sequence: BootSequence | None = None
-        self._reboot_pending = False
 
     def power_on(self) -> None:
         """Apply power and boot."""
@@ -154,17 +153,14 @@ class Host:
 
     def _reboot_soon(self) -> None:
         """Reboot at the next instant: once, however often it is asked for."""
-        if not self._reboot_pending:
-            self._reboot_pending = True
-            self.sim.engine.after(0, self._reboot_as_asked, self.board.boot_count)
+        self.sim.engine.after(0, self._reboot_as_asked, self.board.boot_count)
 
     def _reboot_as_asked(self, boot_count: int) -> None:
-        """Reboot, unless power or reset button were faster."""
-        if self._reboot_pending and boot_count == self.board.boot_count:
+        """Reboot, unless another reboot, the power button or the reset button were faster."""
+        if self.state is HostState.RUNNING and boot_count == self.board.boot_count:
             self.reboot()
 
     def _stop_kernel(self, *, orderly: bool) -> None:
-        self._reboot_pending = False
         if self._sequence is not None:
             self._sequence.stop()
             self._sequence = None

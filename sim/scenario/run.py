@@ -158,6 +158,8 @@ class Simulation:
 
     def _host_changed(self, host: Host) -> None:
         """Watch the host: start its virtual machines after every boot, and the clock of the scenario at the first."""
+        if host.state is HostState.BOOTING:
+            self.machinery.agent.restart()  # the agent runs on the host: its sessions end with it
         if host.state is HostState.HALTED and self._known_end_ns is None:
             self._known_end_ns = self.sim.now
             self.sim.engine.after(0, _pause)

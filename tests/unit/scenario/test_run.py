@@ -6,6 +6,7 @@ from attrs import evolve
 from sim import simulate
 from sim.core.units import GIB, MIB, SECOND
 from sim.errors import CheckpointError, ScenarioError
+from sim.kernel.host import HostState
 from sim.kernel.vm import CpuAllocation
 from sim.scenario.build import kernelopt
 from sim.scenario.collect import compare
@@ -13,6 +14,7 @@ from sim.scenario.faults import FaultSpec
 from sim.scenario.result import AttestationResult, BootResult, ReasonRow
 from sim.scenario.run import Simulation, boot_only
 from sim.scenario.spec import ExpectSpec, Scenario, TraceSpec, VmEntry
+from sim.vsphere.faults import NotAuthenticated
 
 CUTS = (0, 1, 5 * SECOND, 9_100_000_000, 9_270_000_000, 9_300_000_000, 10_310_000_000, 20 * SECOND)
 
@@ -231,3 +233,16 @@ def test_bytes_behind_a_checkpoint_are_damage_even_where_the_pickle_would_load(s
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CheckpointError, match="is damaged"):
         Simulation.restore(path)
+
+
+def test_no_session_outlives_a_reboot_of_the_host(small):
+    simulation = Simulation(evolve(small, vcenter=None, expect=ExpectSpec()))
+    simulation.run()
+    agent = simulation.machinery.agent
+    session = agent.login("root", "simulated")
+    agent.call("RetrieveHostInfo", session=session)
+    simulation.host.reboot()
+    simulation.sim.engine.run(simulation.sim.now + 30 * SECOND)
+    assert simulation.host.state is HostState.RUNNING
+    with pytest.raises(NotAuthenticated):
+        agent.call("RetrieveHostInfo", session=session)

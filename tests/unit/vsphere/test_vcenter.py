@@ -16,7 +16,7 @@ from sim.core.units import MS
 from sim.tpm.client import TpmClient
 from sim.tpm.eventlog import EV, parse
 from sim.vsphere.attestation_run import TPM_UNREACHABLE
-from sim.vsphere.faults import AlreadyConnected, InvalidLogin, NotFound, NotSupported
+from sim.vsphere.faults import AlreadyConnected, InvalidLogin, NotAuthenticated, NotFound, NotSupported
 from sim.vsphere.inventory import ATTESTATION_FAILED_EVENT
 from sim.vsphere.vcenter import VCenter
 
@@ -356,3 +356,14 @@ def test_a_host_that_answers_with_an_old_quote_is_refused(world):
     entry = made.attest_again()
     assert entry.tpm_attestation.status == "notAccepted"
     assert [reason.code for reason in entry.reasons] == ["nonce"]
+
+
+def test_no_session_outlives_a_reboot_that_vcenter_knows_of(world):
+    made = world()
+    made.add()
+    session = made.agent.login("root", "simulated")
+    made.agent.call("RetrieveHostInfo", session=session)
+    made.reboot()
+    made.attest_again("on_host_rebooted")
+    with pytest.raises(NotAuthenticated):
+        made.agent.call("RetrieveHostInfo", session=session)
