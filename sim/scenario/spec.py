@@ -126,7 +126,7 @@ class ImageSpec:
 
     modules: int = field(default=24, validator=between(1, MODULES_MAX))
     module_size_bytes: int = field(
-        default=16 * KIB, metadata=quantity("bytes"), validator=between(KIB, MODULE_BYTES_MAX)
+        default=64 * KIB, metadata=quantity("bytes"), validator=between(KIB, MODULE_BYTES_MAX)
     )
     acceptance: str = field(default="PartnerSupported", validator=in_choices(*ACCEPTANCE_LEVELS))
     vibs: tuple[InputFile, ...] = field(default=(), validator=_tuple_of_at_most(VIBS_MAX))
