@@ -177,7 +177,7 @@ class VmManager:
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
         self._memory = board.memory
-        self._rng = sim.rng.child(board.spec.name)
+        self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
     @property
     def reserved_hz(self) -> int:

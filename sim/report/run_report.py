@@ -154,6 +154,8 @@ def attestation_section(result: RunResult) -> Section:
         for reason in verdict.reasons
         if reason.message != verdict.message
     ]
+    if verdict.connection not in ("", "connected"):
+        lines.append(f"  vCenter sees the host as {verdict.connection}: this is its last verdict")
     mood = {"accepted": "good", "notAccepted": "bad"}.get(verdict.status, "plain")
     return Section(title="Attestation", lines=tuple(lines), mood=mood)
 

@@ -204,11 +204,13 @@ def _attestation(machinery: Machinery) -> AttestationResult:
     ]
     if not entries:
         return AttestationResult(status="N/A", message="the host is not in the inventory")
+    connection = str(entries[0].connection_state)
     info = entries[0].tpm_attestation
     if info is None:
-        return AttestationResult(status="N/A", message="the host has no TPM in use")
+        return AttestationResult(status="N/A", message="the host has no TPM in use", connection=connection)
     return AttestationResult(
         status=info.status,
+        connection=connection,
         message=info.message,
         reasons=tuple(
             ReasonRow(code=reason.code, message=reason.message, component=reason.component)

@@ -121,9 +121,13 @@ class ReasonRow:
 
 @frozen(kw_only=True)
 class AttestationResult:
-    """The verifier's last word as vCenter shows it: "accepted", "notAccepted" or "N/A"."""
+    """The verifier's last word as vCenter shows it: "accepted", "notAccepted" or "N/A".
+
+    `connection` is vCenter's state of the host: a verdict about a host that is "notResponding" is an old one.
+    """
 
     status: str
+    connection: str = ""
     message: str = ""
     reasons: tuple[ReasonRow, ...] = ()
     time_ns: int | None = None

@@ -111,10 +111,11 @@ class TpmClient:
         values: dict[int, dict[int, bytes]] = {bank: {} for bank in missing}
         while any(missing.values()):
             _, answered, digests = self._call(TPM_CC.PCR_Read, (), selection_of(missing))
-            read = iter(digests)
-            for each in answered:
-                for pcr in each.pcrs:
-                    values[each.hash][pcr] = next(read)
+            named = [(each.hash, pcr) for each in answered for pcr in each.pcrs]
+            if len(named) != len(digests) or any(pcr not in missing.get(bank, ()) for bank, pcr in named):
+                raise _garbled("PCR_Read", "values of other PCRs than were asked for")
+            for (bank, pcr), digest in zip(named, digests, strict=True):
+                values[bank][pcr] = digest
             if not digests:
                 break
             missing = {
@@ -204,6 +205,8 @@ class TpmClient:
         while len(content) < size:
             asked = min(size - len(content), NV_BUFFER_BYTES_MAX)
             (chunk,) = self._call(TPM_CC.NV_Read, (index, index), asked, len(content))
+            if not 0 < len(chunk) <= asked:
+                raise _garbled("NV_Read", f"{len(chunk)} bytes where {asked} were asked for")
             content += chunk
         return content
 
@@ -221,6 +224,10 @@ _KEY_FIELDS = {
     TPM_CAP.AUTH_POLICIES: "handle",
 }
 _COMMAND_INDEX_MASK = 0xFFFF
+
+
+def _garbled(command: str, message: str) -> FormatError:
+    return FormatError("TPM response", command, message)
 
 
 def _key(capability: int, entry: Any) -> int:

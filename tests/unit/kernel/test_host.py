@@ -150,3 +150,21 @@ class Cutter:
     def note(self, host):
         if host.state is HostState.BOOTING:
             host.power_off()
+
+
+def test_random_workloads_do_not_repeat_after_a_reboot():
+    machinery, _ = fresh()
+    machinery.host.power_on()
+    machinery.sim.engine.run()
+    spec = {"name": "a", "memory": "64MiB", "workload": {"kind": "onoff", "random": True}}
+    drawn = []
+    for _ in range(2):
+        began = machinery.sim.now
+        machinery.host.call("vm.power_on", {"spec": spec})
+        machinery.sim.engine.run(began + 10**9)
+        rows = machinery.sim.trace.select("sched.dispatch")
+        drawn.append([row["time_ns"] - began for row in rows if row["time_ns"] > began])
+        machinery.host.call("host.reboot")
+        machinery.sim.engine.run()
+    assert len(drawn[0]) > 20
+    assert drawn[0] != drawn[1]

@@ -8,6 +8,7 @@ from sim.core.units import GIB, MIB, SECOND
 from sim.errors import CheckpointError, ScenarioError
 from sim.kernel.host import HostState
 from sim.kernel.vm import CpuAllocation
+from sim.report.run_report import attestation_section
 from sim.scenario.build import kernelopt
 from sim.scenario.collect import compare
 from sim.scenario.faults import FaultSpec
@@ -246,3 +247,25 @@ def test_no_session_outlives_a_reboot_of_the_host(small):
     assert simulation.host.state is HostState.RUNNING
     with pytest.raises(NotAuthenticated):
         agent.call("RetrieveHostInfo", session=session)
+
+
+def test_the_verdict_of_a_host_that_no_longer_boots_is_marked_as_old(small):
+    faults = (
+        FaultSpec(
+            kind="flip_bit",
+            target="vib/vmkusb",
+            unpacked=True,
+            byte=0x2400,
+            bit=0,
+            at_ns=SECOND + 900_000_000,
+        ),
+        FaultSpec(kind="reboot", at_ns=SECOND + 950_000_000),
+    )
+    result = simulate(
+        evolve(small, duration_ns=20 * SECOND, faults=faults, expect=ExpectSpec(boot="refused"))
+    )
+    assert result.boot.state == "refused"
+    assert (result.attestation.status, result.attestation.connection) == ("accepted", "notResponding")
+    assert simulate(small).attestation.connection == "connected"
+    (text,) = [line for line in attestation_section(result).lines if "vCenter sees the host as" in line]
+    assert "notResponding" in text
