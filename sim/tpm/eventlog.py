@@ -240,7 +240,10 @@ def parse(data: bytes, *, allow_padding: bool = False) -> EventLog:
     if not data:
         raise FormatError(_WHAT, "", "is empty")
     reader = _Reader(data)
-    first = _read_sha1_event(reader)
+    try:
+        first = _read_sha1_event(reader)
+    except FormatError as error:
+        raise type(error)(error.what, error.where, f"{error.message} (is this a TCG event log?)") from None
     spec_id = _spec_id(reader, first)
     events = [] if spec_id is not None else [first]
     banks = spec_id.algorithms if spec_id is not None else (_SHA1,)
