@@ -17,7 +17,8 @@ from sim.tpm.codec import WireError, codec_of
 from sim.tpm.commands import ACTIONS
 from sim.tpm.constants import TPM_CC, TPM_HT, TPM_RC, TPM_RH, TPM_ST, TPMA_NV, TPMA_OBJECT, TPMA_SESSION
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter, in_session
-from sim.tpm.requests import COMMANDS, CommandSpec
+from sim.tpm.requests import CommandSpec
+from sim.tpm.tables import COMMANDS
 from sim.tpm.wire import TPMS_AUTH_COMMAND, TPMS_AUTH_RESPONSE, UINT32
 
 if TYPE_CHECKING:

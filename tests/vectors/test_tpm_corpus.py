@@ -9,7 +9,7 @@ import pytest
 from sim.tpm.client import TpmClient
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC
 from sim.tpm.device import Tpm
-from sim.tpm.requests import COMMANDS
+from sim.tpm.tables import COMMANDS
 
 COMMANDS_IN_CORPUS = 313
 AGREEING_IMPLEMENTED = 89

@@ -8,12 +8,13 @@ Sources: TPM 2.0 Library part 3, chapters 18.4 and 29.1; part 1, chapter 36.7 (o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from sim.tpm.commands.objects import selected_pcrs
-from sim.tpm.constants import TPM_ALG, TPM_GENERATED_VALUE, TPM_RC, TPM_RH, TPM_ST, TPMA_OBJECT
+from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_GENERATED_VALUE, TPM_RC, TPM_RH, TPM_ST, TPMA_OBJECT
 from sim.tpm.keys import LoadedObject, kdf_a, sign_ecdsa
 from sim.tpm.refusal import in_handle, in_parameter
 from sim.tpm.wire import (
@@ -29,7 +30,7 @@ from sim.tpm.wire import (
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
 
-__all__ = ["quote", "read_clock"]
+__all__ = ["ACTIONS", "quote", "read_clock"]
 
 _OPEN_HIERARCHIES = (TPM_RH.ENDORSEMENT, TPM_RH.PLATFORM)
 _IN_SCHEME = 2
@@ -96,3 +97,10 @@ def _seen_by(tpm: Tpm, signer: LoadedObject) -> tuple[TPMS_CLOCK_INFO, int]:
         restartCount=(clock_info.restartCount + low) & 0xFFFFFFFF,
     )
     return shifted, (version + high) & 0xFFFFFFFFFFFFFFFF
+
+
+ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.Quote.value: quote,
+    TPM_CC.ReadClock.value: read_clock,
+}
+"""The actions of this group, by command code."""

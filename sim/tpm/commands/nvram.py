@@ -7,16 +7,17 @@ Sources: TPM 2.0 Library part 3, chapter 31; codes measured on swtpm 0.7.1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sim.tpm.constants import TPM_RC, TPM_RH, TPMA_NV
+from sim.tpm.constants import TPM_CC, TPM_RC, TPM_RH, TPMA_NV
 from sim.tpm.refusal import RefusedError, in_parameter
 from sim.tpm.wire import NV_BUFFER_BYTES_MAX
 
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
 
-__all__ = ["nv_read", "nv_read_public"]
+__all__ = ["ACTIONS", "nv_read", "nv_read_public"]
 
 
 def nv_read_public(tpm: Tpm, nv_index: int) -> tuple[Any, ...]:
@@ -48,3 +49,10 @@ def nv_read(tpm: Tpm, auth_handle: int, nv_index: int, size: int, offset: int) -
     if offset + size > index.public.dataSize:
         raise RefusedError(TPM_RC.NV_RANGE)
     return (index.content[offset : offset + size],)
+
+
+ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.NV_Read.value: nv_read,
+    TPM_CC.NV_ReadPublic.value: nv_read_public,
+}
+"""The actions of this group, by command code."""

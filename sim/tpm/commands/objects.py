@@ -9,10 +9,11 @@ Sources: TPM 2.0 Library part 3, chapters 12, 24, 28; part 1, chapters 25 to 27;
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.commands.pcrs import present_pcrs
-from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_ECC, TPM_HT, TPM_RC, TPM_ST, TPMA_OBJECT
+from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_ECC, TPM_HT, TPM_RC, TPM_ST, TPMA_OBJECT
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.keys import LoadedObject, derive_primary, name_of, qualified_name
 from sim.tpm.refusal import RefusedError, in_parameter
@@ -28,7 +29,7 @@ from sim.tpm.wire import (
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
 
-__all__ = ["create_primary", "flush_context", "read_public", "selected_pcrs"]
+__all__ = ["ACTIONS", "create_primary", "flush_context", "read_public", "selected_pcrs"]
 
 _TEMPLATE = 2
 _SENSITIVE = 1
@@ -167,3 +168,11 @@ def flush_context(tpm: Tpm, handle: int) -> tuple[Any, ...]:
         raise in_parameter(TPM_RC.HANDLE if in_range else TPM_RC.VALUE, 1)
     del tpm.objects[handle]
     return ()
+
+
+ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.CreatePrimary.value: create_primary,
+    TPM_CC.FlushContext.value: flush_context,
+    TPM_CC.ReadPublic.value: read_public,
+}
+"""The actions of this group, by command code."""

@@ -7,15 +7,16 @@ Sources: TPM 2.0 Library part 3, chapters 9 and 10; part 1, chapter 12; measured
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sim.tpm.constants import TPM_RC, TPM_SU
+from sim.tpm.constants import TPM_CC, TPM_RC, TPM_SU
 from sim.tpm.refusal import RefusedError, in_parameter
 
 if TYPE_CHECKING:
     from sim.tpm.device import StartState, Tpm
 
-__all__ = ["get_test_result", "self_test", "shutdown", "startup"]
+__all__ = ["ACTIONS", "get_test_result", "self_test", "shutdown", "startup"]
 
 _STARTUP_LOCALITIES = (0, 3)
 
@@ -67,3 +68,12 @@ def self_test(tpm: Tpm, full_test: int) -> tuple[Any, ...]:
 def get_test_result(tpm: Tpm) -> tuple[Any, ...]:
     """Return the manufacturer's data about the tests (none) and their result."""
     return (b"", TPM_RC.SUCCESS.value)
+
+
+ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.GetTestResult.value: get_test_result,
+    TPM_CC.SelfTest.value: self_test,
+    TPM_CC.Shutdown.value: shutdown,
+    TPM_CC.Startup.value: startup,
+}
+"""The actions of this group, by command code."""

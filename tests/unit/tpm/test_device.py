@@ -9,7 +9,7 @@ from sim.tpm.client import TpmClient, TpmError
 from sim.tpm.constants import TPM_ALG, TPM_CAP, TPM_CC, TPM_PT, TPM_RC, TPM_RH, TPMA_NV
 from sim.tpm.nv import FACTORY_ATTRIBUTES, factory_index
 from sim.tpm.profile import TpmProfile
-from sim.tpm.requests import COMMANDS
+from sim.tpm.tables import COMMANDS
 
 INDEX = 0x01C90000
 OPEN = FACTORY_ATTRIBUTES

@@ -1,0 +1,20 @@
+"""The command tables of all groups, joined: what each command takes and gives, for device, client and GetCapability.
+
+Models: the union of the groups; a command stands in one group only.  Leaves out what the commands do
+(`sim.tpm.commands`).  Source: TCG TPM 2.0 Library part 3.
+"""
+
+from __future__ import annotations
+
+from sim.tpm.requests import CommandSpec
+from sim.tpm.tables import attestation, capability, chance, nvram, objects, pcrs, startup
+
+__all__ = ["COMMANDS"]
+
+_GROUPS = (attestation, capability, chance, nvram, objects, pcrs, startup)
+
+COMMANDS: dict[int, CommandSpec] = {
+    spec.code.value: spec
+    for spec in sorted((spec for group in _GROUPS for spec in group.SPECS), key=lambda spec: spec.code)
+}
+"""Every implemented command, by command code, in ascending order."""
