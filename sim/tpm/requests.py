@@ -70,6 +70,8 @@ class CommandSpec:
     results: tuple[Codec, ...] = ()
     returns_handle: bool = False
     changes_nv: bool = False
+    extensive: bool = False
+    flushes: bool = False
     sessions_allowed: bool = True
     authorised_count: int = field(init=False)
 
@@ -80,7 +82,14 @@ class CommandSpec:
     @property
     def attributes(self) -> int:
         """The command's TPMA_CC."""
-        return self.code | self.changes_nv << 22 | len(self.handles) << 25 | self.returns_handle << 28
+        return (
+            self.code
+            | self.changes_nv << 22
+            | self.extensive << 23
+            | self.flushes << 24
+            | len(self.handles) << 25
+            | self.returns_handle << 28
+        )
 
 
 def user(*allowed: Container[int]) -> Handle:
