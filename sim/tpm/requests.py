@@ -9,23 +9,30 @@ Sources: TCG TPM 2.0 Library part 3; the attributes are equal to those that swtp
 from __future__ import annotations
 
 from collections.abc import Container
+from enum import Enum
 
 from attrs import field, frozen
 
-from sim.tpm.codec import Codec
+from sim.tpm.codec import Codec, Sized, SizedBytes
 from sim.tpm.constants import PCR_COUNT, TPM_CC, TPM_RH
 
 __all__ = [
     "HIERARCHY",
+    "HMAC_SESSION",
+    "LOCKOUT",
     "NULL",
     "NV",
     "NV_AUTH",
     "PCR",
     "PERSISTENT",
+    "POLICY_SESSION",
     "TRANSIENT",
     "CommandSpec",
     "Handle",
     "HandleSet",
+    "Role",
+    "admin",
+    "dup",
     "plain",
     "user",
 ]
@@ -50,6 +57,17 @@ HIERARCHY = frozenset(
     {TPM_RH.OWNER.value, TPM_RH.NULL.value, TPM_RH.ENDORSEMENT.value, TPM_RH.PLATFORM.value}
 )
 NV_AUTH = frozenset({TPM_RH.OWNER.value, TPM_RH.PLATFORM.value})
+LOCKOUT = frozenset({TPM_RH.LOCKOUT.value})
+HMAC_SESSION = range(0x0200_0000, 0x0200_0040)
+POLICY_SESSION = range(0x0300_0000, 0x0300_0040)
+
+
+class Role(Enum):
+    """What an authorisation is for: ordinary use, administration, or duplication."""
+
+    USER = "user"
+    ADMIN = "admin"
+    DUP = "dup"
 
 
 @frozen(kw_only=True)
@@ -58,6 +76,7 @@ class Handle:
 
     allowed: Container[int]
     authorised: bool = False
+    role: Role = Role.USER
 
 
 @frozen(kw_only=True)
@@ -74,10 +93,22 @@ class CommandSpec:
     flushes: bool = False
     sessions_allowed: bool = True
     authorised_count: int = field(init=False)
+    decryptable: bool = field(init=False)
+    """The first parameter may come encrypted: it is a TPM2B."""
+    encryptable: bool = field(init=False)
+    """The first result may be sent encrypted: it is a TPM2B."""
 
     @authorised_count.default
     def _count_authorised(self) -> int:
         return sum(handle.authorised for handle in self.handles)
+
+    @decryptable.default
+    def _first_parameter_is_buffer(self) -> bool:
+        return bool(self.parameters) and isinstance(self.parameters[0], (Sized, SizedBytes))
+
+    @encryptable.default
+    def _first_result_is_buffer(self) -> bool:
+        return bool(self.results) and isinstance(self.results[0], (Sized, SizedBytes))
 
     @property
     def attributes(self) -> int:
@@ -95,6 +126,20 @@ class CommandSpec:
 def user(*allowed: Container[int]) -> Handle:
     """Return a handle that needs an authorisation in the USER role."""
     return Handle(allowed=HandleSet(*allowed) if len(allowed) > 1 else allowed[0], authorised=True)
+
+
+def admin(*allowed: Container[int]) -> Handle:
+    """Return a handle that needs an authorisation in the ADMIN role."""
+    return Handle(
+        allowed=HandleSet(*allowed) if len(allowed) > 1 else allowed[0], authorised=True, role=Role.ADMIN
+    )
+
+
+def dup(*allowed: Container[int]) -> Handle:
+    """Return a handle that needs an authorisation in the DUP role, which only a policy gives."""
+    return Handle(
+        allowed=HandleSet(*allowed) if len(allowed) > 1 else allowed[0], authorised=True, role=Role.DUP
+    )
 
 
 def plain(*allowed: Container[int]) -> Handle:
