@@ -103,6 +103,9 @@ class TPM_ECC(IntEnum):
     NIST_P256 = 0x0003
     NIST_P384 = 0x0004
     NIST_P521 = 0x0005
+    BN_P256 = 0x0010
+    BN_P638 = 0x0011
+    SM2_P256 = 0x0020
 
 
 class TPM_ST(IntEnum):

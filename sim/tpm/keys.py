@@ -9,7 +9,6 @@ Sources: TPM 2.0 Library part 1, 11.4.10 (KDFa), 16 (names), 27.6 (primary keys)
 
 from __future__ import annotations
 
-import hmac
 from functools import lru_cache
 
 import attrs
@@ -18,7 +17,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from sim.tpm.constants import HASH_BYTES, TPM_ALG
+from sim.tpm.constants import TPM_ALG
+from sim.tpm.crypto.kdf import kdf_a
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.wire import TPMS_ECC_POINT, TPMS_SIGNATURE_ECC, TPMT_PUBLIC, TPMT_SIGNATURE
 
@@ -27,12 +27,6 @@ __all__ = ["LoadedObject", "derive_primary", "kdf_a", "name_of", "qualified_name
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _P256_BYTES = 32
 _EXTRA_BITS = 64  # of FIPS 186-5 A.2.1, so that the reduction has no bias to speak of
-_HASH_NAMES = {
-    TPM_ALG.SHA1.value: "sha1",
-    TPM_ALG.SHA256.value: "sha256",
-    TPM_ALG.SHA384.value: "sha384",
-    TPM_ALG.SHA512.value: "sha512",
-}
 _HASHES: dict[int, hashes.HashAlgorithm] = {
     TPM_ALG.SHA1.value: hashes.SHA1(),  # noqa: S303 - a bank and scheme of the TPM
     TPM_ALG.SHA256.value: hashes.SHA256(),
@@ -58,17 +52,6 @@ def derive_primary(seed: bytes, template: TPMT_PUBLIC, data: bytes) -> tuple[TPM
     context = name_of(template) + hash_bytes(TPM_ALG.SHA256, data)
     private, x, y = _p256_key(kdf_a(TPM_ALG.SHA256, seed, b"PRIMARY", context, _P256_BYTES * 8 + _EXTRA_BITS))
     return attrs.evolve(template, unique=TPMS_ECC_POINT(x=x, y=y)), private
-
-
-def kdf_a(hash_alg: int, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
-    """Derive `bits` (a multiple of 8) from `key`: SP 800-108 in counter mode with HMAC, as the library fixes it."""
-    algorithm = _HASH_NAMES[hash_alg]
-    fixed = label + b"\0" + context + bits.to_bytes(4, "big")
-    blocks = -(-bits // (8 * HASH_BYTES[hash_alg]))
-    stream = b"".join(
-        hmac.digest(key, counter.to_bytes(4, "big") + fixed, algorithm) for counter in range(1, blocks + 1)
-    )
-    return stream[: bits // 8]
 
 
 def name_of(public: TPMT_PUBLIC) -> bytes:
