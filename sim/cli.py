@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from sim._version import __version__
+from sim.cli_tpm import tpm
 from sim.errors import FormatError, ScenarioError, SimBug, VmksimError
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def _report_bug(error: BaseException) -> NoReturn:
 def cli() -> None:
     """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
 
+
+cli.add_command(tpm)
 
 _scenario_argument = click.argument("scenario", type=click.Path(path_type=Path))
 _seed_option = click.option(
