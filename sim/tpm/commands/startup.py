@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.constants import TPM_CC, TPM_RC, TPM_SU
+from sim.tpm.nv import started_index
 from sim.tpm.refusal import RefusedError, in_parameter
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
     if tpm.locality not in _STARTUP_LOCALITIES:
         raise RefusedError(TPM_RC.LOCALITY)
     state = tpm.new_start_state()
+    orderly = tpm.shutdown_type is not None
     if startup_type == TPM_SU.STATE:
         _need_resumable(tpm, state)
         tpm.time.restart_count += 1
@@ -39,8 +41,9 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
             tpm.pcrs.update_counter = 0
         tpm.pcrs.start(locality=tpm.locality, h_crtm=tpm.h_crtm)
         tpm.start_state = state
+        tpm.nv = {handle: started_index(index, orderly=orderly) for handle, index in tpm.nv.items()}
     tpm.started = True
-    tpm.started_orderly = tpm.shutdown_type is not None
+    tpm.started_orderly = orderly
     tpm.shutdown_type = None
     tpm.h_crtm = None
     return ()
