@@ -8,7 +8,7 @@ Sources: TPM 2.0 Library part 2, 13.4; part 3, 31.3; codes and their order measu
 from __future__ import annotations
 
 from sim.tpm.constants import HASH_BYTES, TPM_NT, TPM_RC, TPM_RH, TPMA_NV
-from sim.tpm.refusal import in_parameter
+from sim.tpm.refusal import in_handle, in_parameter
 from sim.tpm.wire import NV_BUFFER_BYTES_MAX, TPMS_NV_PUBLIC
 
 __all__ = ["COUNTED_TYPES", "PIN_TYPES", "check_definition", "index_type"]
@@ -34,13 +34,19 @@ def index_type(attributes: int) -> int:
 def check_definition(authority: int, auth: bytes, public: TPMS_NV_PUBLIC) -> None:
     """Refuse an index that may not be defined by `authority` (owner or platform)."""
     digest_bytes = HASH_BYTES[public.nameAlg]
-    if len(auth) > digest_bytes:
-        raise in_parameter(TPM_RC.SIZE, _AUTH)
     if public.authPolicy and len(public.authPolicy) != digest_bytes:
         raise in_parameter(TPM_RC.SIZE, _PUBLIC)
+    if len(auth) > digest_bytes:
+        raise in_parameter(TPM_RC.SIZE, _AUTH)
     _check_type(public, digest_bytes)
-    _check_attributes(authority, public.attributes)
-    if public.attributes & TPMA_NV.WRITEALL and public.dataSize > NV_BUFFER_BYTES_MAX:
+    by_platform = authority == TPM_RH.PLATFORM
+    attributes = public.attributes
+    _check_attributes(attributes)
+    if by_platform != bool(attributes & TPMA_NV.PLATFORMCREATE):
+        raise in_handle(TPM_RC.ATTRIBUTES, 1)
+    if attributes & TPMA_NV.POLICY_DELETE and not by_platform:
+        raise in_parameter(TPM_RC.ATTRIBUTES, _PUBLIC)
+    if attributes & TPMA_NV.WRITEALL and public.dataSize > NV_BUFFER_BYTES_MAX:
         raise in_parameter(TPM_RC.SIZE, _PUBLIC)
 
 
@@ -63,15 +69,12 @@ def _check_type(public: TPMS_NV_PUBLIC, digest_bytes: int) -> None:
         raise in_parameter(TPM_RC.ATTRIBUTES, _PUBLIC)
 
 
-def _check_attributes(authority: int, attributes: int) -> None:
-    by_platform = authority == TPM_RH.PLATFORM
+def _check_attributes(attributes: int) -> None:
     wrong = (
         attributes & _NOT_YET
         or not attributes & _READERS
         or not attributes & _WRITERS
         or (attributes & TPMA_NV.CLEAR_STCLEAR and attributes & TPMA_NV.WRITEDEFINE)
-        or by_platform != bool(attributes & TPMA_NV.PLATFORMCREATE)
-        or (attributes & TPMA_NV.POLICY_DELETE and not by_platform)
     )
     if wrong:
         raise in_parameter(TPM_RC.ATTRIBUTES, _PUBLIC)

@@ -36,7 +36,7 @@ def nv_define_space(tpm: Tpm, authority: int, auth: bytes, public: TPMS_NV_PUBLI
     check_definition(authority, auth, public)
     if public.nvIndex in tpm.nv:
         raise RefusedError(TPM_RC.NV_DEFINED)
-    check_room(tpm.nv, public)
+    check_room(tpm.nv, len(tpm.persistent), public)
     tpm.nv[public.nvIndex] = NvIndex(public=public, content=None, auth=auth)
     return ()
 
@@ -67,7 +67,7 @@ def nv_read_public(tpm: Tpm, nv_index: int) -> tuple[Any, ...]:
 
 
 def nv_write(tpm: Tpm, authority: int, nv_index: int, data: bytes, offset: int) -> tuple[Any, ...]:
-    """Write part of an ordinary or PIN index; what was never written holds FF."""
+    """Write part of an ordinary or PIN index; what was never written holds FF (in RAM: 00)."""
     index = _writable(tpm, authority, nv_index)
     size = index.public.dataSize
     if index_type(index.public.attributes) not in _WRITTEN_BY_WRITE:
@@ -76,7 +76,8 @@ def nv_write(tpm: Tpm, authority: int, nv_index: int, data: bytes, offset: int) 
         raise in_parameter(TPM_RC.VALUE, 2)
     if len(data) > size - offset or (index.public.attributes & TPMA_NV.WRITEALL and len(data) < size):
         raise RefusedError(TPM_RC.NV_RANGE)
-    before = index.content if index.content is not None else b"\xff" * size
+    fill = b"\0" if index.public.attributes & TPMA_NV.ORDERLY else b"\xff"
+    before = index.content if index.content is not None else fill * size
     _store(tpm, index, before[:offset] + data + before[offset + len(data) :])
     return ()
 
@@ -109,8 +110,8 @@ def nv_write_lock(tpm: Tpm, authority: int, nv_index: int) -> tuple[Any, ...]:
     """Refuse further writing: for ever, or until the next Startup(CLEAR)."""
     index = tpm.nv[nv_index]
     attributes = index.public.attributes
-    _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERWRITE, TPMA_NV.PPWRITE)
     if not attributes & TPMA_NV.WRITELOCKED:
+        _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERWRITE, TPMA_NV.PPWRITE)
         if not attributes & (TPMA_NV.WRITEDEFINE | TPMA_NV.WRITE_STCLEAR):
             raise in_handle(TPM_RC.ATTRIBUTES, _INDEX)
         _set_attributes(tpm, index, attributes | TPMA_NV.WRITELOCKED)
@@ -147,8 +148,8 @@ def nv_read_lock(tpm: Tpm, authority: int, nv_index: int) -> tuple[Any, ...]:
     """Refuse further reading until the next Startup(CLEAR)."""
     index = tpm.nv[nv_index]
     attributes = index.public.attributes
-    _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERREAD, TPMA_NV.PPREAD)
     if not attributes & TPMA_NV.READLOCKED:
+        _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERREAD, TPMA_NV.PPREAD)
         if not attributes & TPMA_NV.READ_STCLEAR:
             raise in_handle(TPM_RC.ATTRIBUTES, _INDEX)
         _set_attributes(tpm, index, attributes | TPMA_NV.READLOCKED)
@@ -169,9 +170,9 @@ def need_readable(tpm: Tpm, authority: int, nv_index: int) -> NvIndex:
     """Return an index that `authority` may read now."""
     index = tpm.nv[nv_index]
     attributes = index.public.attributes
-    _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERREAD, TPMA_NV.PPREAD)
     if attributes & TPMA_NV.READLOCKED:
         raise RefusedError(TPM_RC.NV_LOCKED)
+    _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERREAD, TPMA_NV.PPREAD)
     if index.content is None:
         raise RefusedError(TPM_RC.NV_UNINITIALIZED)
     return index
@@ -180,9 +181,9 @@ def need_readable(tpm: Tpm, authority: int, nv_index: int) -> NvIndex:
 def _writable(tpm: Tpm, authority: int, nv_index: int) -> NvIndex:
     index = tpm.nv[nv_index]
     attributes = index.public.attributes
-    _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERWRITE, TPMA_NV.PPWRITE)
     if attributes & TPMA_NV.WRITELOCKED:
         raise RefusedError(TPM_RC.NV_LOCKED)
+    _need_authority(authority, nv_index, attributes, TPMA_NV.OWNERWRITE, TPMA_NV.PPWRITE)
     return index
 
 

@@ -41,7 +41,10 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
             tpm.pcrs.update_counter = 0
         tpm.pcrs.start(locality=tpm.locality, h_crtm=tpm.h_crtm)
         tpm.start_state = state
-        tpm.nv = {handle: started_index(index, orderly=orderly) for handle, index in tpm.nv.items()}
+        restart = tpm.shutdown_type == TPM_SU.STATE
+        tpm.nv = {
+            handle: started_index(index, orderly=orderly, restart=restart) for handle, index in tpm.nv.items()
+        }
     tpm.started = True
     tpm.started_orderly = orderly
     tpm.shutdown_type = None
