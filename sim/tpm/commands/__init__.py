@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sim.tpm.commands import attestation, capability, chance, nvram, objects, pcrs, sessions, startup
+from sim.tpm.commands import (
+    attestation,
+    capability,
+    chance,
+    nvram,
+    objects,
+    pcrs,
+    policies,
+    policy_signers,
+    sessions,
+    startup,
+)
 
 __all__ = ["ACTIONS"]
 
-_GROUPS = (attestation, capability, chance, nvram, objects, pcrs, sessions, startup)
+_GROUPS = (attestation, capability, chance, nvram, objects, pcrs, policies, policy_signers, sessions, startup)
 
 ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
     code: action for group in _GROUPS for code, action in group.ACTIONS.items()
