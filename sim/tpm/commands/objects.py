@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from sim.tpm.commands.pcrs import present_pcrs
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_ECC, TPM_HT, TPM_RC, TPM_ST, TPMA_OBJECT
+from sim.tpm.creation import derive_primary
 from sim.tpm.hashing import hash_bytes
-from sim.tpm.keys import LoadedObject, derive_primary, name_of, qualified_name
+from sim.tpm.keys import LoadedObject, name_of, qualified_name
 from sim.tpm.refusal import RefusedError, in_parameter
 from sim.tpm.wire import (
     TPMS_CREATION_DATA,
