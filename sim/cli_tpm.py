@@ -73,12 +73,12 @@ def _device(state_file: Path | None, options: dict[str, Any]) -> Tpm:
 
     from sim.core.rng import Rng
     from sim.tpm.device import Tpm
-    from sim.tpm.profile import TpmProfile
+    from sim.tpm.makes import profile_named
     from sim.tpm.state import load
 
     if state_file is not None and state_file.exists():
         return load(state_file)
-    profile = TpmProfile()
+    profile = profile_named(options["profile"])
     if options["transient_slots"] is not None:
         profile = attrs.evolve(profile, transient_slots=options["transient_slots"])
     return Tpm(Rng(options["seed"]).stream("tpm"), profile)

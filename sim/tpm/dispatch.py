@@ -16,6 +16,7 @@ from sim.tpm.codec import WireError
 from sim.tpm.commands import ACTIONS
 from sim.tpm.constants import TPM_CC, TPM_RC, TPM_RH, TPM_ST
 from sim.tpm.entities import Entity, entity_of, need_present
+from sim.tpm.latency import latency_ns
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.requests import CommandSpec
 from sim.tpm.session_area import (
@@ -51,7 +52,7 @@ def run_command(tpm: Tpm, command: bytes) -> bytes:
     except RefusedError as refused:
         tpm.last_latency_ns = tpm.profile.other_latency_ns
         return _HEADER.pack(_NO_SESSIONS, _HEADER.size, refused.rc)
-    tpm.last_latency_ns = tpm.profile.latencies_ns.get(spec.code, tpm.profile.other_latency_ns)
+    tpm.last_latency_ns = latency_ns(tpm, spec, command)
     return response
 
 
