@@ -163,7 +163,10 @@ def read_public(tpm: Tpm, handle: int) -> tuple[Any, ...]:
 
 
 def flush_context(tpm: Tpm, handle: int) -> tuple[Any, ...]:
-    """Free the slot of a loaded object."""
+    """Free the slot of a loaded object, or end a session."""
+    if tpm.sessions.is_active(handle):
+        tpm.sessions.flush(handle)
+        return ()
     if handle not in tpm.objects:
         in_range = handle >> 24 != TPM_HT.TRANSIENT or handle & 0xFFFFFF < tpm.profile.transient_slots
         raise in_parameter(TPM_RC.HANDLE if in_range else TPM_RC.VALUE, 1)
