@@ -18,13 +18,28 @@ from sim.tpm.commands import (
     pcrs,
     policies,
     policy_signers,
+    sequences,
     sessions,
     startup,
+    symmetric,
 )
 
 __all__ = ["ACTIONS"]
 
-_GROUPS = (attestation, capability, chance, nvram, objects, pcrs, policies, policy_signers, sessions, startup)
+_GROUPS = (
+    attestation,
+    capability,
+    chance,
+    nvram,
+    objects,
+    pcrs,
+    policies,
+    policy_signers,
+    sequences,
+    sessions,
+    startup,
+    symmetric,
+)
 
 ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
     code: action for group in _GROUPS for code, action in group.ACTIONS.items()

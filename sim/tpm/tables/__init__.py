@@ -7,11 +7,35 @@ Models: the union of the groups; a command stands in one group only.  Leaves out
 from __future__ import annotations
 
 from sim.tpm.requests import CommandSpec
-from sim.tpm.tables import attestation, capability, chance, nvram, objects, pcrs, policies, sessions, startup
+from sim.tpm.tables import (
+    attestation,
+    capability,
+    chance,
+    nvram,
+    objects,
+    pcrs,
+    policies,
+    sequences,
+    sessions,
+    startup,
+    symmetric,
+)
 
 __all__ = ["COMMANDS"]
 
-_GROUPS = (attestation, capability, chance, nvram, objects, pcrs, policies, sessions, startup)
+_GROUPS = (
+    attestation,
+    capability,
+    chance,
+    nvram,
+    objects,
+    pcrs,
+    policies,
+    sequences,
+    sessions,
+    startup,
+    symmetric,
+)
 
 COMMANDS: dict[int, CommandSpec] = {
     spec.code.value: spec
