@@ -95,33 +95,42 @@ def check_use(request: Request, use: SessionUse) -> None:
     if use.handle is None:
         _check_unassociated(request, use)
         return
-    tpm, code, number = request.tpm, request.spec.code, use.number
+    tpm, session = request.tpm, use.session
     entity = entity_of(tpm, use.handle)
-    session = use.session
     if session is not None and session.is_trial:
-        raise in_session(TPM_RC.ATTRIBUTES, number)
+        raise in_session(TPM_RC.ATTRIBUTES, use.number)
     _need_unlocked(tpm, entity, session)
     if session is not None and session.is_policy:
-        if not _is_policy_available(entity, code):
-            raise RefusedError(TPM_RC.AUTH_UNAVAILABLE)
-        _check_policy(request, use, entity, session)
-        if session.policy.needs_password:
-            _check_password(tpm, use, entity)
-        else:
-            _check_hmac(request, use, entity, session)
-        if not (session.policy.needs_password or session.policy.needs_auth_value):
-            return
+        by_value = _check_by_policy(request, use, entity, session)
     else:
-        if _is_policy_required(entity, use.role):
-            raise RefusedError(TPM_RC.AUTH_TYPE)
-        if not is_value_available(tpm, entity, code, use.role):
-            raise RefusedError(TPM_RC.AUTH_UNAVAILABLE)
-        if session is None:
-            _check_password(tpm, use, entity)
-        else:
-            _check_hmac(request, use, entity, session)
-    if entity.kind == TPM_HT.NV_INDEX:
+        by_value = True
+        _check_by_value(request, use, entity)
+    if by_value and entity.kind == TPM_HT.NV_INDEX:
         _count_pin(tpm, entity, passed=True)
+
+
+def _check_by_policy(request: Request, use: SessionUse, entity: Entity, session: Session) -> bool:
+    """Check a policy session; tell whether it took the authorisation value too."""
+    if not _is_policy_available(entity, request.spec.code):
+        raise RefusedError(TPM_RC.AUTH_UNAVAILABLE)
+    _check_policy(request, use, entity, session)
+    if session.policy.needs_password:
+        _check_password(request.tpm, use, entity)
+    else:
+        _check_hmac(request, use, entity, session)
+    return session.policy.needs_password or session.policy.needs_auth_value
+
+
+def _check_by_value(request: Request, use: SessionUse, entity: Entity) -> None:
+    """Check a password or the HMAC of an HMAC session."""
+    if _is_policy_required(entity, use.role):
+        raise RefusedError(TPM_RC.AUTH_TYPE)
+    if not is_value_available(request.tpm, entity, request.spec.code, use.role):
+        raise RefusedError(TPM_RC.AUTH_UNAVAILABLE)
+    if use.session is None:
+        _check_password(request.tpm, use, entity)
+    else:
+        _check_hmac(request, use, entity, use.session)
 
 
 def _check_unassociated(request: Request, use: SessionUse) -> None:
@@ -206,12 +215,15 @@ def _check_policy(request: Request, use: SessionUse, entity: Entity, session: Se
         raise RefusedError(TPM_RC.LOCALITY)
     if policy.needs_presence and not tpm.physical_presence:
         raise in_session(TPM_RC.PP, number)
-    if not _fits_hashes(request, session):
+    if not _fits_hashes(request, session) or not _fits_written(policy, entity):
         raise in_session(TPM_RC.POLICY_FAIL, number)
-    if policy.nv_written is not None:
-        written = entity.kind == TPM_HT.NV_INDEX and bool(entity.attributes & TPMA_NV.WRITTEN)
-        if entity.kind != TPM_HT.NV_INDEX or written != policy.nv_written:
-            raise in_session(TPM_RC.POLICY_FAIL, number)
+
+
+def _fits_written(policy: PolicyState, entity: Entity) -> bool:
+    if policy.nv_written is None:
+        return True
+    written = bool(entity.attributes & TPMA_NV.WRITTEN)
+    return entity.kind == TPM_HT.NV_INDEX and written == policy.nv_written
 
 
 def _is_expired(tpm: Tpm, policy: PolicyState) -> bool:

@@ -17,7 +17,7 @@ from attrs import frozen
 from sim.core.rng import Stream
 from sim.errors import SimBug
 from sim.tpm.auditing import CommandAudit
-from sim.tpm.constants import TPM_ALG, TPM_RH, TPM_SU
+from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RH, TPM_SU
 from sim.tpm.dictionary_attack import DictionaryAttack
 from sim.tpm.dispatch import run_command
 from sim.tpm.keys import LoadedObject, kdf_a
@@ -101,7 +101,7 @@ class Tpm:
         self.platform_nv_enabled = True
         self.clear_disabled = False
         self.physical_presence = False
-        self.presence_commands: tuple[int, ...] = ()
+        self.presence_commands: tuple[int, ...] = (TPM_CC.PP_Commands.value,)
         self.boot_number = 0
         self.started = False
         self.start_state: StartState | None = None

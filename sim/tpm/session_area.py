@@ -23,6 +23,7 @@ from sim.tpm.wire import TPMS_AUTH_COMMAND, TPMS_AUTH_RESPONSE
 
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
+    from sim.tpm.sessions import Session
 
 __all__ = ["PASSWORD_ANSWER", "answer_sessions", "check_sessions", "decrypt_parameters", "read_sessions"]
 
@@ -33,7 +34,7 @@ _DECRYPT = TPMA_SESSION.decrypt.value
 _ENCRYPT = TPMA_SESSION.encrypt.value
 _AUDIT = TPMA_SESSION.audit.value
 _EXCLUSIVE = TPMA_SESSION.auditExclusive.value
-_AUDIT_ONLY = (TPMA_SESSION.auditExclusive | TPMA_SESSION.auditReset).value
+_RESET = TPMA_SESSION.auditReset.value
 _PASSWORD = TPM_RH.PW.value
 PASSWORD_ANSWER = TPMS_AUTH_RESPONSE(nonce=b"", sessionAttributes=_CONTINUE, hmac=b"").encode()
 
@@ -74,24 +75,39 @@ def _note_attributes(request: Request, use: SessionUse) -> None:
         if use.area.nonce:
             raise in_session(TPM_RC.NONCE, number)
         return
+    if any(session is other.session for other in request.uses):
+        raise in_session(TPM_RC.HANDLE, number)
     if attributes & _DECRYPT:
-        if request.decrypt is not None:
-            raise in_session(TPM_RC.ATTRIBUTES, number)
-        if session.symmetric.algorithm == TPM_ALG.NULL:
-            raise in_session(TPM_RC.SYMMETRIC, number)
+        _need_first(request.decrypt, number)
+        _need_cipher(session, number)
+        _need_possible(number, possible=request.spec.decryptable)
         request.decrypt = use
     if attributes & _ENCRYPT:
-        if request.encrypt is not None:
-            raise in_session(TPM_RC.ATTRIBUTES, number)
-        if session.symmetric.algorithm == TPM_ALG.NULL:
-            raise in_session(TPM_RC.SYMMETRIC, number)
+        _need_first(request.encrypt, number)
+        _need_possible(number, possible=request.spec.encryptable)
+        _need_cipher(session, number)
         request.encrypt = use
     if attributes & _AUDIT:
-        if request.audit is not None or session.is_policy:
-            raise in_session(TPM_RC.ATTRIBUTES, number)
+        _need_first(request.audit, number)
+        _need_possible(number, possible=not session.is_policy)
         request.audit = use
-    elif attributes & _AUDIT_ONLY:
+
+
+def _need_first(earlier: SessionUse | None, number: int) -> None:
+    """Refuse a second session for a use that one session only can have."""
+    if earlier is not None:
         raise in_session(TPM_RC.ATTRIBUTES, number)
+
+
+def _need_possible(number: int, *, possible: bool) -> None:
+    """Refuse a use that the command or the kind of session does not have."""
+    if not possible:
+        raise in_session(TPM_RC.ATTRIBUTES, number)
+
+
+def _need_cipher(session: Session, number: int) -> None:
+    if session.symmetric.algorithm == TPM_ALG.NULL:
+        raise in_session(TPM_RC.SYMMETRIC, number)
 
 
 def check_sessions(request: Request) -> None:
@@ -99,17 +115,13 @@ def check_sessions(request: Request) -> None:
     spec, tpm = request.spec, request.tpm
     if len(request.uses) < spec.authorised_count:
         raise RefusedError(TPM_RC.AUTH_MISSING)
-    if request.decrypt is not None and not spec.decryptable:
-        raise in_session(TPM_RC.ATTRIBUTES, request.decrypt.number)
-    if request.encrypt is not None and not spec.encryptable:
-        raise in_session(TPM_RC.ATTRIBUTES, request.encrypt.number)
     for use in request.uses:
         _check_presence(tpm, spec, use)
         check_use(request, use)
     audit = request.audit
     if audit is not None and audit.session is not None and audit.area.sessionAttributes & _EXCLUSIVE:
-        session = audit.session
-        if session.audit_digest is not None and tpm.sessions.exclusive != session.handle:
+        fresh = audit.session.audit_digest is None or audit.area.sessionAttributes & _RESET
+        if not fresh and tpm.sessions.exclusive != audit.session.handle:
             raise RefusedError(TPM_RC.EXCLUSIVE)
 
 
@@ -221,7 +233,7 @@ def _answer(request: Request, use: SessionUse, rp_hash: bytes, after: dict[int, 
     assert session is not None
     attributes = use.area.sessionAttributes
     if attributes & _AUDIT:
-        attributes &= ~_AUDIT_ONLY
+        attributes &= ~_EXCLUSIVE
         if request.tpm.sessions.exclusive == session.handle:
             attributes |= _EXCLUSIVE
     nonce = session.nonce_tpm
@@ -235,11 +247,11 @@ def _answer(request: Request, use: SessionUse, rp_hash: bytes, after: dict[int, 
 
 
 def _end(tpm: Tpm, use: SessionUse) -> None:
-    """Flush a session that does not continue; a policy that was used must be satisfied anew."""
+    """Flush a session that does not continue; a policy session that was used begins anew."""
     session = use.session
     if session is None:
         return
     if not use.area.sessionAttributes & _CONTINUE:
         tpm.sessions.flush(session.handle)
-    elif session.is_policy and use.handle is not None:
+    elif session.is_policy:
         session.restart_policy(tpm.time.time_ms(tpm.clock.now))

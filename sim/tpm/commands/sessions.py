@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.authorization import bound_identity
-from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_SE
-from sim.tpm.entities import entity_of
-from sim.tpm.refusal import in_parameter
+from sim.tpm.codec import WireError
+from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_SE, TPMA_OBJECT
+from sim.tpm.entities import entity_of, object_at
+from sim.tpm.protection import SESSION_SECRET, open_secret
+from sim.tpm.refusal import in_handle, in_parameter
 from sim.tpm.sessions import Session, session_key
 
 if TYPE_CHECKING:
@@ -40,11 +42,9 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
     """Begin a session and return its handle and first nonce."""
     if not NONCE_BYTES_MIN <= len(nonce_caller) <= HASH_BYTES[auth_hash]:
         raise in_parameter(TPM_RC.SIZE, _NONCE)
-    if tpm_key == _NULL and encrypted_salt:
-        raise in_parameter(TPM_RC.VALUE, _SALT)
+    salt = _salt(tpm, tpm_key, encrypted_salt)
     if symmetric.mode is not None and symmetric.mode != TPM_ALG.CFB:
         raise in_parameter(TPM_RC.MODE, _SYMMETRIC)
-    salt = b""
     kind = TPM_SE(session_type)
     handle = tpm.sessions.new_handle(kind)
     nonce_tpm = tpm.random.bytes(len(nonce_caller))
@@ -70,6 +70,23 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
         session.key = session_key(auth_hash, secret, nonce_tpm, nonce_caller)
     tpm.sessions.add(session)
     return (handle, nonce_tpm)
+
+
+def _salt(tpm: Tpm, key: int, encrypted: bytes) -> bytes:
+    """Recover the salt that the caller hid for a key; there is one if and only if there is a key."""
+    if (key == _NULL) != (not encrypted):
+        raise in_parameter(TPM_RC.VALUE, _SALT)
+    if key == _NULL:
+        return b""
+    loaded = object_at(tpm, key)
+    if loaded.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
+        raise in_handle(TPM_RC.KEY, 1)
+    if not loaded.attributes & TPMA_OBJECT.decrypt:
+        raise in_handle(TPM_RC.ATTRIBUTES, 1)
+    try:
+        return open_secret(loaded, SESSION_SECRET, encrypted)
+    except WireError:
+        raise in_parameter(TPM_RC.VALUE, _SALT) from None
 
 
 def policy_restart(tpm: Tpm, policy_session: int) -> tuple[Any, ...]:
