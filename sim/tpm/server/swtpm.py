@@ -189,10 +189,9 @@ class Control:
         return struct.pack(">III", _OK, len(text), len(text) - offset) + text[offset:]
 
 
-_BIT_OF_COMMAND = (1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
-"""The command of each bit of GET_CAPABILITY, from bit 0 on (bit 4 stands for the three hash commands)."""
-_LEFT_OUT = (16,)
-CAPABILITIES = sum(1 << bit for bit, code in enumerate(_BIT_OF_COMMAND) if code not in _LEFT_OUT)
+_PASSES_DESCRIPTOR, _FRAMES_COMMANDS = 1 << 12, 1 << 15
+CAPABILITIES = 0xFFFF & ~(_PASSES_DESCRIPTOR | _FRAMES_COMMANDS)
+"""The answer to GET_CAPABILITY: all that swtpm 0.7.1 offers but for these two."""
 
 CONTROL_BYTES = 4
 

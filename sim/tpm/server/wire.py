@@ -15,7 +15,8 @@ import time
 __all__ = ["IDLE_SECONDS_MAX", "MESSAGE_SECONDS_MAX", "HungUpError", "Wire"]
 
 IDLE_SECONDS_MAX = 3600
-MESSAGE_SECONDS_MAX = 10
+MESSAGE_SECONDS_MAX = 10.0
+SEND_SECONDS_MAX = 10
 _PIECE_BYTES = 8192
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -34,7 +35,7 @@ class Wire:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setblocking(True)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            seconds = IDLE_SECONDS_MAX if option == socket.SO_RCVTIMEO else MESSAGE_SECONDS_MAX
+            seconds = IDLE_SECONDS_MAX if option == socket.SO_RCVTIMEO else SEND_SECONDS_MAX
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
     def first(self, count: int) -> bytes:
