@@ -103,6 +103,7 @@ class Tpm:
         self.physical_presence = False
         self.presence_commands: tuple[int, ...] = (TPM_CC.PP_Commands.value,)
         self.boot_number = 0
+        self.algorithm_set = 0
         self.started = False
         self.start_state: StartState | None = None
         self.shutdown_type: TPM_SU | None = TPM_SU.CLEAR

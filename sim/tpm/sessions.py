@@ -121,11 +121,18 @@ class SessionTable:
         self.loaded[session.handle] = session
 
     def is_active(self, handle: int) -> bool:
-        """Whether a session is loaded or saved."""
-        return handle in self.loaded or handle in self.saved
+        """Whether a session is loaded or saved; its number counts alone, as swtpm has it, not its type."""
+        return self._active(handle) is not None
+
+    def _active(self, handle: int) -> int | None:
+        if handle >> 24 not in (TPM_HT.HMAC_SESSION, TPM_HT.POLICY_SESSION):
+            return None
+        active = (*self.loaded, *self.saved)
+        return next((each for each in active if each & _INDEX_MASK == handle & _INDEX_MASK), None)
 
     def flush(self, handle: int) -> None:
-        """End a session, loaded or saved."""
+        """End a session, loaded or saved, by its number."""
+        handle = self._active(handle) or handle
         self.loaded.pop(handle, None)
         self.saved.pop(handle, None)
         if self.exclusive == handle:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sim.tpm.commands.hierarchies import start_authorizations
 from sim.tpm.constants import TPM_CC, TPM_RC, TPM_SU
 from sim.tpm.nv import started_index
 from sim.tpm.refusal import RefusedError, in_parameter
@@ -45,6 +46,12 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
         tpm.nv = {
             handle: started_index(index, orderly=orderly, restart=restart) for handle, index in tpm.nv.items()
         }
+    start_authorizations(
+        tpm,
+        resume=startup_type == TPM_SU.STATE,
+        restart=tpm.shutdown_type == TPM_SU.STATE,
+        orderly=orderly,
+    )
     tpm.started = True
     tpm.started_orderly = orderly
     tpm.shutdown_type = None
