@@ -92,12 +92,20 @@ def _print_words(command: bytes, response: bytes, locality: int) -> None:
 
 @tpm.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--raw", is_flag=True, help="Every value of the state by its path.")
-def inspect(file: Path, *, raw: bool) -> None:
-    """Show what is in the state file FILE."""
-    from sim.tpm.state import load, state_lines
+@click.option("--raw", is_flag=True, help="Print every value, secrets too, by its path.")
+@click.option("--against", type=click.Path(path_type=Path), help="Print what differs from this older file.")
+def inspect(file: Path, *, raw: bool, against: Path | None) -> None:
+    """Show the TPM that is saved in FILE; exit status 2 names what is wrong with a damaged file."""
+    from sim.report.console import print_sections
+    from sim.report.tpm import tpm_sections
+    from sim.tpm.state import load, state_diff, state_lines
 
     device = load(file)
-    if raw:
+    if against is not None:
+        for path, (old, new) in state_diff(load(against), device).items():
+            click.echo(f"{path}: {old} -> {new}")
+    elif raw:
         for path, value in state_lines(device).items():
             click.echo(f"{path} = {value}")
+    else:
+        print_sections(tpm_sections(device))
