@@ -109,7 +109,7 @@ class Control:
         return _result(_BAD_ORDINAL) if action is None else action(payload)
 
     def _get_capability(self, _: bytes) -> bytes:
-        return _result(_OK) + struct.pack(">Q", CAPABILITIES)
+        return _result(_OK) + struct.pack(">I", CAPABILITIES)
 
     def _init(self, _: bytes) -> bytes:
         try:
@@ -149,7 +149,7 @@ class Control:
         return _result(_OK)
 
     def _reset_established(self, payload: bytes) -> bytes:
-        return _result(_OK if self.platform.reset_established(payload[0]) else _FAIL)
+        return _result(_OK if self.platform.reset_established(payload[0]) else _BAD_LOCALITY)
 
     def _get_state(self, payload: bytes) -> bytes:
         _, kind, offset = _THREE_WORDS.unpack(payload)

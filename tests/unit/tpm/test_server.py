@@ -223,7 +223,7 @@ def test_control_messages_tell_what_there_is(server):
 
 def test_a_chosen_protocol_is_not_guessed(start):
     server = start(protocol="swtpm")
-    assert server.tell(1, answer_bytes=12)[4:] == (0x6FFF).to_bytes(8, "big")
+    assert server.tell(1, answer_bytes=8)[4:] == (0x6FFF).to_bytes(4, "big")
     server = start(protocol="mssim")
     connection = server.open()
     connection.sendall(STARTUP)
