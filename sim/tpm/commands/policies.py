@@ -106,11 +106,11 @@ def policy_counter_timer(
 ) -> tuple[Any, ...]:
     """Demand a relation between part of the time information and an operand."""
     session = tpm.sessions.loaded[handle]
+    if offset > _TIME_BYTES:
+        raise in_parameter(TPM_RC.VALUE, _OFFSET)
+    if offset + len(operand) > _TIME_BYTES:
+        raise RefusedError(TPM_RC.RANGE)
     if not session.is_trial:
-        if offset > _TIME_BYTES:
-            raise in_parameter(TPM_RC.VALUE, _OFFSET)
-        if offset + len(operand) > _TIME_BYTES:
-            raise in_parameter(TPM_RC.RANGE, _OPERAND)
         info = tpm.time.time_info(tpm.clock.now).encode()
         _need_relation(info[offset : offset + len(operand)], operand, operation)
     extend_policy(session, TPM_CC.PolicyCounterTimer, _arguments(session, operand, offset, operation))
@@ -190,9 +190,11 @@ def policy_template(tpm: Tpm, handle: int, template_hash: bytes) -> tuple[Any, .
     """Allow only creation from one template."""
     session = tpm.sessions.loaded[handle]
     policy = session.policy
-    _need_digest_size(session, template_hash)
-    if policy.cp_hash or policy.name_hash or policy.template_hash not in (b"", template_hash):
+    if policy.cp_hash or policy.name_hash:
         raise RefusedError(TPM_RC.CPHASH)
+    if policy.template_hash not in (b"", template_hash):
+        raise in_parameter(TPM_RC.VALUE, 1)
+    _need_digest_size(session, template_hash)
     policy.template_hash = template_hash
     extend_policy(session, TPM_CC.PolicyTemplate, template_hash)
     return ()

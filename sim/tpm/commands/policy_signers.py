@@ -204,12 +204,12 @@ def policy_authorize(  # noqa: PLR0917 - handles and parameters as the library l
 ) -> tuple[Any, ...]:
     """Replace the policy by "whatever this key approves", if a ticket says that the key approved it."""
     session = tpm.sessions.loaded[handle]
+    hash_alg = int.from_bytes(key_sign[:2], "big")
+    if hash_alg not in HASH_BYTES:
+        raise in_parameter(TPM_RC.HASH, _KEY_SIGN)
+    if len(key_sign) != 2 + HASH_BYTES[hash_alg]:
+        raise in_parameter(TPM_RC.SIZE, _KEY_SIGN)
     if not session.is_trial:
-        hash_alg = int.from_bytes(key_sign[:2], "big")
-        if hash_alg not in HASH_BYTES:
-            raise in_parameter(TPM_RC.HASH, _KEY_SIGN)
-        if len(key_sign) != 2 + HASH_BYTES[hash_alg]:
-            raise in_parameter(TPM_RC.SIZE, _KEY_SIGN)
         if approved != session.policy.digest:
             raise in_parameter(TPM_RC.VALUE, _APPROVED)
         digest = hash_bytes(hash_alg, approved + policy_ref)

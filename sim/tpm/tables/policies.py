@@ -6,7 +6,6 @@ from sim.tpm.codec import Codec, Structure, codec_of
 from sim.tpm.constants import TPM_CC, TPM_RH
 from sim.tpm.requests import (
     LOCKOUT,
-    NULL,
     NV,
     NV_AUTH,
     PCR,
@@ -41,7 +40,7 @@ __all__ = ["SPECS"]
 
 _HIERARCHIES = frozenset({TPM_RH.OWNER.value, TPM_RH.ENDORSEMENT.value, TPM_RH.PLATFORM.value})
 _OBJECT = plain(TRANSIENT, PERSISTENT)
-_ENTITY = user(TRANSIENT, PERSISTENT, NULL, NV, PCR, LOCKOUT, _HIERARCHIES)
+_ENTITY = user(TRANSIENT, PERSISTENT, NV, PCR, LOCKOUT, _HIERARCHIES)
 _NV_READER = user(NV, NV_AUTH)
 _POLICY = plain(POLICY_SESSION)
 
