@@ -93,6 +93,9 @@ class Tpm:
         self.random = Stream(stream.bytes(SEED_BYTES))
         self.objects: dict[int, LoadedObject] = {}
         self.persistent: dict[int, LoadedObject] = {}
+        self.object_contexts = 0
+        self.reset_epoch = 0
+        self.clear_epoch = 0
         self.nv: dict[int, NvIndex] = {}
         self.nv_counter_max = 0
         self.sessions = SessionTable()

@@ -55,6 +55,11 @@ class LoadedObject:
         return self.public.objectAttributes
 
     @property
+    def is_sequence(self) -> bool:
+        """Whether this is a hash or HMAC sequence that only takes the place of an object."""
+        return type(self) is not LoadedObject
+
+    @property
     def is_parent(self) -> bool:
         """Whether it is a storage or derivation parent."""
         both = TPMA_OBJECT.restricted | TPMA_OBJECT.decrypt

@@ -39,8 +39,10 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
         else:
             tpm.time.reset_count += 1
             tpm.time.restart_count = 0
+            tpm.reset_epoch = tpm.boot_number
             tpm.pcrs.update_counter = 0
         tpm.pcrs.start(locality=tpm.locality, h_crtm=tpm.h_crtm)
+        tpm.clear_epoch = tpm.boot_number
         tpm.start_state = state
         restart = tpm.shutdown_type == TPM_SU.STATE
         tpm.nv = {
