@@ -17,6 +17,7 @@ from attrs import frozen
 from sim.core.rng import Stream
 from sim.errors import SimBug
 from sim.tpm.auditing import CommandAudit
+from sim.tpm.commits import Commits
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RH, TPM_SU
 from sim.tpm.dictionary_attack import DictionaryAttack
 from sim.tpm.dispatch import run_command
@@ -98,6 +99,7 @@ class Tpm:
         self.clear_epoch = 0
         self.nv: dict[int, NvIndex] = {}
         self.nv_counter_max = 0
+        self.commits = Commits()
         self.sessions = SessionTable()
         self.da = DictionaryAttack()
         self.command_audit = CommandAudit()

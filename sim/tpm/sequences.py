@@ -7,7 +7,6 @@ Sources: TPM 2.0 Library part 1, chapter 32; part 3, chapters 15 and 17; RFC 210
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -16,6 +15,7 @@ from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_GENERATED_VALUE, TPM_RH, 
 from sim.tpm.crypto.midstate import HashState, block_bytes
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.keys import LoadedObject
+from sim.tpm.tickets import hashcheck_digest
 from sim.tpm.wire import TPMT_PUBLIC, TPMT_SYM_DEF_OBJECT
 from sim.tpm.wire.tickets import TPMT_TK_HASHCHECK
 
@@ -115,6 +115,6 @@ def hash_ticket(tpm: Tpm, hierarchy: int, hash_alg: int, digest: bytes, *, safe:
     tag = TPM_ST.HASHCHECK.value
     if hierarchy == TPM_RH.NULL or not safe:
         return TPMT_TK_HASHCHECK(tag=tag, hierarchy=TPM_RH.NULL.value, digest=b"")
-    message = tag.to_bytes(2, "big") + hash_alg.to_bytes(2, "big") + digest
-    proof = tpm.hierarchy(hierarchy).proof
-    return TPMT_TK_HASHCHECK(tag=tag, hierarchy=hierarchy, digest=hmac.digest(proof, message, "sha512"))
+    return TPMT_TK_HASHCHECK(
+        tag=tag, hierarchy=hierarchy, digest=hashcheck_digest(tpm, hierarchy, hash_alg, digest)
+    )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.tpm.commands import (
+    asymmetric,
     attestation,
     capability,
     chance,
@@ -24,6 +25,7 @@ from sim.tpm.commands import (
     policy_signers,
     sequences,
     sessions,
+    signing,
     startup,
     symmetric,
 )
@@ -31,6 +33,7 @@ from sim.tpm.commands import (
 __all__ = ["ACTIONS"]
 
 _GROUPS = (
+    asymmetric,
     attestation,
     capability,
     chance,
@@ -45,6 +48,7 @@ _GROUPS = (
     policy_signers,
     sequences,
     sessions,
+    signing,
     startup,
     symmetric,
 )

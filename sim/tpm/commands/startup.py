@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.commands.hierarchies import start_authorizations
-from sim.tpm.constants import TPM_CC, TPM_RC, TPM_SU
+from sim.tpm.constants import TPM_CC, TPM_RC, TPM_RH, TPM_SU
 from sim.tpm.nv import started_index
 from sim.tpm.refusal import RefusedError, in_parameter
 
@@ -44,6 +44,7 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
         tpm.pcrs.start(locality=tpm.locality, h_crtm=tpm.h_crtm)
         tpm.clear_epoch = tpm.boot_number
         tpm.start_state = state
+        tpm.commits.restart(tpm.hierarchy(TPM_RH.NULL).proof)
         restart = tpm.shutdown_type == TPM_SU.STATE
         tpm.nv = {
             handle: started_index(index, orderly=orderly, restart=restart) for handle, index in tpm.nv.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sim.tpm.requests import CommandSpec
 from sim.tpm.tables import (
+    asymmetric,
     attestation,
     capability,
     chance,
@@ -21,6 +22,7 @@ from sim.tpm.tables import (
     policies,
     sequences,
     sessions,
+    signing,
     startup,
     symmetric,
 )
@@ -28,6 +30,7 @@ from sim.tpm.tables import (
 __all__ = ["COMMANDS"]
 
 _GROUPS = (
+    asymmetric,
     attestation,
     capability,
     chance,
@@ -41,6 +44,7 @@ _GROUPS = (
     policies,
     sequences,
     sessions,
+    signing,
     startup,
     symmetric,
 )
