@@ -12,6 +12,7 @@ from typing import Any
 from sim.tpm.commands import (
     asymmetric,
     attestation,
+    auditing,
     capability,
     chance,
     contexts,
@@ -35,6 +36,7 @@ __all__ = ["ACTIONS"]
 _GROUPS = (
     asymmetric,
     attestation,
+    auditing,
     capability,
     chance,
     contexts,

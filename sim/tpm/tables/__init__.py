@@ -10,6 +10,7 @@ from sim.tpm.requests import CommandSpec
 from sim.tpm.tables import (
     asymmetric,
     attestation,
+    auditing,
     capability,
     chance,
     contexts,
@@ -32,6 +33,7 @@ __all__ = ["COMMANDS"]
 _GROUPS = (
     asymmetric,
     attestation,
+    auditing,
     capability,
     chance,
     contexts,
