@@ -103,10 +103,10 @@ def device():
     return Tpm(Rng(7).stream("tpm"), TpmProfile(transient_slots=SLOTS))
 
 
-@pytest.fixture(params=["swtpm", "mssim"])
+@pytest.fixture
 def protocol(request):
-    """Which of the two protocols the client speaks."""
-    return request.param
+    """Which of the two protocols the clients of a test module speak (its PROTOCOL)."""
+    return getattr(request.module, "PROTOCOL", "swtpm")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def tools(program, tmp_path, device, protocol):
     """tpm2-tools with a TPM that was started."""
     program("tpm2_startup")
     if os.environ.get("VMKSIM_CLIENTS_AGAINST") == "swtpm":
-        yield from tools_of_swtpm(program, tmp_path, protocol)
+        yield from tools_of_swtpm(program, tmp_path)
         return
     trace = []
     server = served(device, trace)
@@ -124,10 +124,8 @@ def tools(program, tmp_path, device, protocol):
     server.stop()
 
 
-def tools_of_swtpm(program, folder, protocol):
+def tools_of_swtpm(program, folder):
     """Yield tpm2-tools with swtpm, which has three slots and one protocol."""
-    if protocol != "swtpm":
-        pytest.skip("swtpm speaks its own protocol only")
     port = 20000 + os.getpid() % 10000 * 2
     (folder / "state").mkdir()
     command = [program("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={folder / 'state'}"]

@@ -242,6 +242,32 @@ class BusAndManager:
         self.bus.stdout.close()
 
 
+@pytest.mark.client
+def test_a_client_of_one_protocol_sees_what_one_of_the_other_did(serve_process, program, tmp_path):
+    _, port = serve_process()
+
+    def tool(protocol, line):
+        name, *arguments = line.split()
+        environment = {**os.environ, "TPM2TOOLS_TCTI": f"{protocol}:host=127.0.0.1,port={port}"}
+        return subprocess.run(
+            [program(f"tpm2_{name}"), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    tool("swtpm", "startup -c")
+    tool("mssim", "pcrextend 7:sha256=" + "ab" * 32)
+    assert tool("swtpm", "pcrread sha256:7") == tool("mssim", "pcrread sha256:7")
+    assert "00000000" not in tool("swtpm", "pcrread sha256:7")
+    tool("mssim", "createprimary -Q -C o -G ecc -c key.ctx")
+    tool("swtpm", "flushcontext -t")
+    tool("swtpm", "readpublic -Q -c key.ctx")
+
+
 def test_help_names_both_kinds_of_client(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["tpm", "serve", "--help"])
