@@ -18,7 +18,7 @@ class CommandAudit:
     """Which commands are audited, how often a digest was begun, and the running digest (empty: none yet)."""
 
     def __init__(self) -> None:
-        self.hash_alg = TPM_ALG.SHA256.value
+        self.hash_alg = TPM_ALG.SHA512.value
         self.commands: tuple[int, ...] = (TPM_CC.SetCommandCodeAuditStatus.value,)
         self.counter = 0
         self.digest = b""

@@ -62,11 +62,14 @@ class Request:
     decrypt: SessionUse | None = None
     encrypt: SessionUse | None = None
     audit: SessionUse | None = None
+    audit_alg: int = 0
+    """The hash of the command audit before the action: a command that changes it is not audited."""
     names: bytes = b""
     cp_hashes: dict[int, bytes] = field(factory=dict)
 
     def take_names(self) -> None:
-        """Note the names of the handles before the command can change them."""
+        """Note the names of the handles and the hash of the audit before the command can change them."""
+        self.audit_alg = self.tpm.command_audit.hash_alg
         self.names = b"".join(name_of_handle(self.tpm, handle) for handle in self.handles)
 
     def cp_hash(self, hash_alg: int) -> bytes:

@@ -179,7 +179,7 @@ def answer_sessions(request: Request, parameters: bytes, before: dict[int, Entit
 
 def _audit(request: Request, sent: bytes, hashes: dict[int, bytes]) -> None:
     tpm, audit = request.tpm, request.tpm.command_audit
-    if request.spec.code in audit.commands:
+    if request.spec.code in audit.commands and request.audit_alg == audit.hash_alg:
         cp_hash = request.cp_hash(audit.hash_alg)
         audit_command(audit, cp_hash, _rp_hash(request, hashes, audit.hash_alg, sent))
     if request.audit is not None and request.audit.session is not None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["ACTIONS"]
 
 _SIGNER, _SESSION, _SCHEME = 2, 3, 2
-_NEVER_AUDITED = frozenset({TPM_CC.Startup.value, TPM_CC.Shutdown.value})
 
 
 def get_session_audit_digest(  # noqa: PLR0917 - handles and parameters as the library lists them
@@ -73,7 +72,7 @@ def set_command_code_audit_status(
             raise in_parameter(TPM_RC.VALUE, 1)
         audit.begin_anew(hash_alg)
         return ()
-    added = tuple(code for code in set_list if code in COMMANDS and code not in _NEVER_AUDITED)
+    added = tuple(code for code in set_list if code in COMMANDS and code != TPM_CC.Shutdown)
     audit.set_commands(added, clear_list)
     return ()
 
