@@ -91,7 +91,9 @@ class Tools:
 
 
 def served(tpm, trace):
-    platform = Platform(tpm, on_command=lambda *command: trace.append(in_words(*command)))
+    platform = Platform(
+        tpm, running=tpm.started, on_command=lambda *command: trace.append(in_words(*command))
+    )
     server = TpmServer(platform)
     server.start()
     return server

@@ -36,7 +36,7 @@ _COUNTED_FAILURES = frozenset({TPM_RC.AUTH_FAIL.value, TPM_RC.LOCKOUT.value})
 class Platform:
     """A TPM with power; `on_write(tpm)` is called after each command that may have changed what outlives the power.
 
-    The methods are not safe to call at the same time: the server calls them under one lock.
+    A TPM gets its _TPM_Init here, unless it is `running` in a machine already.  The methods are not safe to call at the same time: the server calls them under one lock.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Platform:
         faults: FaultyTpm | None = None,
         on_write: Callable[[Tpm], None] | None = None,
         on_command: Callable[[bytes, bytes, int], None] | None = None,
+        running: bool = False,
     ) -> None:
         self.tpm = tpm
         self.locality = 0
@@ -55,7 +56,8 @@ class Platform:
         self._on_command = on_command
         self._hashed_bytes = 0
         self._blobs: dict[int, bytes] = {}
-        self._device.init()
+        if not running:
+            self._device.init()
 
     def execute(self, command: bytes, locality: int | None = None) -> bytes:
         """Run one command, at the locality that was set if none is given; b"" means that no answer comes."""
