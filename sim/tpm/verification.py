@@ -1,15 +1,19 @@
 """Checking a signature against a loaded key.
 
-Models: RSASSA, RSAPSS and ECDSA, with the response codes of the library.
-Leaves out: HMACs, which need the key's secret, and the schemes of anonymous attestation.
+Models: RSASSA, RSAPSS, ECDSA and HMAC, with the response codes of the library.
+Leaves out: the schemes of anonymous attestation.
 Sources: TPM 2.0 Library part 3, 20.1 "VerifySignature"; RFC 8017; FIPS 186-5.
 """
 
 from __future__ import annotations
 
+import hmac
+
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC
 from sim.tpm.crypto.ecc import CURVES, verify_ecdsa
+from sim.tpm.crypto.kdf import HASH_NAMES
 from sim.tpm.crypto.rsa import DEFAULT_EXPONENT, pss_fits, public_operation, rsassa_encode
+from sim.tpm.keys import LoadedObject
 from sim.tpm.refusal import in_parameter
 from sim.tpm.wire import (
     TPMS_ECC_PARMS,
@@ -17,6 +21,7 @@ from sim.tpm.wire import (
     TPMS_RSA_PARMS,
     TPMS_SIGNATURE_ECC,
     TPMS_SIGNATURE_RSA,
+    TPMT_HA,
     TPMT_PUBLIC,
     TPMT_SIGNATURE,
 )
@@ -24,8 +29,9 @@ from sim.tpm.wire import (
 __all__ = ["need_valid_signature"]
 
 
-def need_valid_signature(public: TPMT_PUBLIC, digest: bytes, signature: TPMT_SIGNATURE, number: int) -> None:
+def need_valid_signature(loaded: LoadedObject, digest: bytes, signature: TPMT_SIGNATURE, number: int) -> None:
     """Refuse, blaming parameter `number`, a signature that is not the key's over `digest`."""
+    public = loaded.public
     parameters, content = public.parameters, signature.signature
     if isinstance(parameters, TPMS_RSA_PARMS):
         if not isinstance(content, TPMS_SIGNATURE_RSA):
@@ -38,6 +44,13 @@ def need_valid_signature(public: TPMT_PUBLIC, digest: bytes, signature: TPMT_SIG
         point = int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big")
         r, s = int.from_bytes(content.signatureR, "big"), int.from_bytes(content.signatureS, "big")
         valid = verify_ecdsa(CURVES[parameters.curveID], point, digest, r, s)
+    elif public.type == TPM_ALG.KEYEDHASH:
+        if loaded.public_only:
+            raise in_parameter(TPM_RC.HANDLE, number)
+        if signature.sigAlg != TPM_ALG.HMAC or not isinstance(content, TPMT_HA):
+            raise in_parameter(TPM_RC.SCHEME, number)
+        expected = hmac.digest(loaded.private, digest, HASH_NAMES[content.hashAlg])
+        valid = hmac.compare_digest(expected, content.digest)
     else:
         raise in_parameter(TPM_RC.SCHEME, number)
     if not valid:

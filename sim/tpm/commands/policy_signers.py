@@ -82,8 +82,8 @@ def policy_signed(  # noqa: PLR0917 - handles and parameters as the library list
         if hash_alg is None:
             raise in_parameter(TPM_RC.SCHEME, _SIGNATURE)
         message = nonce + expiration.to_bytes(4, "big") + cp_hash + policy_ref
-        public = object_at(tpm, auth_object).public
-        need_valid_signature(public, hash_bytes(hash_alg, message), signature, _SIGNATURE)
+        loaded = object_at(tpm, auth_object)
+        need_valid_signature(loaded, hash_bytes(hash_alg, message), signature, _SIGNATURE)
     return _accept(tpm, session, auth_object, TPM_CC.PolicySigned, grant)
 
 

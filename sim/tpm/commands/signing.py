@@ -7,7 +7,6 @@ Sources: TPM 2.0 Library part 3, chapters 19.2 and 20; part 1, annex C.4; codes 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,9 @@ from sim.tpm.commands.asymmetric import encode_point, need_point
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_ST, TPMA_OBJECT
 from sim.tpm.crypto import ecc
 from sim.tpm.crypto.ecdaa import commit_points
-from sim.tpm.crypto.kdf import HASH_NAMES
 from sim.tpm.entities import object_at
 from sim.tpm.hashing import hash_bytes
-from sim.tpm.keys import LoadedObject, ecc_scalar
+from sim.tpm.keys import ecc_scalar
 from sim.tpm.refusal import in_handle, in_parameter
 from sim.tpm.signing import can_sign, chosen_scheme, scheme_hash, sign_digest
 from sim.tpm.tickets import hashcheck_digest, verified_digest
@@ -27,7 +25,6 @@ from sim.tpm.wire import (
     TPMS_ECC_PARMS,
     TPMS_ECC_POINT,
     TPMS_SCHEME_ECDAA,
-    TPMT_HA,
     TPMT_SIG_SCHEME,
     TPMT_SIGNATURE,
 )
@@ -66,26 +63,12 @@ def verify_signature(tpm: Tpm, key_handle: int, digest: bytes, signature: TPMT_S
     loaded = object_at(tpm, key_handle)
     if not loaded.public.objectAttributes & TPMA_OBJECT.sign:
         raise in_handle(TPM_RC.ATTRIBUTES, 1)
-    if loaded.public.type == TPM_ALG.KEYEDHASH:
-        _need_valid_hmac(loaded, digest, signature)
-    else:
-        need_valid_signature(loaded.public, digest, signature, 2)
+    need_valid_signature(loaded, digest, signature, 2)
     tag, hierarchy = TPM_ST.VERIFIED.value, loaded.hierarchy
     if hierarchy == TPM_RH.NULL or not loaded.name:
         return (TPMT_TK_VERIFIED(tag=tag, hierarchy=TPM_RH.NULL.value, digest=b""),)
     proof = verified_digest(tpm, hierarchy, digest, loaded.name)
     return (TPMT_TK_VERIFIED(tag=tag, hierarchy=hierarchy, digest=proof),)
-
-
-def _need_valid_hmac(loaded: LoadedObject, digest: bytes, signature: TPMT_SIGNATURE) -> None:
-    if loaded.public_only:
-        raise in_parameter(TPM_RC.HANDLE, 2)
-    content = signature.signature
-    if signature.sigAlg != TPM_ALG.HMAC or not isinstance(content, TPMT_HA):
-        raise in_parameter(TPM_RC.SCHEME, 2)
-    expected = hmac.digest(loaded.private, digest, HASH_NAMES[content.hashAlg])
-    if not hmac.compare_digest(expected, content.digest):
-        raise in_parameter(TPM_RC.SIGNATURE, 2)
 
 
 def commit(tpm: Tpm, key_handle: int, p1: TPMS_ECC_POINT, s2: bytes, y2: bytes) -> tuple[Any, ...]:
