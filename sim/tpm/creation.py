@@ -55,7 +55,7 @@ _BLOCK_BYTES = {
 
 
 class CreationError(Exception):
-    """The caller's data cannot be the secret of such an object; `what` is "size" or "key size"."""
+    """The caller's data cannot be the secret of such an object; `what` is "size", "key size", "key" or "range"."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -146,10 +146,10 @@ def _parent_seed(template: TPMT_PUBLIC, source: Source) -> bytes:
 
 
 def _rsa(template: TPMT_PUBLIC, parameters: TPMS_RSA_PARMS, source: Source) -> Secrets:
-    bits = parameters.keyBits
-    p, q = rsa.generate_primes(
-        source.draw(_KEY, _RSA_MATERIAL_BITS), bits, parameters.exponent or rsa.DEFAULT_EXPONENT
-    )
+    bits, exponent = parameters.keyBits, parameters.exponent or rsa.DEFAULT_EXPONENT
+    if not rsa.is_usable_exponent(exponent):
+        raise CreationError("range")
+    p, q = rsa.generate_primes(source.draw(_KEY, _RSA_MATERIAL_BITS), bits, exponent)
     public = attrs.evolve(template, unique=(p * q).to_bytes(bits // 8, "big"))
     return Secrets(
         public=public, private=p.to_bytes(bits // 16, "big"), seed_value=_parent_seed(template, source)
@@ -169,6 +169,8 @@ def _cipher_key(parameters: TPMT_SYM_DEF_OBJECT, data: bytes, source: Source) ->
     if data:
         if len(data) * 8 != parameters.keyBits:
             raise CreationError("key size")
+        if not symmetric.is_usable_key(parameters.algorithm, data):
+            raise CreationError("key")
         return data
     key = source.draw(_KEY, parameters.keyBits)
     for retry in range(_TDES_TRIES):

@@ -24,12 +24,12 @@ from sim.tpm.wire import (
 )
 from sim.tpm.wire.private import TPMT_SENSITIVE
 
-__all__ = ["check_attributes", "check_creation", "check_pair", "check_schemes"]
+__all__ = ["check_attributes", "check_creation", "check_pair", "check_schemes", "storage_symmetric"]
 
 _EXPONENT_MIN = 7
 _ECC_SIGN = (TPM_ALG.ECDSA, TPM_ALG.ECDAA, TPM_ALG.SM2, TPM_ALG.ECSCHNORR)
 _RSA_SIGN = (TPM_ALG.RSASSA, TPM_ALG.RSAPSS)
-_ECC_DECRYPT = (TPM_ALG.ECDH, TPM_ALG.ECMQV)
+_ECC_DECRYPT = (TPM_ALG.ECDH, TPM_ALG.ECMQV, TPM_ALG.SM2)
 _RSA_DECRYPT = (TPM_ALG.RSAES, TPM_ALG.OAEP)
 
 
@@ -42,18 +42,19 @@ def check_creation(parent: LoadedObject | None, template: TPMT_PUBLIC, data_size
     origin = bool(attributes & TPMA_OBJECT.sensitiveDataOrigin)
     derived = parent is not None and parent.is_derivation_parent
     wrong = False
-    if template.type == TPM_ALG.KEYEDHASH:
-        is_key = attributes & (TPMA_OBJECT.sign | TPMA_OBJECT.decrypt)
-        wrong = origin and not is_key
-    elif template.type == TPM_ALG.SYMCIPHER:
-        fixed = attributes & (TPMA_OBJECT.fixedTPM | TPMA_OBJECT.fixedParent)
-        wrong = bool(attributes & TPMA_OBJECT.restricted and not origin and fixed)
-    elif not derived:
-        wrong = not origin
     if derived:
-        wrong = wrong or origin
+        wrong = origin
     elif template.type in (TPM_ALG.KEYEDHASH, TPM_ALG.SYMCIPHER):
-        wrong = wrong or origin != (data_size == 0)
+        fixed = attributes & (TPMA_OBJECT.fixedTPM | TPMA_OBJECT.fixedParent)
+        is_key = attributes & (TPMA_OBJECT.sign | TPMA_OBJECT.decrypt)
+        wrong = (
+            (not origin and data_size == 0)
+            or bool(attributes & TPMA_OBJECT.restricted and not origin and fixed)
+            or (template.type == TPM_ALG.KEYEDHASH and origin and not is_key)
+        )
+    else:
+        wrong = not origin
+    wrong = wrong or (parent is not None and not derived and origin and data_size > 0)
     if wrong:
         raise in_parameter(TPM_RC.ATTRIBUTES, number)
     check_attributes(parent, template, number)
@@ -75,17 +76,14 @@ def check_attributes(parent: LoadedObject | None, public: TPMT_PUBLIC, number: i
         wrong = has(TPMA_OBJECT.fixedTPM) != has(TPMA_OBJECT.fixedParent)
     else:
         wrong = has(TPMA_OBJECT.fixedTPM)
-        if has(TPMA_OBJECT.fixedParent):
-            wrong = wrong or has(TPMA_OBJECT.encryptedDuplication) != bool(
-                above & TPMA_OBJECT.encryptedDuplication
-            )
+        encrypted = bool(above & TPMA_OBJECT.encryptedDuplication)
+        wrong = wrong or has(TPMA_OBJECT.encryptedDuplication) != encrypted
     sign, decrypt = has(TPMA_OBJECT.sign), has(TPMA_OBJECT.decrypt)
     wrong = (
         wrong
         or (has(TPMA_OBJECT.fixedTPM) and has(TPMA_OBJECT.encryptedDuplication))
         or (above & TPMA_OBJECT.stClear and not has(TPMA_OBJECT.stClear))
         or (has(TPMA_OBJECT.restricted) and sign == decrypt)
-        or (has(TPMA_OBJECT.x509sign) and not sign)
         or (public.type != TPM_ALG.KEYEDHASH and not sign and not decrypt)
     )
     if wrong:
@@ -101,7 +99,9 @@ def check_schemes(parent: LoadedObject | None, public: TPMT_PUBLIC, number: int)
     elif isinstance(parameters, TPMT_SYM_DEF_OBJECT):
         code = _cipher_fault(public.objectAttributes, parameters)
     else:
-        code = _asymmetric_fault(parent, public.objectAttributes, parameters)
+        code = _asymmetric_fault(public.objectAttributes, parameters)
+    if code is None and parent is not None:
+        code = _inherited_fault(parent, public)
     if code is not None:
         raise in_parameter(code, number)
 
@@ -121,15 +121,12 @@ def _keyed_hash_fault(attributes: int, parameters: TPMT_KEYEDHASH_SCHEME) -> TPM
 
 
 def _cipher_fault(attributes: int, parameters: TPMT_SYM_DEF_OBJECT) -> TPM_RC | None:
-    restricted = attributes & TPMA_OBJECT.restricted
-    if restricted and attributes & TPMA_OBJECT.decrypt and parameters.mode != TPM_ALG.CFB:
-        return TPM_RC.SYMMETRIC
+    if parameters.mode == TPM_ALG.CMAC and attributes & TPMA_OBJECT.decrypt:
+        return TPM_RC.SCHEME
     return None
 
 
-def _asymmetric_fault(
-    parent: LoadedObject | None, attributes: int, parameters: TPMS_ECC_PARMS | TPMS_RSA_PARMS
-) -> TPM_RC | None:
+def _asymmetric_fault(attributes: int, parameters: TPMS_ECC_PARMS | TPMS_RSA_PARMS) -> TPM_RC | None:
     restricted = bool(attributes & TPMA_OBJECT.restricted)
     sign, decrypt = bool(attributes & TPMA_OBJECT.sign), bool(attributes & TPMA_OBJECT.decrypt)
     is_ecc = isinstance(parameters, TPMS_ECC_PARMS)
@@ -150,9 +147,25 @@ def _asymmetric_fault(
         return TPM_RC.KDF
     if is_parent and symmetric.algorithm == TPM_ALG.NULL:
         return TPM_RC.SYMMETRIC
-    if is_parent and symmetric.mode != TPM_ALG.CFB:
-        return TPM_RC.SYMMETRIC
     return None
+
+
+def _inherited_fault(parent: LoadedObject, public: TPMT_PUBLIC) -> TPM_RC | None:
+    """Return what is wrong with a storage key that cannot leave its parent: it must protect as the parent does."""
+    bound = TPMA_OBJECT.restricted | TPMA_OBJECT.decrypt | TPMA_OBJECT.fixedParent
+    if public.type == TPM_ALG.KEYEDHASH or public.objectAttributes & bound != bound:
+        return None
+    if public.nameAlg != parent.public.nameAlg:
+        return TPM_RC.HASH
+    return None if storage_symmetric(public) == storage_symmetric(parent.public) else TPM_RC.SYMMETRIC
+
+
+def storage_symmetric(public: TPMT_PUBLIC) -> TPMT_SYM_DEF_OBJECT:
+    """Return the algorithm with which a storage key protects its children."""
+    parameters = public.parameters
+    found = parameters.symmetric if isinstance(parameters, (TPMS_RSA_PARMS, TPMS_ECC_PARMS)) else parameters
+    assert isinstance(found, TPMT_SYM_DEF_OBJECT)
+    return found
 
 
 def check_pair(

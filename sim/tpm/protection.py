@@ -20,6 +20,7 @@ from sim.tpm.crypto.kdf import HASH_NAMES, kdf_a, kdf_e
 from sim.tpm.crypto.symmetric import BLOCK_BYTES, cfb_decrypt, cfb_encrypt
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.keys import LoadedObject, ecc_scalar, rsa_numbers, rsa_private
+from sim.tpm.object_rules import storage_symmetric
 from sim.tpm.wire import (
     TPM2B_DIGEST,
     TPMS_ECC_PARMS,
@@ -101,11 +102,7 @@ class Wrapper:
 
 def storage_wrapper(parent: TPMT_PUBLIC, seed: bytes, *, has_vector: bool) -> Wrapper:
     """Return the wrapper of a storage parent: its children's with its own seed, or another's with a shared seed."""
-    parameters = parent.parameters
-    symmetric = (
-        parameters.symmetric if isinstance(parameters, (TPMS_RSA_PARMS, TPMS_ECC_PARMS)) else parameters
-    )
-    assert isinstance(symmetric, TPMT_SYM_DEF_OBJECT)
+    symmetric = storage_symmetric(parent)
     return Wrapper(hash_alg=parent.nameAlg, symmetric=symmetric, seed=seed, has_vector=has_vector)
 
 

@@ -64,7 +64,7 @@ _PRIVATE, _PUBLIC = 1, 2
 _HIERARCHY = 3
 _SECRET_BITS = 512
 _PARENT_KINDS = (0x80, 0x81)
-_REFUSALS = {"size": TPM_RC.SIZE, "key size": TPM_RC.KEY_SIZE, "range": TPM_RC.RANGE}
+_REFUSALS = {"size": TPM_RC.SIZE, "key size": TPM_RC.KEY_SIZE, "key": TPM_RC.KEY, "range": TPM_RC.RANGE}
 
 
 def create_primary(  # noqa: PLR0917 - handles and parameters as the library lists them
@@ -117,8 +117,8 @@ def create_loaded(
     slot = need_slot(tpm)
     derived = parent is not None and parent.is_derivation_parent
     template, label = read_template(template_bytes, sensitive.data, derived=derived, number=_TEMPLATE)
-    check_creation(parent, template, len(sensitive.data), _TEMPLATE)
     auth = fitting_auth(sensitive.userAuth, template.nameAlg, _SENSITIVE)
+    check_creation(parent, template, len(sensitive.data), _TEMPLATE)
     if parent is None:
         source: Source = primary_source(tpm.hierarchy(parent_handle).seed, template, sensitive.data)
     elif label is not None:

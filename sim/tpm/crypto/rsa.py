@@ -9,6 +9,7 @@ Sources: RFC 8017; FIPS 186-5, A.1.3 and B.3; TPM 2.0 Library part 1, annex B.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import lru_cache
 from math import gcd, isqrt
 
@@ -29,6 +30,7 @@ __all__ = [
     "DEFAULT_EXPONENT",
     "RsaKey",
     "generate_primes",
+    "is_usable_exponent",
     "need_key",
     "oaep_decode",
     "oaep_encode",
@@ -86,6 +88,11 @@ def rsa_key(n: int, e: int, p: int) -> RsaKey | None:
         return None
     d = pow(e, -1, order)
     return RsaKey(n=n, e=e, d=d, p=p, q=q, d_p=d % (p - 1), d_q=d % (q - 1), q_inverse=pow(q, -1, p))
+
+
+def is_usable_exponent(e: int) -> bool:
+    """Tell whether a key may be made with an exponent: 65537 or a larger prime of 32 bits."""
+    return e >= DEFAULT_EXPONENT and all(e % small for small in _primes_to(isqrt(e)))
 
 
 @lru_cache(maxsize=256)
@@ -194,7 +201,13 @@ def _grouped(primes: list[int]) -> tuple[tuple[int, tuple[int, ...]], ...]:
     return (*groups, (product, tuple(members)))
 
 
-_GROUPS = _grouped(_small_primes())
+_SMALL_PRIMES = _small_primes()
+_GROUPS = _grouped(_SMALL_PRIMES)
+
+
+def _primes_to(limit: int) -> list[int]:
+    """Return the odd primes up to `limit`, at most 2 ** 16, and 2."""
+    return [2, *_SMALL_PRIMES[: bisect_right(_SMALL_PRIMES, limit)]]
 
 
 def public_operation(n: int, e: int, value: bytes) -> bytes:
