@@ -1,4 +1,4 @@
-"""Hash, HMAC and event sequences: objects in transient slots that hash long data piece by piece.
+"""Hash, HMAC, CMAC and event sequences: objects in transient slots that hash long data piece by piece.
 
 Models: one state per hash, the rule about data that begins like the TPM's own structures, and hash tickets.
 Leaves out: the commands (`sim.tpm.commands.sequences`).
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_GENERATED_VALUE, TPM_RH, TPM_ST, TPMA_OBJECT
+from sim.tpm.crypto.cmac import CmacState
 from sim.tpm.crypto.midstate import HashState, block_bytes
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.keys import LoadedObject
@@ -41,7 +42,7 @@ _PUBLIC = TPMT_PUBLIC(
 class Sequence:
     """Digests under way; with a key it is an HMAC, with several states an event sequence."""
 
-    states: tuple[HashState, ...]
+    states: tuple[HashState | CmacState, ...]
     key: bytes | None = None
     started: bool = False
     safe: bool = False
@@ -65,6 +66,11 @@ class Sequence:
         inner = HashState(hash_alg=hash_alg).update(bytes(octet ^ _INNER for octet in padded))
         return cls(states=(inner,), key=padded, started=True)
 
+    @classmethod
+    def of_cmac(cls, algorithm: int, key: bytes) -> Sequence:
+        """Begin a CMAC sequence."""
+        return cls(states=(CmacState(algorithm=algorithm, key=key),), started=True)
+
     @property
     def is_event(self) -> bool:
         """Whether it ends in PCRs."""
@@ -82,7 +88,11 @@ class Sequence:
         if self.key is None:
             return tuple(state.digest() for state in self.states)
         outer = bytes(octet ^ _OUTER for octet in self.key)
-        return tuple(hash_bytes(state.hash_alg, outer + state.digest()) for state in self.states)
+        return tuple(
+            hash_bytes(state.hash_alg, outer + state.digest())
+            for state in self.states
+            if isinstance(state, HashState)
+        )
 
 
 @frozen(kw_only=True)

@@ -44,6 +44,10 @@ def rsa_encrypt(
 ) -> tuple[Any, ...]:
     """Pad and encrypt with the public part of a key."""
     loaded = object_at(tpm, key_handle)
+    if loaded.public.type != TPM_ALG.RSA:
+        raise in_handle(TPM_RC.KEY, 1)
+    if not loaded.public.objectAttributes & TPMA_OBJECT.decrypt:
+        raise in_handle(TPM_RC.ATTRIBUTES, 1)
     scheme = _rsa_scheme(loaded, in_scheme, label)
     modulus, exponent = rsa_numbers(loaded.public)
     size = (modulus.bit_length() + 7) // 8
@@ -91,8 +95,7 @@ def rsa_decrypt(
 def _rsa_scheme(loaded: LoadedObject, asked: TPMT_RSA_SCHEME, label: bytes) -> TPMT_RSA_SCHEME:
     """Return the padding to use: the key's own, or the one asked for if the key leaves it open."""
     parameters = loaded.public.parameters
-    if not isinstance(parameters, TPMS_RSA_PARMS):
-        raise in_handle(TPM_RC.KEY, 1)
+    assert isinstance(parameters, TPMS_RSA_PARMS)
     if label and not label.endswith(b"\0"):
         raise in_parameter(TPM_RC.VALUE, 3)
     own = parameters.scheme
@@ -141,7 +144,7 @@ def ecc_parameters(tpm: Tpm, curve_id: int) -> tuple[Any, ...]:
             kdf=kdf,
             sign=_NO_SIGN_SCHEME,
             p=p,
-            a=a,
+            a=a if curve.a else b"\0",
             b=b,
             gX=gx,
             gY=gy,

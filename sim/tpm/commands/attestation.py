@@ -104,10 +104,8 @@ def nv_certify(  # noqa: PLR0917 - handles and parameters as the library lists t
     signer = signer_at(tpm, sign_handle, in_scheme, 1, 2)
     index = need_readable(tpm, authority, nv_index)
     if size == 0 and offset == 0:
-        if signer.hash_alg == TPM_ALG.NULL:
-            raise in_parameter(TPM_RC.SCHEME, 2)
         assert index.content is not None
-        digest = hash_bytes(signer.hash_alg, index.content)
+        digest = b"" if signer.loaded is None else hash_bytes(signer.hash_alg, index.content)
         whole = TPMS_NV_DIGEST_CERTIFY_INFO(indexName=index.name, nvDigest=digest)
         return signed_attestation(tpm, signer, TPM_ST.ATTEST_NV_DIGEST, qualifying_data, whole)
     content = read_range(index, size, offset, 3)

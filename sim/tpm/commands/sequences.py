@@ -1,6 +1,6 @@
 """HMAC_Start, HashSequenceStart, SequenceUpdate, SequenceComplete and EventSequenceComplete.
 
-Models: sequences of each kind in transient slots.  Leaves out: block cipher MACs (CMAC).
+Models: sequences of each kind in transient slots.  Leaves out: sequences of PCR banks that are not implemented.
 Sources: TPM 2.0 Library part 3, chapter 17; codes measured on swtpm 0.7.1.
 """
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from sim.tpm.commands.pcrs import pcr_extend
-from sim.tpm.commands.symmetric import hmac_key
+from sim.tpm.commands.symmetric import mac_sequence
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC, TPM_RH
-from sim.tpm.refusal import RefusedError, in_handle
+from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.sequences import Sequence, SequenceObject, hash_ticket, loaded_sequence
 from sim.tpm.wire import TPMT_HA
 
@@ -31,14 +31,15 @@ def hash_sequence_start(tpm: Tpm, auth: bytes, hash_alg: int) -> tuple[Any, ...]
 
 
 def hmac_start(tpm: Tpm, key_handle: int, auth: bytes, hash_alg: int) -> tuple[Any, ...]:
-    """Begin an HMAC sequence with a loaded key."""
-    key, chosen = hmac_key(tpm, key_handle, hash_alg)
-    return _load(tpm, Sequence.of_hmac(chosen, key), auth)
+    """Begin an HMAC (or CMAC) sequence with a loaded key."""
+    return _load(tpm, mac_sequence(tpm, key_handle, hash_alg), auth)
 
 
 def sequence_update(tpm: Tpm, handle: int, data: bytes) -> tuple[Any, ...]:
     """Add data to a sequence."""
-    loaded = _sequence(tpm, handle, 1)
+    loaded = tpm.objects.get(handle)
+    if not isinstance(loaded, SequenceObject):
+        raise in_parameter(TPM_RC.MODE, 1)  # as measured: a handle that is blamed as a parameter
     tpm.objects[handle] = attrs.evolve(loaded, sequence=loaded.sequence.update(data))
     return ()
 

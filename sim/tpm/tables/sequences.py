@@ -12,7 +12,7 @@ from sim.tpm.wire import (
     TPMI_ALG_HASH_OR_NULL,
     TPML_DIGEST_VALUES,
 )
-from sim.tpm.wire.tickets import TPMI_RH_HIERARCHY, TPMT_TK_HASHCHECK
+from sim.tpm.wire.tickets import TPMI_ALG_MAC_SCHEME, TPMI_RH_HIERARCHY, TPMT_TK_HASHCHECK
 
 __all__ = ["SPECS"]
 
@@ -22,7 +22,7 @@ SPECS = (
     CommandSpec(
         code=TPM_CC.HMAC_Start,
         handles=(_OBJECT,),
-        parameters=(TPM2B_AUTH, TPMI_ALG_HASH_OR_NULL),
+        parameters=(TPM2B_AUTH, TPMI_ALG_MAC_SCHEME),
         returns_handle=True,
     ),
     CommandSpec(

@@ -9,11 +9,10 @@ from sim.tpm.wire import (
     TPM2B_DIGEST,
     TPM2B_MAX_BUFFER,
     TPMI_ALG_HASH,
-    TPMI_ALG_HASH_OR_NULL,
     TPMI_ALG_SYM_MODE,
     TPMI_YES_NO,
 )
-from sim.tpm.wire.tickets import TPMI_RH_HIERARCHY, TPMT_TK_HASHCHECK
+from sim.tpm.wire.tickets import TPMI_ALG_MAC_SCHEME, TPMI_RH_HIERARCHY, TPMT_TK_HASHCHECK
 
 __all__ = ["SPECS"]
 
@@ -30,7 +29,7 @@ SPECS = (
     CommandSpec(
         code=TPM_CC.HMAC,
         handles=(_KEY,),
-        parameters=(TPM2B_MAX_BUFFER, TPMI_ALG_HASH_OR_NULL),
+        parameters=(TPM2B_MAX_BUFFER, TPMI_ALG_MAC_SCHEME),
         results=(TPM2B_DIGEST,),
     ),
     CommandSpec(

@@ -23,7 +23,7 @@ __all__ = [
 
 TPM2B_ECC_POINT = Sized(TPMS_ECC_POINT)
 TPMI_ECC_KEY_EXCHANGE = Number(
-    "H", allowed=frozenset({TPM_ALG.ECDH, TPM_ALG.ECMQV, TPM_ALG.SM2, TPM_ALG.NULL}), rc=TPM_RC.SCHEME
+    "H", allowed=frozenset({TPM_ALG.ECDH, TPM_ALG.ECMQV, TPM_ALG.SM2}), rc=TPM_RC.SCHEME
 )
 TPMT_RSA_DECRYPT = variant(
     TPMT_RSA_SCHEME,

@@ -1,4 +1,4 @@
-"""Tickets about digests, and the hierarchies in which tickets are made.
+"""Tickets about digests, the hierarchies in which they are made, and the schemes of message authentication.
 
 Models: the proof that the TPM itself hashed something (TPMT_TK_HASHCHECK).
 Leaves out: how tickets are computed (`sim.tpm.sequences`, `sim.tpm.commands.signing`).
@@ -11,14 +11,20 @@ from __future__ import annotations
 from attrs import frozen
 
 from sim.tpm.codec import Number, Structure, wire
-from sim.tpm.constants import TPM_RC, TPM_RH, TPM_ST
+from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC, TPM_RH, TPM_ST
 from sim.tpm.wire.basic import TPM2B_DIGEST
 
-__all__ = ["TPMI_RH_HIERARCHY", "TPMT_TK_HASHCHECK"]
+__all__ = ["TPMI_ALG_MAC_SCHEME", "TPMI_RH_HIERARCHY", "TPMT_TK_HASHCHECK"]
 
 TPMI_RH_HIERARCHY = Number(
     "I", allowed=frozenset({TPM_RH.OWNER, TPM_RH.NULL, TPM_RH.ENDORSEMENT, TPM_RH.PLATFORM})
 )
+
+
+TPMI_ALG_MAC_SCHEME = Number(
+    "H", allowed=frozenset(HASH_BYTES) | {TPM_ALG.CMAC, TPM_ALG.NULL}, rc=TPM_RC.SYMMETRIC
+)
+"""The hash of an HMAC, or the MAC of a block cipher; NULL leaves it to the key."""
 
 
 @frozen(kw_only=True)
