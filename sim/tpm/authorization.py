@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from sim.tpm.device import Tpm
     from sim.tpm.sessions import PolicyState, Session
 
-__all__ = ["Request", "SessionUse", "bound_identity", "check_use", "hmac_of", "is_value_available"]
+__all__ = [
+    "Request",
+    "SessionUse",
+    "bound_identity",
+    "check_use",
+    "guards_of",
+    "hmac_of",
+    "is_value_available",
+]
 
 _NV_WRITES = frozenset(
     {TPM_CC.NV_Write, TPM_CC.NV_Increment, TPM_CC.NV_SetBits, TPM_CC.NV_Extend, TPM_CC.NV_WriteLock}
@@ -148,18 +156,23 @@ def _check_unassociated(request: Request, use: SessionUse) -> None:
 
 def _need_unlocked(tpm: Tpm, entity: Entity, session: Session | None) -> None:
     """Refuse while guessing at the entity, or at what the session is bound to, is locked out."""
+    lockout, guarded = guards_of(entity, session)
+    if not guarded and not lockout:
+        return
+    tpm.da.heal(tpm.time.time_ms(tpm.clock.now))
+    if tpm.da.is_locked(lockout=lockout):
+        raise RefusedError(TPM_RC.LOCKOUT)
+
+
+def guards_of(entity: Entity, session: Session | None) -> tuple[bool, bool]:
+    """Tell whether an authorisation tries the lockout's value, and whether it tries any guarded value."""
     lockout, guarded = entity.handle == TPM_RH.LOCKOUT, entity.guarded
     if session is not None:
         if session.is_policy and not (session.policy.needs_auth_value or session.policy.needs_password):
             lockout = guarded = False
         lockout = lockout or session.bound_lockout
         guarded = guarded or session.bound_guarded
-    if not guarded and not lockout:
-        return
-    tpm.da.heal(tpm.time.time_ms(tpm.clock.now))
-    if tpm.da.is_locked(lockout=lockout):
-        raise RefusedError(TPM_RC.LOCKOUT)
-    tpm.da.used = True
+    return lockout, guarded
 
 
 def is_value_available(tpm: Tpm, entity: Entity, code: int, role: Role) -> bool:
@@ -330,6 +343,7 @@ def _failure(tpm: Tpm, use: SessionUse, entity: Entity | None) -> RefusedError:
         _count_pin(tpm, entity, passed=False)
     if not guarded and not lockout:
         return in_session(TPM_RC.BAD_AUTH, use.number)
+    tpm.da.used = True
     tpm.da.fail(tpm.time.time_ms(tpm.clock.now), lockout=lockout)
     return in_session(TPM_RC.AUTH_FAIL, use.number)
 

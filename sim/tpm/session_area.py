@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.tpm.auditing import audit_command, audit_session
-from sim.tpm.authorization import Request, SessionUse, check_use, hmac_of
+from sim.tpm.authorization import Request, SessionUse, check_use, guards_of, hmac_of
 from sim.tpm.codec import WireError, codec_of
 from sim.tpm.constants import TPM_ALG, TPM_HT, TPM_RC, TPM_RH, TPMA_SESSION
 from sim.tpm.entities import Entity, entity_of
@@ -159,6 +159,8 @@ def answer_sessions(request: Request, parameters: bytes, before: dict[int, Entit
     """Return the parameters of a response as sent, and its session area; `before` holds the entities as they were."""
     tpm = request.tpm
     for use in request.uses:
+        if use.handle is not None and any(guards_of(before[use.handle], use.session)):
+            tpm.da.used = True
         if use.session is not None:
             use.session.nonce_tpm = tpm.random.bytes(len(use.session.nonce_tpm))
     after = {handle: _entity_after(tpm, entity) for handle, entity in before.items()}
