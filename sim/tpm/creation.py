@@ -30,6 +30,7 @@ from sim.tpm.wire import (
 )
 
 __all__ = [
+    "HASH_BLOCK_BYTES",
     "CreationError",
     "DerivedSource",
     "Secrets",
@@ -46,7 +47,7 @@ _KEY = b"PRIMARY"
 _SEED = b"SEED"
 _DERIVATION_BITS = 8192
 _TDES_TRIES = 8
-_BLOCK_BYTES = {
+HASH_BLOCK_BYTES = {
     TPM_ALG.SHA1.value: 64,
     TPM_ALG.SHA256.value: 64,
     TPM_ALG.SHA384.value: 128,
@@ -188,6 +189,6 @@ def _keyed_hash(
     if not data:
         return source.draw(_KEY, HASH_BYTES[hash_alg] * 8)
     is_key = template.objectAttributes & (TPMA_OBJECT.sign | TPMA_OBJECT.decrypt)
-    if is_key and len(data) > _BLOCK_BYTES[hash_alg]:
+    if is_key and len(data) > HASH_BLOCK_BYTES[hash_alg]:
         raise CreationError("size")
     return data

@@ -120,6 +120,9 @@ def _object_entity(handle: int, loaded: Any) -> Entity:
     public = getattr(loaded, "public", None)
     if public is None:  # a hash or HMAC sequence has an authorisation value and nothing else
         return Entity(handle=handle, name=loaded.name, auth=loaded.auth, attributes=TPMA_OBJECT.userWithAuth)
+    attributes = public.objectAttributes
+    if loaded.public_only:  # there is no authorisation value
+        attributes &= ~TPMA_OBJECT.userWithAuth
     return Entity(
         handle=handle,
         name=loaded.name,
@@ -127,7 +130,7 @@ def _object_entity(handle: int, loaded: Any) -> Entity:
         policy=public.authPolicy,
         policy_alg=public.nameAlg,
         guarded=not public.objectAttributes & TPMA_OBJECT.noDA,
-        attributes=public.objectAttributes,
+        attributes=attributes,
     )
 
 

@@ -79,7 +79,7 @@ def place_external(public: TPMT_PUBLIC, sensitive: TPMT_SENSITIVE | None, hierar
     made = new_object(
         Secrets(public=public, private=private, seed_value=seed_value), auth, hierarchy=hierarchy
     )
-    return attrs.evolve(made, external=True, public_only=sensitive is None)
+    return attrs.evolve(made, qualified_name=made.name, external=True, public_only=sensitive is None)
 
 
 def check_load(

@@ -9,8 +9,9 @@ Sources: TPM 2.0 Library part 1, 25 (attributes) and 27; part 2, 12.2; part 3, c
 from __future__ import annotations
 
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC, TPMA_OBJECT
-from sim.tpm.creation import symmetric_unique
+from sim.tpm.creation import HASH_BLOCK_BYTES, symmetric_unique
 from sim.tpm.crypto import ecc, rsa
+from sim.tpm.crypto.symmetric import is_usable_key
 from sim.tpm.keys import LoadedObject, rsa_numbers
 from sim.tpm.refusal import RefusedError, in_parameter
 from sim.tpm.wire import (
@@ -132,7 +133,7 @@ def _asymmetric_fault(attributes: int, parameters: TPMS_ECC_PARMS | TPMS_RSA_PAR
     is_ecc = isinstance(parameters, TPMS_ECC_PARMS)
     signing = _ECC_SIGN if is_ecc else _RSA_SIGN
     decrypting = _ECC_DECRYPT if is_ecc else _RSA_DECRYPT
-    if (sign and decrypt) or (restricted and decrypt):
+    if sign == decrypt or (restricted and decrypt):
         allowed: tuple[int, ...] = (TPM_ALG.NULL,)
     elif sign:
         allowed = signing if restricted else (*signing, TPM_ALG.NULL)
@@ -175,7 +176,7 @@ def check_pair(
     if sensitive is not None:
         if sensitive.sensitiveType != public.type:
             raise in_parameter(TPM_RC.TYPE, blame_sensitive)
-        if len(sensitive.authValue) > HASH_BYTES.get(public.nameAlg, 0):
+        if len(sensitive.authValue) > HASH_BYTES.get(public.nameAlg, len(sensitive.authValue)):
             raise in_parameter(TPM_RC.SIZE, blame_sensitive)
     if isinstance(public.parameters, TPMS_RSA_PARMS):
         _check_rsa(public, public.parameters, sensitive, blame_public, blame_sensitive)
@@ -215,18 +216,18 @@ def _check_ecc(
 ) -> None:
     curve = ecc.CURVES[parameters.curveID]
     assert isinstance(public.unique, TPMS_ECC_POINT)
-    if len(public.unique.x) != curve.size or len(public.unique.y) != curve.size:
-        raise in_parameter(TPM_RC.KEY, blame_public)
     point = (int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big"))
     named = public.nameAlg != TPM_ALG.NULL
-    if named and not ecc.is_on_curve(curve, point):
-        raise in_parameter(TPM_RC.ECC_POINT, blame_public)
     if sensitive is None:
+        if len(public.unique.x) != curve.size or len(public.unique.y) != curve.size:
+            raise in_parameter(TPM_RC.KEY, blame_public)
+        if named and not ecc.is_on_curve(curve, point):
+            raise in_parameter(TPM_RC.ECC_POINT, blame_public)
         return
-    if len(sensitive.sensitive) != curve.size:
-        raise in_parameter(TPM_RC.KEY_SIZE, blame_sensitive)
     scalar = int.from_bytes(sensitive.sensitive, "big")
-    if named and not (0 < scalar < curve.n and ecc.public_point(curve, scalar) == point):
+    if not 0 < scalar < curve.n:
+        raise RefusedError(TPM_RC.KEY_SIZE)
+    if named and ecc.public_point(curve, scalar) != point:
         raise RefusedError(TPM_RC.BINDING)
 
 
@@ -239,14 +240,27 @@ def _check_symmetric(
         if size and len(public.unique) != size:
             raise in_parameter(TPM_RC.KEY, blame_public)
         return
+    _check_key(public, sensitive.sensitive, blame_sensitive)
+    if not size:
+        return
+    if len(sensitive.seedValue) != size:
+        raise in_parameter(TPM_RC.KEY_SIZE, blame_sensitive)
+    if public.unique != symmetric_unique(public.nameAlg, sensitive.seedValue, sensitive.sensitive):
+        raise RefusedError(TPM_RC.BINDING)
+
+
+def _check_key(public: TPMT_PUBLIC, key: bytes, number: int) -> None:
+    """Refuse a cipher key of a wrong size or a weak one, and an HMAC or XOR key that is longer than a block."""
     parameters = public.parameters
     if isinstance(parameters, TPMT_SYM_DEF_OBJECT):
         assert parameters.keyBits is not None
-        if len(sensitive.sensitive) * 8 != parameters.keyBits:
-            raise in_parameter(TPM_RC.KEY_SIZE, blame_sensitive)
-    if not size:
+        if len(key) * 8 != parameters.keyBits:
+            raise in_parameter(TPM_RC.KEY_SIZE, number)
+        if not is_usable_key(parameters.algorithm, key):
+            raise in_parameter(TPM_RC.KEY, number)
         return
-    if len(public.unique) != size:
-        raise in_parameter(TPM_RC.KEY, blame_public)
-    if public.unique != symmetric_unique(public.nameAlg, sensitive.seedValue, sensitive.sensitive):
-        raise RefusedError(TPM_RC.BINDING)
+    assert isinstance(parameters, TPMT_KEYEDHASH_SCHEME)
+    is_key = public.objectAttributes & (TPMA_OBJECT.sign | TPMA_OBJECT.decrypt)
+    hash_alg = parameters.details.hashAlg if parameters.details is not None else public.nameAlg
+    if is_key and len(key) > HASH_BLOCK_BYTES.get(hash_alg, len(key)):
+        raise in_parameter(TPM_RC.KEY_SIZE, number)
