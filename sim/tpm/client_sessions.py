@@ -305,6 +305,8 @@ class _Call:
             assert session.symmetric.keyBits is not None
             mask = kdf_a(session.symmetric.keyBits, secret, b"XOR", newer, older, len(data) * 8)
             return bytes(a ^ b for a, b in zip(data, mask, strict=True))
+        if session.symmetric.algorithm != TPM_ALG.AES:  # the TPM refuses such a session for this use
+            return data
         bits = session.symmetric.keyBits or 0
         material = kdf_a(session.hash_alg, secret, b"CFB", newer, older, bits + _BLOCK * 8)
         return _cfb(material[: bits // 8], material[bits // 8 :], data, decrypt=decrypt)
