@@ -21,7 +21,7 @@ from sim.tpm.wire import (
 )
 
 EMPTY_PASSWORD = bytes.fromhex("00000009400000090000000000")
-HIDDEN = ("locality", "last_latency_ns")
+HIDDEN = ("locality", "last_latency_ns", "da")
 
 
 def fresh():

@@ -39,7 +39,7 @@ def answer(tpm, command):
 
 
 def state(tpm):
-    hidden = ("locality", "last_latency_ns")
+    hidden = ("locality", "last_latency_ns", "da")
     return pickle.dumps({name: value for name, value in vars(tpm).items() if name not in hidden})
 
 
