@@ -86,11 +86,11 @@ def need_present(tpm: Tpm, handle: int, number: int) -> None:
     """Refuse a handle that names nothing, or something in a hierarchy that is switched off."""
     kind = handle >> 24
     if kind == TPM_HT.TRANSIENT:
-        if (handle & 0xFFFFFF) >= tpm.profile.transient_slots:
-            raise in_handle(TPM_RC.VALUE, number)
         if handle not in tpm.objects:
             raise RefusedError(TPM_RC.REFERENCE_H0 + number - 1)
     elif kind == TPM_HT.PERSISTENT:
+        if tpm.free_slot() is None:  # into which the object would come while it is used
+            raise RefusedError(TPM_RC.OBJECT_MEMORY)
         kept = tpm.persistent.get(handle)
         if kept is None or not _is_on(tpm, kept.hierarchy):
             raise in_handle(TPM_RC.HANDLE, number)
@@ -100,6 +100,8 @@ def need_present(tpm: Tpm, handle: int, number: int) -> None:
             raise in_handle(TPM_RC.HANDLE, number)
     elif kind in _SESSION_KINDS:
         if handle not in tpm.sessions.loaded:
+            if tpm.sessions.is_loaded_otherwise(handle):
+                raise in_handle(TPM_RC.HANDLE, number)
             raise RefusedError(TPM_RC.REFERENCE_H0 + number - 1)
     elif handle in _SWITCHED and not tpm.hierarchies[handle].enabled:
         raise in_handle(TPM_RC.HIERARCHY, number)

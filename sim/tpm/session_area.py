@@ -79,8 +79,8 @@ def _note_attributes(request: Request, use: SessionUse) -> None:
         raise in_session(TPM_RC.HANDLE, number)
     if attributes & _DECRYPT:
         _need_first(request.decrypt, number)
-        _need_cipher(session, number)
         _need_possible(number, possible=request.spec.decryptable)
+        _need_cipher(session, number)
         request.decrypt = use
     if attributes & _ENCRYPT:
         _need_first(request.encrypt, number)

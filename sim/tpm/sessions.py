@@ -124,6 +124,10 @@ class SessionTable:
         """Whether a session is loaded or saved; its number counts alone, as swtpm has it, not its type."""
         return self._active(handle) is not None
 
+    def is_loaded_otherwise(self, handle: int) -> bool:
+        """Whether a loaded session has the number of `handle` but is of the other type."""
+        return any((each ^ handle) & _INDEX_MASK == 0 and each != handle for each in self.loaded)
+
     def _active(self, handle: int) -> int | None:
         if handle >> 24 not in (TPM_HT.HMAC_SESSION, TPM_HT.POLICY_SESSION):
             return None
