@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from sim._version import __version__
+from sim.cli_tpm import tpm
 from sim.errors import CheckpointError, FormatError, ScenarioError, SimBug, VerificationError, VmksimError
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def _report_bug(error: BaseException) -> NoReturn:
 def cli() -> None:
     """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
 
+
+cli.add_command(tpm)
 
 _SEEDS = click.IntRange(0, 2**63 - 1)
 

@@ -1,5 +1,6 @@
 """What all tests share: the folder of outside vectors, the rule for absent programs, and Hypothesis profiles."""
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -47,5 +48,18 @@ def program():
         if path is None:
             absent(f"the program {name}")
         return str(path)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def package():
+    """A function that imports a Python package which is a real client, or skips the test."""
+
+    def find(name: str):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            absent(f"the Python package {name}")
 
     return find

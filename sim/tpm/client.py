@@ -13,7 +13,8 @@ from typing import Any
 
 from sim.errors import FormatError, VmksimError
 from sim.tpm.constants import TPM_ALG, TPM_CAP, TPM_CC, TPM_RH, TPM_ST, TPM_SU, rc_name
-from sim.tpm.requests import COMMANDS, CommandSpec
+from sim.tpm.requests import CommandSpec
+from sim.tpm.tables import COMMANDS
 from sim.tpm.templates import ATTESTATION_KEY
 from sim.tpm.wire import (
     NV_BUFFER_BYTES_MAX,

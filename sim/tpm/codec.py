@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import attrs
@@ -32,6 +33,7 @@ __all__ = [
     "Structure",
     "WireError",
     "codec_of",
+    "variant",
     "wire",
 ]
 
@@ -244,13 +246,15 @@ class Structure:
 class _StructureCodec(Codec):
     """The codec that is derived from the fields of a structure."""
 
-    def __init__(self, cls: type[Structure]) -> None:
+    def __init__(
+        self, cls: type[Structure], others: Mapping[str, Codec | Select] = MappingProxyType({})
+    ) -> None:
         self.cls = cls
         self._steps: list[tuple[str, Codec | None, Select | None]] = []
         self._packers: list[_Run | None] = []
         run: list[tuple[str, Codec]] = []
         for field in attrs.fields(cls):  # type: ignore[arg-type]
-            codec = field.metadata["wire"]
+            codec = others.get(field.name, field.metadata["wire"])
             if isinstance(codec, Codec) and codec.code:
                 run.append((field.name, codec))
                 continue
@@ -331,6 +335,11 @@ def codec_of(declared: Codec | type[Structure]) -> Codec:
     if found is None:
         found = _compiled[declared] = _StructureCodec(declared)
     return found
+
+
+def variant(cls: type[Structure], **others: Codec | Select) -> Codec:
+    """Return the codec of a structure with other codecs for some of its fields, as a command may ask for."""
+    return _StructureCodec(cls, others)
 
 
 def wire(declared: Codec | Select | type[Structure]) -> Any:

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
+from sim.tpm.command_codes import TPM_CC
+from sim.tpm.response_codes import TPM_RC, rc_name
+
 __all__ = [
     "HASH_BYTES",
     "PCR_COUNT",
@@ -20,12 +23,16 @@ __all__ = [
     "TPM_ALG",
     "TPM_CAP",
     "TPM_CC",
+    "TPM_CLOCK_ADJUST",
     "TPM_ECC",
+    "TPM_EO",
     "TPM_GENERATED_VALUE",
     "TPM_HT",
+    "TPM_NT",
     "TPM_PT",
     "TPM_RC",
     "TPM_RH",
+    "TPM_SE",
     "TPM_ST",
     "TPM_SU",
     "rc_name",
@@ -43,6 +50,7 @@ class TPM_ALG(IntEnum):
 
     ERROR = 0x0000
     RSA = 0x0001
+    TDES = 0x0003
     SHA1 = 0x0004
     HMAC = 0x0005
     AES = 0x0006
@@ -69,6 +77,8 @@ class TPM_ALG(IntEnum):
     KDF1_SP800_108 = 0x0022
     ECC = 0x0023
     SYMCIPHER = 0x0025
+    CAMELLIA = 0x0026
+    CMAC = 0x003F
     CTR = 0x0040
     OFB = 0x0041
     CBC = 0x0042
@@ -93,29 +103,9 @@ class TPM_ECC(IntEnum):
     NIST_P256 = 0x0003
     NIST_P384 = 0x0004
     NIST_P521 = 0x0005
-
-
-class TPM_CC(IntEnum):
-    """Command codes of the implemented commands."""
-
-    CreatePrimary = 0x131
-    PCR_Event = 0x13C
-    PCR_Reset = 0x13D
-    SelfTest = 0x143
-    Startup = 0x144
-    Shutdown = 0x145
-    StirRandom = 0x146
-    NV_Read = 0x14E
-    Quote = 0x158
-    FlushContext = 0x165
-    NV_ReadPublic = 0x169
-    ReadPublic = 0x173
-    GetCapability = 0x17A
-    GetRandom = 0x17B
-    GetTestResult = 0x17C
-    PCR_Read = 0x17E
-    ReadClock = 0x181
-    PCR_Extend = 0x182
+    BN_P256 = 0x0010
+    BN_P638 = 0x0011
+    SM2_P256 = 0x0020
 
 
 class TPM_ST(IntEnum):
@@ -130,7 +120,12 @@ class TPM_ST(IntEnum):
     ATTEST_QUOTE = 0x8018
     ATTEST_TIME = 0x8019
     ATTEST_CREATION = 0x801A
+    ATTEST_NV_DIGEST = 0x801C
     CREATION = 0x8021
+    VERIFIED = 0x8022
+    AUTH_SECRET = 0x8023
+    HASHCHECK = 0x8024
+    AUTH_SIGNED = 0x8025
 
 
 class TPM_SU(IntEnum):
@@ -138,6 +133,54 @@ class TPM_SU(IntEnum):
 
     CLEAR = 0
     STATE = 1
+
+
+class TPM_SE(IntEnum):
+    """Session types."""
+
+    HMAC = 0
+    POLICY = 1
+    TRIAL = 3
+
+
+class TPM_EO(IntEnum):
+    """Comparisons of PolicyNV and PolicyCounterTimer."""
+
+    EQ = 0
+    NEQ = 1
+    SIGNED_GT = 2
+    UNSIGNED_GT = 3
+    SIGNED_LT = 4
+    UNSIGNED_LT = 5
+    SIGNED_GE = 6
+    UNSIGNED_GE = 7
+    SIGNED_LE = 8
+    UNSIGNED_LE = 9
+    BITSET = 10
+    BITCLEAR = 11
+
+
+class TPM_NT(IntEnum):
+    """Types of NV indices."""
+
+    ORDINARY = 0
+    COUNTER = 1
+    BITS = 2
+    EXTEND = 4
+    PIN_FAIL = 8
+    PIN_PASS = 9
+
+
+class TPM_CLOCK_ADJUST(IntEnum):
+    """How ClockRateAdjust changes the rate of the clock."""
+
+    COARSE_SLOWER = -3
+    MEDIUM_SLOWER = -2
+    FINE_SLOWER = -1
+    NO_CHANGE = 0
+    FINE_FASTER = 1
+    MEDIUM_FASTER = 2
+    COARSE_FASTER = 3
 
 
 class TPM_RH(IntEnum):
@@ -162,69 +205,6 @@ class TPM_HT(IntEnum):
     PERMANENT = 0x40
     TRANSIENT = 0x80
     PERSISTENT = 0x81
-
-
-class TPM_RC(IntEnum):
-    """Response codes; those from 0x080 to 0x0BF are of format one and take a parameter, handle or session number."""
-
-    SUCCESS = 0x000
-    ASYMMETRIC = 0x081
-    ATTRIBUTES = 0x082
-    HASH = 0x083
-    VALUE = 0x084
-    HIERARCHY = 0x085
-    KEY_SIZE = 0x087
-    MODE = 0x089
-    TYPE = 0x08A
-    HANDLE = 0x08B
-    KDF = 0x08C
-    RANGE = 0x08D
-    AUTH_FAIL = 0x08E
-    NONCE = 0x08F
-    SCHEME = 0x092
-    SIZE = 0x095
-    SYMMETRIC = 0x096
-    SELECTOR = 0x098
-    INSUFFICIENT = 0x09A
-    KEY = 0x09C
-    BAD_AUTH = 0x0A2
-    RESERVED_BITS = 0x0A1
-    CURVE = 0x0A6
-    INITIALIZE = 0x100
-    FAILURE = 0x101
-    AUTH_MISSING = 0x125
-    AUTH_UNAVAILABLE = 0x12F
-    COMMAND_SIZE = 0x142
-    COMMAND_CODE = 0x143
-    AUTH_CONTEXT = 0x145
-    NV_RANGE = 0x146
-    NV_LOCKED = 0x148
-    NV_AUTHORIZATION = 0x149
-    NV_UNINITIALIZED = 0x14A
-    OBJECT_MEMORY = 0x902
-    LOCALITY = 0x907
-    REFERENCE_H0 = 0x910
-    REFERENCE_S0 = 0x918
-    RETRY = 0x922
-
-
-_RC_P = 0x040
-_RC_S = 0x800
-
-
-def rc_name(rc: int) -> str:
-    """Put a response code in words: `HANDLE (handle 1)`, `VALUE (parameter 2)`, `LOCALITY`."""
-    number = f"0x{rc:03x}"
-    if rc & 0x080 and rc < 0x1000:
-        base = 0x080 | (rc & 0x03F)
-        place = rc >> 8 & 0x7 if not rc & _RC_P else rc >> 8 & 0xF
-        what = "parameter" if rc & _RC_P else "session" if rc & _RC_S else "handle"
-        name = TPM_RC(base).name if base in _RC_VALUES else f"0x{base:03x}"
-        return f"{name} ({what} {place}, {number})" if place else f"{name} ({number})"
-    return f"{TPM_RC(rc).name} ({number})" if rc in _RC_VALUES else number
-
-
-_RC_VALUES = frozenset(TPM_RC)
 
 
 class TPMA_OBJECT(IntFlag):

@@ -16,12 +16,16 @@ from attrs import frozen
 
 from sim.core.rng import Stream
 from sim.errors import SimBug
-from sim.tpm.constants import TPM_ALG, TPM_RH, TPM_SU
+from sim.tpm.auditing import CommandAudit
+from sim.tpm.commits import Commits
+from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RH, TPM_SU
+from sim.tpm.dictionary_attack import DictionaryAttack
 from sim.tpm.dispatch import run_command
 from sim.tpm.keys import LoadedObject, kdf_a
 from sim.tpm.nv import NvIndex
 from sim.tpm.pcr import PcrBanks
 from sim.tpm.profile import TpmProfile
+from sim.tpm.sessions import SessionTable
 from sim.tpm.timekeeping import Timekeeper
 
 __all__ = ["Clock", "Hierarchy", "StoppedClock", "Tpm"]
@@ -48,11 +52,14 @@ class StoppedClock:
 
 @frozen(kw_only=True)
 class Hierarchy:
-    """A hierarchy: the seed of its primaries, the proof of its tickets, and its authorisation value."""
+    """A hierarchy: the seed of its primaries, the proof of its tickets, and what authorises its use."""
 
     seed: bytes
     proof: bytes
     auth: bytes = b""
+    policy: bytes = b""
+    policy_alg: int = TPM_ALG.NULL.value
+    enabled: bool = True
 
 
 @frozen(kw_only=True)
@@ -82,10 +89,26 @@ class Tpm:
             handle.value: Hierarchy(seed=stream.bytes(SEED_BYTES), proof=stream.bytes(SEED_BYTES))
             for handle in (TPM_RH.ENDORSEMENT, TPM_RH.OWNER, TPM_RH.PLATFORM)
         }
+        self.hierarchies[TPM_RH.LOCKOUT.value] = Hierarchy(seed=b"", proof=b"")
         self._null_root = stream.bytes(SEED_BYTES)
         self.random = Stream(stream.bytes(SEED_BYTES))
         self.objects: dict[int, LoadedObject] = {}
+        self.persistent: dict[int, LoadedObject] = {}
+        self.object_contexts = 0
+        self.reset_epoch = 0
+        self.clear_epoch = 0
         self.nv: dict[int, NvIndex] = {}
+        self.nv_counter_max = 0
+        self.commits = Commits()
+        self.sessions = SessionTable()
+        self.da = DictionaryAttack()
+        self.command_audit = CommandAudit()
+        self.platform_nv_enabled = True
+        self.clear_disabled = False
+        self.physical_presence = False
+        self.presence_commands: tuple[int, ...] = (TPM_CC.PP_Commands.value,)
+        self.boot_number = 0
+        self.algorithm_set = 0
         self.started = False
         self.start_state: StartState | None = None
         self.shutdown_type: TPM_SU | None = TPM_SU.CLEAR
@@ -108,6 +131,8 @@ class Tpm:
         """Apply _TPM_Init, which power-on and platform reset signal: Startup must come next."""
         self.time.power_on(self.clock.now, orderly=self.shutdown_type is not None)
         self.started = False
+        self.boot_number += 1
+        self.sessions.power_on()
         self.objects.clear()
         self.h_crtm = None
         self._hash_sequence = None
@@ -166,6 +191,7 @@ class Tpm:
     def check_invariants(self) -> None:
         """Assert what must always hold."""
         self.pcrs.check_invariants()
+        self.sessions.check_invariants()
         assert len(self.objects) <= self.profile.transient_slots
         assert all(TRANSIENT_FIRST <= handle < TRANSIENT_FIRST + 255 for handle in self.objects)
         assert self.start_state is not None or not self.started

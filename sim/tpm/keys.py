@@ -1,49 +1,39 @@
-"""Keys of the TPM: primaries derived from a hierarchy's seed, object names, and signatures.
+"""Loaded objects, their names, and the signatures that the attestation key makes.
 
-Models: P-256 primary keys as a function of seed, template and sensitive data alone; names and qualified names;
-ECDSA signatures, made deterministic (RFC 6979) so that a run repeats bit for bit.
-Leaves out: RSA, keyed-hash and symmetric primaries, other curves, child keys.  The derivation is the library's KDFa
-over the template's name; real vendors each have their own, so the same seed gives other keys on other makes.
-Sources: TPM 2.0 Library part 1, 11.4.10 (KDFa), 16 (names), 27.6 (primary keys); FIPS 186-5 A.2.1 (scalars).
+Models: what a slot holds; names and qualified names; ECDSA signatures, made deterministic (RFC 6979) so that a run
+repeats bit for bit.
+Leaves out: how keys are made (`sim.tpm.creation`) and which templates are allowed (`sim.tpm.object_rules`).
+Sources: TPM 2.0 Library part 1, 16 (names) and 23 (object structure); FIPS 186-5.
 """
 
 from __future__ import annotations
 
-import hmac
-from functools import lru_cache
-
-import attrs
 from attrs import frozen
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from sim.tpm.constants import HASH_BYTES, TPM_ALG
+from sim.tpm.constants import TPM_ALG, TPM_ECC, TPMA_OBJECT
+from sim.tpm.crypto import ecc, rsa
+from sim.tpm.crypto.kdf import kdf_a
 from sim.tpm.hashing import hash_bytes
-from sim.tpm.wire import TPMS_ECC_POINT, TPMS_SIGNATURE_ECC, TPMT_PUBLIC, TPMT_SIGNATURE
+from sim.tpm.wire import TPMS_RSA_PARMS, TPMS_SIGNATURE_ECC, TPMT_PUBLIC, TPMT_SIGNATURE
+from sim.tpm.wire.private import TPMT_SENSITIVE
 
-__all__ = ["LoadedObject", "derive_primary", "kdf_a", "name_of", "qualified_name", "sign_ecdsa"]
+__all__ = [
+    "LoadedObject",
+    "ecc_scalar",
+    "kdf_a",
+    "name_of",
+    "qualified_name",
+    "rsa_numbers",
+    "rsa_private",
+    "sign_ecdsa",
+]
 
-_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-_P256_BYTES = 32
-_EXTRA_BITS = 64  # of FIPS 186-5 A.2.1, so that the reduction has no bias to speak of
-_HASH_NAMES = {
-    TPM_ALG.SHA1.value: "sha1",
-    TPM_ALG.SHA256.value: "sha256",
-    TPM_ALG.SHA384.value: "sha384",
-    TPM_ALG.SHA512.value: "sha512",
-}
-_HASHES: dict[int, hashes.HashAlgorithm] = {
-    TPM_ALG.SHA1.value: hashes.SHA1(),  # noqa: S303 - a bank and scheme of the TPM
-    TPM_ALG.SHA256.value: hashes.SHA256(),
-    TPM_ALG.SHA384.value: hashes.SHA384(),
-    TPM_ALG.SHA512.value: hashes.SHA512(),
-}
+_P256 = ecc.CURVES[TPM_ECC.NIST_P256]
 
 
 @frozen(kw_only=True)
 class LoadedObject:
-    """An object in a transient slot; `private` is the scalar of its key."""
+    """An object in a slot; `private` is a prime (RSA), the scalar (ECC), the key or the sealed data."""
 
     public: TPMT_PUBLIC
     name: bytes
@@ -51,59 +41,87 @@ class LoadedObject:
     hierarchy: int
     auth: bytes
     private: bytes
+    seed_value: bytes = b""
+    """Of a storage key the seed that protects its children, of a symmetric object what hides its unique value."""
+    public_only: bool = False
+    external: bool = False
+    """Whether it came through LoadExternal."""
+    until_startup: bool = False
+    """Whether it or an ancestor has stClear, so that no context of it outlives a Startup(CLEAR)."""
 
+    @property
+    def attributes(self) -> int:
+        """The object attributes (TPMA_OBJECT bits)."""
+        return self.public.objectAttributes
 
-def derive_primary(seed: bytes, template: TPMT_PUBLIC, data: bytes) -> tuple[TPMT_PUBLIC, bytes]:
-    """Return the public area and the private scalar of the P-256 primary that belongs to seed, template and data."""
-    context = name_of(template) + hash_bytes(TPM_ALG.SHA256, data)
-    private, x, y = _p256_key(kdf_a(TPM_ALG.SHA256, seed, b"PRIMARY", context, _P256_BYTES * 8 + _EXTRA_BITS))
-    return attrs.evolve(template, unique=TPMS_ECC_POINT(x=x, y=y)), private
+    @property
+    def is_sequence(self) -> bool:
+        """Whether this is a hash or HMAC sequence that only takes the place of an object."""
+        return type(self) is not LoadedObject
 
+    @property
+    def is_parent(self) -> bool:
+        """Whether it is a storage or derivation parent."""
+        both = TPMA_OBJECT.restricted | TPMA_OBJECT.decrypt
+        return self.attributes & both == both and not self.attributes & TPMA_OBJECT.sign
 
-def kdf_a(hash_alg: int, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
-    """Derive `bits` (a multiple of 8) from `key`: SP 800-108 in counter mode with HMAC, as the library fixes it."""
-    algorithm = _HASH_NAMES[hash_alg]
-    fixed = label + b"\0" + context + bits.to_bytes(4, "big")
-    blocks = -(-bits // (8 * HASH_BYTES[hash_alg]))
-    stream = b"".join(
-        hmac.digest(key, counter.to_bytes(4, "big") + fixed, algorithm) for counter in range(1, blocks + 1)
-    )
-    return stream[: bits // 8]
+    @property
+    def is_storage_parent(self) -> bool:
+        """Whether it protects children by encryption."""
+        return self.is_parent and self.public.type != TPM_ALG.KEYEDHASH
+
+    @property
+    def is_derivation_parent(self) -> bool:
+        """Whether its children are derived from it."""
+        return self.is_parent and self.public.type == TPM_ALG.KEYEDHASH
+
+    @property
+    def sensitive(self) -> TPMT_SENSITIVE:
+        """The sensitive area."""
+        return TPMT_SENSITIVE(
+            sensitiveType=self.public.type,
+            authValue=self.auth,
+            seedValue=self.seed_value,
+            sensitive=self.private,
+        )
 
 
 def name_of(public: TPMT_PUBLIC) -> bytes:
-    """Return the name of an object: its name algorithm and the digest of its public area."""
+    """Return the name of an object: its name algorithm and the digest of its public area; empty without algorithm."""
+    if public.nameAlg == TPM_ALG.NULL:
+        return b""
     return public.nameAlg.to_bytes(2, "big") + hash_bytes(public.nameAlg, public.encode())
 
 
 def qualified_name(parent: bytes, name: bytes) -> bytes:
     """Return the qualified name of an object under `parent` (a hierarchy's handle, or a qualified name)."""
+    if not name:
+        return b""
     hash_alg = int.from_bytes(name[:2], "big")
     return name[:2] + hash_bytes(hash_alg, parent + name)
 
 
+def rsa_numbers(public: TPMT_PUBLIC) -> tuple[int, int]:
+    """Return modulus and exponent of an RSA key."""
+    assert isinstance(public.parameters, TPMS_RSA_PARMS)
+    assert isinstance(public.unique, bytes)
+    return int.from_bytes(public.unique, "big"), public.parameters.exponent or rsa.DEFAULT_EXPONENT
+
+
+def rsa_private(loaded: LoadedObject) -> rsa.RsaKey:
+    """Return the private key of a loaded RSA object."""
+    return rsa.need_key(rsa.rsa_key(*rsa_numbers(loaded.public), int.from_bytes(loaded.private, "big")))
+
+
+def ecc_scalar(loaded: LoadedObject) -> int:
+    """Return the private scalar of a loaded ECC object."""
+    return int.from_bytes(loaded.private, "big")
+
+
 def sign_ecdsa(private: bytes, hash_alg: int, message: bytes) -> TPMT_SIGNATURE:
     """Sign `message` with a P-256 scalar."""
-    scheme = ec.ECDSA(_HASHES[hash_alg], deterministic_signing=True)
-    r, s = decode_dss_signature(_private_key(private).sign(message, scheme))
+    r, s = ecc.sign_ecdsa(_P256, int.from_bytes(private, "big"), hash_alg, hash_bytes(hash_alg, message))
     return TPMT_SIGNATURE(
         sigAlg=TPM_ALG.ECDSA.value,
-        signature=TPMS_SIGNATURE_ECC(
-            hash=hash_alg,
-            signatureR=r.to_bytes(_P256_BYTES, "big"),
-            signatureS=s.to_bytes(_P256_BYTES, "big"),
-        ),
+        signature=TPMS_SIGNATURE_ECC(hash=hash_alg, signatureR=_P256.encode(r), signatureS=_P256.encode(s)),
     )
-
-
-@lru_cache(maxsize=256)
-def _p256_key(material: bytes) -> tuple[bytes, bytes, bytes]:
-    scalar = int.from_bytes(material, "big") % (_P256_ORDER - 1) + 1
-    private = scalar.to_bytes(_P256_BYTES, "big")
-    point = _private_key(private).public_key().public_numbers()
-    return private, point.x.to_bytes(_P256_BYTES, "big"), point.y.to_bytes(_P256_BYTES, "big")
-
-
-@lru_cache(maxsize=256)
-def _private_key(private: bytes) -> ec.EllipticCurvePrivateKey:
-    return ec.derive_private_key(int.from_bytes(private, "big"), ec.SECP256R1())

@@ -20,8 +20,8 @@ from sim.core.facts import fact
 from sim.core.keys import ec_private_key
 from sim.core.rng import Rng
 from sim.tpm.constants import TPM_RH
+from sim.tpm.creation import derive_primary
 from sim.tpm.device import Clock, Tpm
-from sim.tpm.keys import derive_primary
 from sim.tpm.nv import factory_index
 from sim.tpm.profile import TpmProfile
 from sim.tpm.templates import ATTESTATION_KEY

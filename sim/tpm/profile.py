@@ -27,6 +27,16 @@ QUOTE_NS = fact(
     "tpm.quote_p256_ns", 70_000_000, unit="ns", source=_WOLFTPM + ": sign plus hash", kind="inferred"
 )
 CREATE_NS = fact("tpm.create_p256_ns", 150_000_000, unit="ns", source=_WOLFTPM, kind="inferred")
+CREATE_RSA_NS = fact(
+    "tpm.create_rsa2048_ns", 3_000_000_000, unit="ns", source=_WOLFTPM + ": 2.2 to 7.5 s", kind="inferred"
+)
+QUOTE_RSA_NS = fact(
+    "tpm.quote_rsa2048_ns",
+    170_000_000,
+    unit="ns",
+    source=_WOLFTPM + ": private key operation plus hash",
+    kind="inferred",
+)
 RANDOM_NS = fact(
     "tpm.get_random_ns", 3_000_000, unit="ns", source=_WOLFTPM + ": 14 KB/s and the command", kind="inferred"
 )
@@ -50,9 +60,21 @@ _LATENCIES = {
     TPM_CC.PCR_Read.value: READ_NS.value,
     TPM_CC.Quote.value: QUOTE_NS.value,
     TPM_CC.CreatePrimary.value: CREATE_NS.value,
+    TPM_CC.Create.value: CREATE_NS.value,
+    TPM_CC.CreateLoaded.value: CREATE_NS.value,
+    TPM_CC.Sign.value: QUOTE_NS.value,
     TPM_CC.GetRandom.value: RANDOM_NS.value,
     TPM_CC.Startup.value: STARTUP_NS.value,
     TPM_CC.SelfTest.value: SELF_TEST_NS.value,
+}
+
+_RSA_LATENCIES = {
+    TPM_CC.CreatePrimary.value: CREATE_RSA_NS.value,
+    TPM_CC.Create.value: CREATE_RSA_NS.value,
+    TPM_CC.CreateLoaded.value: CREATE_RSA_NS.value,
+    TPM_CC.Quote.value: QUOTE_RSA_NS.value,
+    TPM_CC.Sign.value: QUOTE_RSA_NS.value,
+    TPM_CC.RSA_Decrypt.value: QUOTE_RSA_NS.value,
 }
 
 
@@ -74,6 +96,8 @@ class TpmProfile:
     command_bytes_max: int = 4096
     latencies_ns: dict[int, int] = field(default=Factory(lambda: dict(_LATENCIES)))
     """Simulated time of a successful command, by command code."""
+    rsa_latencies_ns: dict[int, int] = field(default=Factory(lambda: dict(_RSA_LATENCIES)))
+    """Simulated time of a successful command that uses or makes an RSA key, where it is another."""
     other_latency_ns: int = OTHER_NS.value
     """Simulated time of any other command, and of one that is refused."""
     hash_byte_ns: int = HASH_BYTE_NS.value

@@ -49,6 +49,13 @@ class Timekeeper:
         self.base_clock_ms = clock_ms
         self.init_ns = now_ns
 
+    def clear(self, now_ns: int) -> None:
+        """Apply Clear: the clock and both counters begin at 0 again."""
+        self.base_clock_ms = -self.time_ms(now_ns)
+        self.safe_at_start = True
+        self.reset_count = 0
+        self.restart_count = 0
+
     def is_safe(self, now_ns: int) -> bool:
         """Tell whether the clock is surely ahead of every value reported before."""
         interval_ms = CLOCK_UPDATE_MS.value

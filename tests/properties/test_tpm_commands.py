@@ -10,7 +10,7 @@ from sim.tpm.client import TpmClient
 from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_CC, TPM_RH
 from sim.tpm.device import Tpm
 from sim.tpm.pcr import EXTEND_LOCALITIES, RESET_LOCALITIES
-from sim.tpm.requests import COMMANDS
+from sim.tpm.tables import COMMANDS
 from sim.tpm.templates import ATTESTATION_KEY, SIGNING_KEY, STORAGE_PARENT
 from sim.tpm.wire import (
     TPM2B_PUBLIC,
@@ -21,7 +21,7 @@ from sim.tpm.wire import (
 )
 
 EMPTY_PASSWORD = bytes.fromhex("00000009400000090000000000")
-HIDDEN = ("locality", "last_latency_ns")
+HIDDEN = ("locality", "last_latency_ns", "da")
 
 
 def fresh():

@@ -9,7 +9,7 @@ import pytest
 from sim.tpm.client import TpmClient
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC
 from sim.tpm.device import Tpm
-from sim.tpm.requests import COMMANDS
+from sim.tpm.tables import COMMANDS
 
 COMMANDS_IN_CORPUS = 313
 AGREEING_IMPLEMENTED = 89
@@ -39,7 +39,7 @@ def answer(tpm, command):
 
 
 def state(tpm):
-    hidden = ("locality", "last_latency_ns")
+    hidden = ("locality", "last_latency_ns", "da")
     return pickle.dumps({name: value for name, value in vars(tpm).items() if name not in hidden})
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.codec import ListOf
-from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CAP, TPM_ECC, TPM_HT, TPM_PT, TPM_RC, TPM_RH
+from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CAP, TPM_CC, TPM_ECC, TPM_HT, TPM_PT, TPM_RC, TPM_RH
 from sim.tpm.pcr import DYNAMIC_PCRS, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS, UNCOUNTED_PCRS
 from sim.tpm.refusal import in_parameter
-from sim.tpm.requests import COMMANDS
+from sim.tpm.tables import COMMANDS
 from sim.tpm.wire import (
     DIGEST_BYTES_MAX,
     NV_BUFFER_BYTES_MAX,
@@ -30,7 +30,7 @@ from sim.tpm.wire import (
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
 
-__all__ = ["get_capability"]
+__all__ = ["ACTIONS", "get_capability"]
 
 _PROPERTY = 2
 
@@ -223,3 +223,9 @@ _GROUPS: dict[int, Callable[[Tpm, int], list[tuple[int, Any]]]] = {
     TPM_CAP.ECC_CURVES: _curves,
     TPM_CAP.AUTH_POLICIES: _policies,
 }
+
+
+ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.GetCapability.value: get_capability,
+}
+"""The actions of this group, by command code."""

@@ -7,9 +7,10 @@ Sources: TPM 2.0 Library part 3, chapter 22; measured on swtpm 0.7.1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sim.tpm.constants import HASH_BYTES, TPM_RC, TPM_RH
+from sim.tpm.constants import HASH_BYTES, TPM_CC, TPM_RC, TPM_RH
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.pcr import EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
 from sim.tpm.refusal import RefusedError
@@ -18,7 +19,7 @@ from sim.tpm.wire import TPMS_PCR_SELECTION, TPMT_HA
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
 
-__all__ = ["pcr_event", "pcr_extend", "pcr_read", "pcr_reset", "present_pcrs"]
+__all__ = ["ACTIONS", "pcr_event", "pcr_extend", "pcr_read", "pcr_reset", "present_pcrs"]
 
 READ_DIGESTS_MAX = 8
 _NULL = TPM_RH.NULL.value
@@ -74,3 +75,12 @@ def _need_locality(tpm: Tpm, table: tuple[int, ...], pcr: int) -> None:
 def _touch(tpm: Tpm, pcr: int) -> None:
     if pcr in SAVED_PCRS:
         tpm.shutdown_type = None
+
+
+ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.PCR_Event.value: pcr_event,
+    TPM_CC.PCR_Extend.value: pcr_extend,
+    TPM_CC.PCR_Read.value: pcr_read,
+    TPM_CC.PCR_Reset.value: pcr_reset,
+}
+"""The actions of this group, by command code."""

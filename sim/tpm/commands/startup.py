@@ -7,15 +7,18 @@ Sources: TPM 2.0 Library part 3, chapters 9 and 10; part 1, chapter 12; measured
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sim.tpm.constants import TPM_RC, TPM_SU
+from sim.tpm.commands.hierarchies import start_authorizations
+from sim.tpm.constants import TPM_CC, TPM_RC, TPM_RH, TPM_SU
+from sim.tpm.nv import started_index
 from sim.tpm.refusal import RefusedError, in_parameter
 
 if TYPE_CHECKING:
     from sim.tpm.device import StartState, Tpm
 
-__all__ = ["get_test_result", "self_test", "shutdown", "startup"]
+__all__ = ["ACTIONS", "get_test_result", "self_test", "shutdown", "startup"]
 
 _STARTUP_LOCALITIES = (0, 3)
 
@@ -25,6 +28,7 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
     if tpm.locality not in _STARTUP_LOCALITIES:
         raise RefusedError(TPM_RC.LOCALITY)
     state = tpm.new_start_state()
+    orderly = tpm.shutdown_type is not None
     if startup_type == TPM_SU.STATE:
         _need_resumable(tpm, state)
         tpm.time.restart_count += 1
@@ -35,11 +39,24 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
         else:
             tpm.time.reset_count += 1
             tpm.time.restart_count = 0
+            tpm.reset_epoch = tpm.boot_number
             tpm.pcrs.update_counter = 0
         tpm.pcrs.start(locality=tpm.locality, h_crtm=tpm.h_crtm)
+        tpm.clear_epoch = tpm.boot_number
         tpm.start_state = state
+        tpm.commits.restart(tpm.hierarchy(TPM_RH.NULL).proof)
+        restart = tpm.shutdown_type == TPM_SU.STATE
+        tpm.nv = {
+            handle: started_index(index, orderly=orderly, restart=restart) for handle, index in tpm.nv.items()
+        }
+    start_authorizations(
+        tpm,
+        resume=startup_type == TPM_SU.STATE,
+        restart=tpm.shutdown_type == TPM_SU.STATE,
+        orderly=orderly,
+    )
     tpm.started = True
-    tpm.started_orderly = tpm.shutdown_type is not None
+    tpm.started_orderly = orderly
     tpm.shutdown_type = None
     tpm.h_crtm = None
     return ()
@@ -67,3 +84,12 @@ def self_test(tpm: Tpm, full_test: int) -> tuple[Any, ...]:
 def get_test_result(tpm: Tpm) -> tuple[Any, ...]:
     """Return the manufacturer's data about the tests (none) and their result."""
     return (b"", TPM_RC.SUCCESS.value)
+
+
+ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.GetTestResult.value: get_test_result,
+    TPM_CC.SelfTest.value: self_test,
+    TPM_CC.Shutdown.value: shutdown,
+    TPM_CC.Startup.value: startup,
+}
+"""The actions of this group, by command code."""

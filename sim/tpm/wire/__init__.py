@@ -15,6 +15,7 @@ from sim.tpm.wire.attest import (
     TPMS_COMMAND_AUDIT_INFO,
     TPMS_CREATION_INFO,
     TPMS_NV_CERTIFY_INFO,
+    TPMS_NV_DIGEST_CERTIFY_INFO,
     TPMS_QUOTE_INFO,
     TPMS_SESSION_AUDIT_INFO,
     TPMS_SIGNATURE_ECC,
@@ -57,14 +58,19 @@ from sim.tpm.wire.basic import (
     UINT64,
 )
 from sim.tpm.wire.capability import (
-    TPM2B_NV_PUBLIC,
     TPMS_ALG_PROPERTY,
     TPMS_CAPABILITY_DATA,
-    TPMS_NV_PUBLIC,
     TPMS_TAGGED_PCR_SELECT,
     TPMS_TAGGED_POLICY,
     TPMS_TAGGED_PROPERTY,
     TPMU_CAPABILITIES,
+)
+from sim.tpm.wire.nv import (
+    NV_INDEX_BYTES_MAX,
+    TPM2B_NV_PUBLIC,
+    TPMI_RH_NV_INDEX,
+    TPMS_NV_PIN_COUNTER_PARAMETERS,
+    TPMS_NV_PUBLIC,
 )
 from sim.tpm.wire.public import (
     ECC_SIGNING,
@@ -106,6 +112,7 @@ __all__ = [
     "ECC_SIGNING",
     "EVENT_BYTES_MAX",
     "NV_BUFFER_BYTES_MAX",
+    "NV_INDEX_BYTES_MAX",
     "PCR_SELECT_BYTES",
     "SESSION_HANDLES",
     "TPM2B_ATTEST",
@@ -135,6 +142,7 @@ __all__ = [
     "TPMI_ALG_SYM_MODE",
     "TPMI_ALG_SYM_OBJECT",
     "TPMI_ECC_CURVE",
+    "TPMI_RH_NV_INDEX",
     "TPMI_RSA_KEY_BITS",
     "TPMI_ST_ATTEST",
     "TPMI_YES_NO",
@@ -154,6 +162,8 @@ __all__ = [
     "TPMS_ECC_PARMS",
     "TPMS_ECC_POINT",
     "TPMS_NV_CERTIFY_INFO",
+    "TPMS_NV_DIGEST_CERTIFY_INFO",
+    "TPMS_NV_PIN_COUNTER_PARAMETERS",
     "TPMS_NV_PUBLIC",
     "TPMS_PCR_SELECTION",
     "TPMS_QUOTE_INFO",

@@ -40,6 +40,7 @@ __all__ = [
     "TPMS_COMMAND_AUDIT_INFO",
     "TPMS_CREATION_INFO",
     "TPMS_NV_CERTIFY_INFO",
+    "TPMS_NV_DIGEST_CERTIFY_INFO",
     "TPMS_QUOTE_INFO",
     "TPMS_SESSION_AUDIT_INFO",
     "TPMS_SIGNATURE_ECC",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 TPMI_ST_ATTEST = Number(
-    "H", allowed=frozenset(v for v in TPM_ST if 0x8014 <= v <= 0x801A), rc=TPM_RC.SELECTOR
+    "H", allowed=frozenset(v for v in TPM_ST if 0x8014 <= v <= 0x801C), rc=TPM_RC.SELECTOR
 )
 
 
@@ -131,6 +132,14 @@ class TPMS_NV_CERTIFY_INFO(Structure):
 
 
 @frozen(kw_only=True)
+class TPMS_NV_DIGEST_CERTIFY_INFO(Structure):
+    """What a certification of the digest of NV content attests."""
+
+    indexName: bytes = wire(TPM2B_NAME)
+    nvDigest: bytes = wire(TPM2B_DIGEST)
+
+
+@frozen(kw_only=True)
 class TPMS_SESSION_AUDIT_INFO(Structure):
     """What a session audit attests."""
 
@@ -164,6 +173,7 @@ class TPMS_ATTEST(Structure):
         | TPMS_CREATION_INFO
         | TPMS_TIME_ATTEST_INFO
         | TPMS_NV_CERTIFY_INFO
+        | TPMS_NV_DIGEST_CERTIFY_INFO
         | TPMS_SESSION_AUDIT_INFO
         | TPMS_COMMAND_AUDIT_INFO
     ) = wire(
@@ -175,6 +185,7 @@ class TPMS_ATTEST(Structure):
                 TPM_ST.ATTEST_CREATION: TPMS_CREATION_INFO,
                 TPM_ST.ATTEST_TIME: TPMS_TIME_ATTEST_INFO,
                 TPM_ST.ATTEST_NV: TPMS_NV_CERTIFY_INFO,
+                TPM_ST.ATTEST_NV_DIGEST: TPMS_NV_DIGEST_CERTIFY_INFO,
                 TPM_ST.ATTEST_SESSION_AUDIT: TPMS_SESSION_AUDIT_INFO,
                 TPM_ST.ATTEST_COMMAND_AUDIT: TPMS_COMMAND_AUDIT_INFO,
             },

@@ -1,8 +1,8 @@
-"""NV public areas and what GetCapability answers.
+"""What GetCapability answers.
 
 Models: every capability group of the library.
 Leaves out: vendor properties.
-Source: TCG TPM 2.0 Library part 2 "Structures", revision 1.64, chapters 10 and 13.
+Source: TCG TPM 2.0 Library part 2 "Structures", revision 1.64, chapter 10.
 """
 # ruff: noqa: N801, N815 - the specification's own spelling; `wire` makes an attrs field
 
@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from sim.tpm.codec import Codec, Empty, FixedBytes, ListOf, Select, Sized, SizedBytes, Structure, wire
+from sim.tpm.codec import Codec, Empty, FixedBytes, ListOf, Select, SizedBytes, Structure, wire
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CAP
 from sim.tpm.wire.basic import (
     PCR_SELECT_BYTES,
-    TPM2B_DIGEST,
-    TPMI_ALG_HASH,
     TPMI_ALG_HASH_OR_NULL,
     TPML_PCR_SELECTION,
     UINT16,
@@ -23,10 +21,8 @@ from sim.tpm.wire.basic import (
 )
 
 __all__ = [
-    "TPM2B_NV_PUBLIC",
     "TPMS_ALG_PROPERTY",
     "TPMS_CAPABILITY_DATA",
-    "TPMS_NV_PUBLIC",
     "TPMS_TAGGED_PCR_SELECT",
     "TPMS_TAGGED_POLICY",
     "TPMS_TAGGED_PROPERTY",
@@ -36,20 +32,6 @@ __all__ = [
 
 _CAP_BYTES_MAX = 1024
 """Limit of one answer of GetCapability, as the property MAX_CAP_BUFFER says."""
-
-
-@frozen(kw_only=True)
-class TPMS_NV_PUBLIC(Structure):
-    """The public area of an NV index."""
-
-    nvIndex: int = wire(UINT32)
-    nameAlg: int = wire(TPMI_ALG_HASH)
-    attributes: int = wire(UINT32)
-    authPolicy: bytes = wire(TPM2B_DIGEST)
-    dataSize: int = wire(UINT16)
-
-
-TPM2B_NV_PUBLIC = Sized(TPMS_NV_PUBLIC)
 
 
 @frozen(kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from sim.tpm.codec import Codec, Empty, Number, Select, Sized, Structure, wire
+from sim.tpm.codec import Codec, Empty, Number, Select, Sized, Structure, variant, wire
 from sim.tpm.constants import TPM_ALG, TPM_ECC, TPM_RC, TPM_ST, TPMA_OBJECT
 from sim.tpm.wire.basic import (
     TPM2B_AUTH,
@@ -53,6 +53,7 @@ __all__ = [
     "TPMS_SCHEME_HASH",
     "TPMS_SCHEME_XOR",
     "TPMS_SENSITIVE_CREATE",
+    "TPMS_SYMCIPHER_PARMS",
     "TPMT_ECC_SCHEME",
     "TPMT_KDF_SCHEME",
     "TPMT_KEYEDHASH_SCHEME",
@@ -66,14 +67,19 @@ __all__ = [
 TPMI_ALG_PUBLIC = Number(
     "H", allowed=frozenset({TPM_ALG.RSA, TPM_ALG.KEYEDHASH, TPM_ALG.ECC, TPM_ALG.SYMCIPHER}), rc=TPM_RC.TYPE
 )
-TPMI_ALG_SYM_OBJECT = Number("H", allowed=frozenset({TPM_ALG.AES, TPM_ALG.NULL}), rc=TPM_RC.SYMMETRIC)
+_BLOCK_CIPHERS = frozenset({TPM_ALG.TDES, TPM_ALG.AES, TPM_ALG.CAMELLIA})
+TPMI_ALG_SYM_OBJECT = Number("H", allowed=_BLOCK_CIPHERS | {TPM_ALG.NULL}, rc=TPM_RC.SYMMETRIC)
 TPMI_ALG_SYM_MODE = Number(
     "H",
-    allowed=frozenset({TPM_ALG.CTR, TPM_ALG.OFB, TPM_ALG.CBC, TPM_ALG.CFB, TPM_ALG.ECB, TPM_ALG.NULL}),
+    allowed=frozenset(
+        {TPM_ALG.CTR, TPM_ALG.OFB, TPM_ALG.CBC, TPM_ALG.CFB, TPM_ALG.ECB, TPM_ALG.CMAC, TPM_ALG.NULL}
+    ),
     rc=TPM_RC.MODE,
 )
 TPMI_AES_KEY_BITS = Number("H", allowed=frozenset({128, 256}))
-TPMI_RSA_KEY_BITS = Number("H", allowed=frozenset({1024, 2048, 3072, 4096}))
+TPMI_CAMELLIA_KEY_BITS = TPMI_AES_KEY_BITS
+TPMI_TDES_KEY_BITS = Number("H", allowed=frozenset({128, 192}))
+TPMI_RSA_KEY_BITS = Number("H", allowed=frozenset({1024, 2048, 3072}))
 TPMI_ECC_CURVE = Number("H", allowed=frozenset(TPM_ECC), rc=TPM_RC.CURVE)
 ECC_SIGNING = frozenset({TPM_ALG.ECDSA, TPM_ALG.ECDAA, TPM_ALG.SM2, TPM_ALG.ECSCHNORR})
 TPMI_ALG_ECC_SCHEME = Number(
@@ -95,13 +101,28 @@ TPMI_ALG_KDF = Number(
 )
 
 
+_KEY_BITS: dict[int, Codec] = {
+    TPM_ALG.TDES: TPMI_TDES_KEY_BITS,
+    TPM_ALG.AES: TPMI_AES_KEY_BITS,
+    TPM_ALG.CAMELLIA: TPMI_CAMELLIA_KEY_BITS,
+}
+
+
 @frozen(kw_only=True)
 class TPMT_SYM_DEF_OBJECT(Structure):
-    """The symmetric algorithm with which a parent protects its children."""
+    """The symmetric algorithm of a cipher key, or with which a parent protects its children."""
 
     algorithm: int = wire(TPMI_ALG_SYM_OBJECT)
-    keyBits: int | None = wire(Select("algorithm", {TPM_ALG.AES: TPMI_AES_KEY_BITS, TPM_ALG.NULL: Empty()}))
-    mode: int | None = wire(Select("algorithm", {TPM_ALG.AES: TPMI_ALG_SYM_MODE, TPM_ALG.NULL: Empty()}))
+    keyBits: int | None = wire(Select("algorithm", {**_KEY_BITS, TPM_ALG.NULL: Empty()}))
+    mode: int | None = wire(
+        Select("algorithm", {**dict.fromkeys(_BLOCK_CIPHERS, TPMI_ALG_SYM_MODE), TPM_ALG.NULL: Empty()})
+    )
+
+
+TPMS_SYMCIPHER_PARMS = variant(
+    TPMT_SYM_DEF_OBJECT, algorithm=Number("H", allowed=_BLOCK_CIPHERS, rc=TPM_RC.SYMMETRIC)
+)
+"""The parameters of a cipher key: as above, but there must be an algorithm."""
 
 
 @frozen(kw_only=True)
@@ -244,7 +265,7 @@ class TPMT_PUBLIC(Structure):
             {
                 TPM_ALG.ECC: TPMS_ECC_PARMS,
                 TPM_ALG.RSA: TPMS_RSA_PARMS,
-                TPM_ALG.SYMCIPHER: TPMT_SYM_DEF_OBJECT,
+                TPM_ALG.SYMCIPHER: TPMS_SYMCIPHER_PARMS,
                 TPM_ALG.KEYEDHASH: TPMT_KEYEDHASH_SCHEME,
             },
         )

@@ -14,7 +14,7 @@ from sim.tpm.constants import TPM_ALG, TPM_GENERATED_VALUE, TPM_RC, TPM_RH, TPM_
 from sim.tpm.device import Tpm
 from sim.tpm.keys import kdf_a, name_of
 from sim.tpm.profile import TpmProfile
-from sim.tpm.requests import COMMANDS
+from sim.tpm.tables import COMMANDS
 from sim.tpm.templates import ATTESTATION_KEY, SIGNING_KEY, STORAGE_PARENT
 from sim.tpm.wire import (
     TPM2B_PUBLIC,

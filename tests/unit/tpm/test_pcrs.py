@@ -45,7 +45,7 @@ def test_an_extend_hashes_the_old_value_and_the_digest_in_each_bank(client, bank
 
 
 def test_several_digests_of_one_bank_are_extended_in_order(client, tpm):
-    from sim.tpm.requests import COMMANDS
+    from sim.tpm.tables import COMMANDS
     from sim.tpm.wire import TPMT_HA
 
     first, second = bytes([1]) * 32, bytes([2]) * 32

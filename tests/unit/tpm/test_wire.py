@@ -153,7 +153,7 @@ def test_structures_and_errors_pickle():
         (0x9A2, "BAD_AUTH (session 1, 0x9a2)"),
         (0x084, "VALUE (0x084)"),
         (0x907, "LOCALITY (0x907)"),
-        (0x155, "0x155"),
+        (0x170, "0x170"),
     ],
 )
 def test_response_codes_are_put_in_words(rc, words):

@@ -1,0 +1,111 @@
+"""The commands `vmksim tpm ...`: serve a TPM to real clients, and show what is in a saved one.
+
+Models nothing.  Leaves out anything that a script could not do too: every command calls public functions.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sim.tpm.device import Tpm
+
+__all__ = ["tpm"]
+
+
+@click.group()
+def tpm() -> None:
+    """Serve a TPM 2.0 on its own over TCP, or inspect what it saved."""
+
+
+@tpm.command("serve")
+@click.option(
+    "--port", type=click.IntRange(0, 65534), default=2321, show_default=True, help="Command port; 0 = any."
+)
+@click.option(
+    "--ctrl-port",
+    type=click.IntRange(1, 65535),
+    help="Control port (default: the one after the command port).",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every key and number."
+)
+@click.option("--state", "state_file", type=click.Path(path_type=Path), help="Keep the TPM in this file.")
+@click.option("--profile", default="software", show_default=True, help="Make of TPM.")
+@click.option("--transient-slots", type=click.IntRange(3, 254), help="Slots for loaded objects.")
+@click.option("--protocol", type=click.Choice(["auto", "swtpm", "mssim"]), default="auto", show_default=True)
+@click.option("--trace", is_flag=True, help="Print each command in plain words.")
+def serve(
+    *, state_file: Path | None, port: int, ctrl_port: int | None, protocol: str, **options: Any
+) -> None:
+    """Serve a TPM on loopback until SIGTERM or SIGINT, to clients of swtpm and of the reference simulator.
+
+    Clients: TPM2TOOLS_TCTI=swtpm:host=127.0.0.1,port=PORT, or mssim:host=127.0.0.1,port=PORT.
+    """
+    from sim.tpm.server.listener import TpmServer
+    from sim.tpm.server.platform import Platform
+    from sim.tpm.state import save
+
+    device = _device(state_file, options)
+
+    def keep(changed: Tpm) -> None:
+        if state_file is not None:
+            save(changed, state_file)
+
+    platform = Platform(device, on_write=keep, on_command=_print_words if options["trace"] else None)
+    server = TpmServer(platform, port=port, control_port=ctrl_port, protocol=protocol)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.request_stop())
+    server.start()
+    click.echo(f"listening on 127.0.0.1: commands {server.port}, control {server.control_port}")
+    server.wait()
+    server.stop()
+    keep(device)
+
+
+def _device(state_file: Path | None, options: dict[str, Any]) -> Tpm:
+    """Load the TPM from its file, or make a new one."""
+    import attrs
+
+    from sim.core.rng import Rng
+    from sim.tpm.device import Tpm
+    from sim.tpm.makes import profile_named
+    from sim.tpm.state import load
+
+    if state_file is not None and state_file.exists():
+        return load(state_file)
+    profile = profile_named(options["profile"])
+    if options["transient_slots"] is not None:
+        profile = attrs.evolve(profile, transient_slots=options["transient_slots"])
+    return Tpm(Rng(options["seed"]).stream("tpm"), profile)
+
+
+def _print_words(command: bytes, response: bytes, locality: int) -> None:
+    from sim.tpm.words import in_words
+
+    click.echo(in_words(command, response, locality))
+
+
+@tpm.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--raw", is_flag=True, help="Print every value, secrets too, by its path.")
+@click.option("--against", type=click.Path(path_type=Path), help="Print what differs from this older file.")
+def inspect(file: Path, *, raw: bool, against: Path | None) -> None:
+    """Show the TPM that is saved in FILE; exit status 2 names what is wrong with a damaged file."""
+    from sim.report.console import print_sections
+    from sim.report.tpm import tpm_sections
+    from sim.tpm.state import load, state_diff, state_lines
+
+    device = load(file)
+    if against is not None:
+        for path, (old, new) in state_diff(load(against), device).items():
+            click.echo(f"{path}: {old} -> {new}")
+    elif raw:
+        for path, value in state_lines(device).items():
+            click.echo(f"{path} = {value}")
+    else:
+        print_sections(tpm_sections(device))

@@ -1,0 +1,53 @@
+"""Anonymous and interactive signatures: the two halves of ECDAA, and EC-Schnorr.
+
+Models: the points that Commit computes, the second half of an ECDAA signature, and EC-Schnorr signatures.
+Leaves out: the credentials of an anonymous attestation scheme, which live outside the TPM.
+Sources: TPM 2.0 Library part 1, annex C.4 (split signing), C.8 (ECDAA), C.4.3 (EC-Schnorr).
+"""
+
+from __future__ import annotations
+
+from sim.tpm.crypto.ecc import Curve, Point, add, multiply, negative, nonce_rfc6979, public_point
+from sim.tpm.hashing import hash_bytes
+
+__all__ = ["commit_points", "sign_ecdaa", "sign_schnorr", "verify_schnorr"]
+
+
+def commit_points(
+    curve: Curve, private: int, nonce: int, first: Point | None, second: Point | None
+) -> tuple[Point | None, Point | None, Point | None]:
+    """Return K = [private]second, L = [nonce]second and E = [nonce]first (the base point if both are absent)."""
+    k = multiply(curve, private, second) if second is not None else None
+    ell = multiply(curve, nonce, second) if second is not None else None
+    if first is not None:
+        return k, ell, multiply(curve, nonce, first)
+    return k, ell, public_point(curve, nonce) if second is None else None
+
+
+def sign_ecdaa(  # noqa: PLR0917 - what the scheme takes
+    curve: Curve, private: int, nonce: int, salt: bytes, hash_alg: int, digest: bytes
+) -> int:
+    """Return s = nonce + T * private, T being the digest of `salt` and `digest`."""
+    t = int.from_bytes(hash_bytes(hash_alg, salt + digest), "big") % curve.n
+    return (nonce + t * private) % curve.n
+
+
+def sign_schnorr(curve: Curve, private: int, hash_alg: int, digest: bytes) -> tuple[int, int]:
+    """Sign a digest by EC-Schnorr, with a nonce that key and digest decide."""
+    nonce = nonce_rfc6979(curve, private, hash_alg, digest, b"ECSCHNORR")
+    r = _challenge(curve, public_point(curve, nonce), hash_alg, digest)
+    return r, (nonce + r * private) % curve.n
+
+
+def verify_schnorr(  # noqa: PLR0917 - what the scheme takes
+    curve: Curve, public: Point, hash_alg: int, digest: bytes, r: int, s: int
+) -> bool:
+    """Tell whether (r, s) signs `digest` by EC-Schnorr."""
+    if not (0 < r < curve.n and 0 < s < curve.n):
+        return False
+    found = add(curve, multiply(curve, s, (curve.gx, curve.gy)), negative(curve, multiply(curve, r, public)))
+    return found is not None and _challenge(curve, found, hash_alg, digest) == r
+
+
+def _challenge(curve: Curve, point: Point, hash_alg: int, digest: bytes) -> int:
+    return int.from_bytes(hash_bytes(hash_alg, curve.encode(point[0]) + digest), "big") % curve.n

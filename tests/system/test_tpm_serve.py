@@ -1,0 +1,275 @@
+"""`vmksim tpm serve` as a process: real clients, state that outlives it, and files that a crash cannot break."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from sim import cli
+from sim.tpm.state import load, save
+
+STARTUP = bytes.fromhex("80010000000c000001440000")
+GET_RANDOM = bytes.fromhex("80010000000c0000017b0008")
+SHUTDOWN = bytes.fromhex("80010000000c000001450000")
+
+
+def ask(port, command):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(command)
+        return connection.recv(4096)
+
+
+def stop(process):
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def define(index):
+    """NV_DefineSpace of an ordinary 8-byte index for the owner, with an empty password."""
+    public = bytes.fromhex("000e") + index.to_bytes(4, "big") + bytes.fromhex("000b0002000200000008")
+    body = bytes.fromhex("40000001000000094000000900000000000000") + public
+    return bytes.fromhex("8002") + (10 + len(body)).to_bytes(4, "big") + bytes.fromhex("0000012a") + body
+
+
+def test_sigterm_saves_and_the_next_server_goes_on(serve_process, tmp_path):
+    state = tmp_path / "tpm.state"
+    process, port = serve_process("--state", state, "--seed", 5)
+    assert ask(port, STARTUP)[6:10] == bytes(4)
+    first = ask(port, GET_RANDOM)
+    stop(process)
+    _, port = serve_process("--state", state, "--seed", 99)
+    ask(port, STARTUP)
+    second = ask(port, GET_RANDOM)
+    _, port = serve_process("--seed", 5)
+    ask(port, STARTUP)
+    assert [ask(port, GET_RANDOM), ask(port, GET_RANDOM)] == [first, second]
+
+
+def test_a_kill_loses_nothing_that_was_confirmed(serve_process, tmp_path):
+    state = tmp_path / "tpm.state"
+    process, port = serve_process("--state", state)
+    ask(port, STARTUP)
+    for number in range(5):
+        assert ask(port, define(0x01500001 + number))[6:10] == bytes(4)
+    process.kill()
+    process.wait()
+    assert sorted(load(state).nv) == [0x01500001 + number for number in range(5)]
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_kill_at_any_moment_leaves_a_whole_file(serve_process, tmp_path, moment):
+    state = tmp_path / "tpm.state"
+    process, port = serve_process("--state", state)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(STARTUP)
+        connection.recv(4096)
+        connection.sendall(define(0x01500001))
+        connection.recv(4096)
+        for _ in range(3 + moment * 7):
+            connection.sendall(SHUTDOWN)
+            connection.recv(4096)
+        connection.sendall(SHUTDOWN)
+        time.sleep(moment * 0.0007)
+        process.kill()
+        process.wait()
+    assert 0x01500001 in load(state).nv
+
+
+def test_a_damaged_file_is_named_and_left_alone(tmp_path, device, capsys):
+    state = tmp_path / "tpm.state"
+    save(device, state)
+    damaged = bytearray(state.read_bytes())
+    damaged[500] ^= 4
+    state.write_bytes(bytes(damaged))
+    for command in (["serve", "--port", "0", "--state", str(state)], ["inspect", str(state)]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["tpm", *command])
+        assert ended.value.code == 2
+        assert "corrupted" in capsys.readouterr().err
+    assert state.read_bytes() == bytes(damaged)
+
+
+def test_inspect_shows_what_is_in_a_file(tmp_path, device, capsys):
+    older, newer = tmp_path / "older.state", tmp_path / "newer.state"
+    device.init()
+    device.execute(STARTUP)
+    save(device, older)
+    device.execute(define(0x01500001))
+    save(device, newer)
+
+    def shown(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["tpm", "inspect", *map(str, arguments)])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    text = shown(newer)
+    assert "manufacturer IBM" in text
+    assert "0x01500001" in text
+    assert "PCRs, SHA256" in text
+    assert "nv[0x01500001]" in shown(newer, "--against", older)
+    assert "hierarchies[0x40000001].seed = " in shown(newer, "--raw")
+
+
+def test_the_trace_is_in_plain_words(serve_process):
+    process, port = serve_process("--trace")
+    ask(port, STARTUP)
+    assert process.stdout.readline().strip() == "locality 0: Startup: start (0): done"
+
+
+def test_a_make_tells_its_name(serve_process):
+    _, port = serve_process("--profile", "st33tp")
+    ask(port, STARTUP)
+    assert b"STM " in ask(port, bytes.fromhex("8001000000160000017a000000060000010500000001"))
+
+
+def test_an_unknown_make_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tpm", "serve", "--port", "0", "--profile", "acme"])
+    assert ended.value.code == 2
+    assert "slb9670" in capsys.readouterr().err
+
+
+@pytest.mark.client
+def test_the_control_client_of_swtpm_works(serve_process, program, tmp_path):
+    ioctl = program("swtpm_ioctl")
+    _, port = serve_process("--protocol", "swtpm")
+
+    def run(*arguments):
+        done = subprocess.run(
+            [ioctl, "--tcp", f"127.0.0.1:{port + 1}", *arguments], capture_output=True, text=True, timeout=20
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "0x6fff" in run("-c")
+    run("-i")
+    run("-l", "3")
+    run("-h", "measured")
+    assert run("-e").strip().endswith("1")
+    assert "vmksim" in run("--info", "1")
+    ask(port, STARTUP)
+    run("--save", "permanent", str(tmp_path / "blob"))
+    first = ask(port, GET_RANDOM)
+    run("--stop")
+    run("--load", "permanent", str(tmp_path / "blob"))
+    run("-i")
+    run("-l", "0")
+    ask(port, STARTUP)
+    assert ask(port, GET_RANDOM) == first
+    run("-s")
+
+
+@pytest.mark.client
+def test_tools_work_through_the_resource_manager(serve_process, program, tmp_path):
+    """More objects than slots, through tpm2-abrmd on a message bus of its own."""
+    bus = BusAndManager(serve_process, program, tmp_path)
+    try:
+        tool = bus.tool
+        tool("createprimary -Q -C o -G ecc -c primary.ctx")
+        for number in range(5):
+            tool(f"create -Q -C primary.ctx -G ecc -u {number}.pub -r {number}.priv")
+            tool(f"load -Q -C primary.ctx -u {number}.pub -r {number}.priv -c {number}.ctx")
+        (tmp_path / "message").write_text("message")
+        for number in range(5):
+            tool(f"sign -Q -c {number}.ctx -g sha256 -o {number}.sig message")
+            tool(f"verifysignature -Q -c {number}.ctx -g sha256 -m message -s {number}.sig")
+        tool("startauthsession -Q --policy-session -S session")
+        tool("policypcr -Q -S session -l sha256:0 -L policy")
+        tool("flushcontext session")
+        tool("clear -Q")
+    finally:
+        bus.close()
+
+
+class BusAndManager:
+    """A private message bus with tpm2-abrmd on it, and tools that use them."""
+
+    def __init__(self, serve_process, program, folder):
+        self.folder = folder
+        self.program = program
+        _, port = serve_process()
+        daemon, abrmd = program("dbus-daemon"), program("tpm2-abrmd")
+        config = folder / "bus.conf"
+        config.write_text(
+            "<!DOCTYPE busconfig PUBLIC '-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN'"
+            " 'http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd'><busconfig><type>session</type>"
+            f"<listen>unix:path={folder / 'bus'}</listen><auth>EXTERNAL</auth>"
+            "<policy context='default'><allow send_destination='*' eavesdrop='true'/>"
+            "<allow eavesdrop='true'/><allow own='*'/></policy></busconfig>"
+        )
+        self.bus = subprocess.Popen(
+            [daemon, "--nofork", "--print-address", f"--config-file={config}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        address = self.bus.stdout.readline().strip()
+        self.environment = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": address, "LC_ALL": "C"}
+        options = ["--session", "--allow-root", f"--tcti=swtpm:host=127.0.0.1,port={port}"]
+        self.manager = subprocess.Popen([abrmd, *options], env=self.environment, stderr=subprocess.PIPE)
+        self.environment["TPM2TOOLS_TCTI"] = "tabrmd:bus_type=session"
+        for _ in range(100):
+            if self.try_tool("getrandom -Q 1").returncode == 0:
+                return
+            time.sleep(0.05)
+        self.close()
+        pytest.fail("tpm2-abrmd does not answer")
+
+    def try_tool(self, line):
+        name, *arguments = line.split()
+        return subprocess.run(
+            [self.program(f"tpm2_{name}"), *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def tool(self, line):
+        done = self.try_tool(line)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+    def close(self):
+        for process in (self.manager, self.bus):
+            process.terminate()
+            process.wait(10)
+        self.manager.stderr.close()
+        self.bus.stdout.close()
+
+
+@pytest.mark.client
+def test_a_client_of_one_protocol_sees_what_one_of_the_other_did(serve_process, program, tmp_path):
+    _, port = serve_process()
+
+    def tool(protocol, line):
+        name, *arguments = line.split()
+        environment = {**os.environ, "TPM2TOOLS_TCTI": f"{protocol}:host=127.0.0.1,port={port}"}
+        return subprocess.run(
+            [program(f"tpm2_{name}"), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    tool("swtpm", "startup -c")
+    tool("mssim", "pcrextend 7:sha256=" + "ab" * 32)
+    assert tool("swtpm", "pcrread sha256:7") == tool("mssim", "pcrread sha256:7")
+    assert "00000000" not in tool("swtpm", "pcrread sha256:7")
+    tool("mssim", "createprimary -Q -C o -G ecc -c key.ctx")
+    tool("swtpm", "flushcontext -t")
+    tool("swtpm", "readpublic -Q -c key.ctx")
+
+
+def test_help_names_both_kinds_of_client(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tpm", "serve", "--help"])
+    assert ended.value.code == 0
+    assert re.search(r"swtpm:host.*mssim:host", capsys.readouterr().out, re.DOTALL)
