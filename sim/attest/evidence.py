@@ -1,12 +1,12 @@
 """The evidence of a host: exactly what travels on the wire, and nothing that was looked up inside the machine.
 
-Models: one frozen bundle of bytes (attestation key, its certificate, quote, signature, PCR values, event log) and its
-canonical JSON form.  Reading checks shapes and sizes; what the bytes mean is the verifier's business.
+Models: one frozen bundle of bytes (endorsement key and its certificate, attestation key, the credential made for both
+and the secret in it as the host sent it back, quote, signature, PCR values, event log) and its canonical JSON form.  Reading checks shapes and sizes; what the bytes mean is the verifier's business.
 
 Leaves out: the transport, sessions and faults of the management API.
 
-Sources: TPM 2.0 Library 1.59, part 2 (TPM2B_PUBLIC, TPMS_ATTEST, TPMT_SIGNATURE are carried as they are); the JSON
-form is this project's own.
+Sources: TPM 2.0 Library 1.59, part 2 (TPM2B_PUBLIC, TPMS_ID_OBJECT, TPMU_ENCRYPTED_SECRET, TPMS_ATTEST and
+TPMT_SIGNATURE are carried as they are); the JSON form is this project's own.
 """
 
 from __future__ import annotations
@@ -34,13 +34,22 @@ BANK_SIZES: Final = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 
 PCR_COUNT: Final = 24
 SMALL_BYTES_MAX: Final = 8192
-"""The longest attestation key, certificate, quote or signature."""
+"""The longest key, certificate, credential, quote or signature."""
 
 EVENT_LOG_BYTES_MAX: Final = 4 * 1024 * 1024
 BUNDLE_BYTES_MAX: Final = 2 * EVENT_LOG_BYTES_MAX + 1024 * 1024
 
 _WHAT: Final = "evidence"
-_SMALL: Final = ("ak_public", "ak_certificate_der", "attest", "signature")
+_SMALL: Final = (
+    "ek_public",
+    "ek_certificate_der",
+    "ak_public",
+    "credential_blob",
+    "encrypted_secret",
+    "activated_secret",
+    "attest",
+    "signature",
+)
 _FIELDS: Final = (*_SMALL, "pcr_values", "event_log", "log_truncated")
 
 PcrValues = Mapping[str, Mapping[int, bytes]]
@@ -54,10 +63,18 @@ def _copy(values: PcrValues) -> dict[str, dict[int, bytes]]:
 class Evidence:
     """All that a verifier is given; every field is untrusted until the verdict."""
 
+    ek_public: bytes = field(repr=False)
+    """TPM2B_PUBLIC of the endorsement key."""
+    ek_certificate_der: bytes = field(repr=False)
+    """The certificate of that key; empty when the TPM holds none."""
     ak_public: bytes = field(repr=False)
     """TPM2B_PUBLIC of the attestation key."""
-    ak_certificate_der: bytes = field(repr=False)
-    """The certificate of that key; empty when the TPM holds none."""
+    credential_blob: bytes = field(repr=False)
+    """TPMS_ID_OBJECT, the credential as it was sent to the host."""
+    encrypted_secret: bytes = field(repr=False)
+    """TPMU_ENCRYPTED_SECRET, the seed of that credential as it was sent."""
+    activated_secret: bytes = field(repr=False)
+    """What the host says was in the credential."""
     attest: bytes = field(repr=False)
     """TPMS_ATTEST, the signed statement of the TPM."""
     signature: bytes = field(repr=False)

@@ -1,13 +1,13 @@
-"""The checks that make a quote a TPM's own statement, by the certified key, about this nonce and these PCRs.
+"""The checks that make a quote a TPM's own statement, by the attestation key, about this nonce and these PCRs.
 
-Models: the attestation key's public area (attributes, scheme, equality with the certificate), the signature, the
-magic and type that only a TPM writes, the qualified name that ties the whole public area to the statement, the nonce,
-the clock, and the PCR values that the statement covers.  Each check raises AttestationError.
+Models: the signature, the magic and type that only a TPM writes, the qualified name that ties the whole public area to
+the statement, the nonce, the clock, and the PCR values that the statement covers.  Each check raises AttestationError.
 
-Leaves out: ECDAA, HMAC and RSAPSS keys; firmwareVersion, for which no published list exists here.
+Leaves out: firmwareVersion, for which no published list exists here.  The keys themselves are the business of
+`sim.attest.keys`.
 
-Sources: TPM 2.0 Library 1.59, part 1 chapters 16 (names), 31.2 (quotes) and 36.3 (clock), part 2 chapters 8.3 and
-10.12; CVE-2024-29038 (magic not checked), CVE-2024-29039 (selection not compared).
+Sources: TPM 2.0 Library 1.59, part 1 chapters 16 (names), 31.2 (quotes) and 36.3 (clock), part 2 chapter 10.12;
+CVE-2024-29038 (magic not checked), CVE-2024-29039 (selection not compared).
 """
 
 from __future__ import annotations
@@ -17,33 +17,25 @@ import hmac
 from collections.abc import Mapping
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from sim.attest.keys import name_of
 from sim.attest.verdict import AttestationError, ClockState
 from sim.core.facts import fact
-from sim.errors import FormatError
 from sim.image.algorithms import PublicKey, verify
-from sim.tpm.constants import TPM_ALG, TPM_ECC, TPM_GENERATED_VALUE, TPM_RH, TPM_ST, TPMA_OBJECT
+from sim.tpm.constants import TPM_ALG, TPM_GENERATED_VALUE, TPM_RH, TPM_ST
 from sim.tpm.hashing import bank_name
 from sim.tpm.wire import (
-    TPM2B_PUBLIC,
     TPMS_ATTEST,
-    TPMS_ECC_PARMS,
-    TPMS_ECC_POINT,
     TPMS_QUOTE_INFO,
-    TPMS_SCHEME_HASH,
     TPMS_SIGNATURE_ECC,
     TPMS_SIGNATURE_RSA,
-    TPMT_PUBLIC,
     TPMT_SIGNATURE,
 )
 
 __all__ = [
     "check_clock",
-    "check_key_attributes",
-    "check_key_is_certified",
-    "check_key_scheme",
     "check_magic_and_type",
     "check_nonce",
     "check_pcr_digest",
@@ -51,7 +43,6 @@ __all__ = [
     "check_qualified_signer",
     "check_signature",
     "read_attest",
-    "read_public",
     "read_signature",
 ]
 
@@ -62,27 +53,6 @@ CLOCK_LAG_MS: Final = fact(
     source="TPM 2.0 Library part 1, 36.3.2: most that Clock may fall back after an unorderly shutdown",
     kind="spec",
 )
-
-_WANTED: Final = (
-    TPMA_OBJECT.fixedTPM
-    | TPMA_OBJECT.fixedParent
-    | TPMA_OBJECT.sensitiveDataOrigin
-    | TPMA_OBJECT.restricted
-    | TPMA_OBJECT.sign
-)
-_FORBIDDEN: Final = TPMA_OBJECT.decrypt
-_RSA_DEFAULT_EXPONENT: Final = 65537
-
-
-def read_public(data: bytes) -> TPMT_PUBLIC:
-    """Read a TPM2B_PUBLIC that fills `data`; FormatError otherwise."""
-    public, end = TPM2B_PUBLIC.decode(data, 0, len(data))
-    if end != len(data):
-        raise FormatError(
-            "attestation key", f"offset {end}", f"{len(data) - end} bytes follow the public area"
-        )
-    assert isinstance(public, TPMT_PUBLIC)
-    return public
 
 
 def read_attest(data: bytes) -> TPMS_ATTEST:
@@ -95,69 +65,11 @@ def read_signature(data: bytes) -> TPMT_SIGNATURE:
     return TPMT_SIGNATURE.decode(data)
 
 
-# ---------------------------------------------------------------- the key
-
-
-def check_key_attributes(public: TPMT_PUBLIC) -> None:
-    """Demand a restricted signing key that was made in this TPM and cannot leave it."""
-    missing = _WANTED & ~public.objectAttributes
-    surplus = _FORBIDDEN & public.objectAttributes
-    if missing or surplus:
-        names = [flag.name for flag in TPMA_OBJECT if flag & (missing | surplus) and flag.name]
-        raise AttestationError(
-            "ak_attributes",
-            f"the attestation key is not a restricted signing key of this TPM (wrong: {', '.join(names)})",
-            evidence=f"objectAttributes 0x{public.objectAttributes:08x}",
-        )
-
-
-def check_key_scheme(public: TPMT_PUBLIC) -> None:
-    """Demand a key that signs with ECDSA or RSASSA over SHA-256, and a SHA-256 name."""
-    allowed = {TPM_ALG.ECC: TPM_ALG.ECDSA, TPM_ALG.RSA: TPM_ALG.RSASSA}
-    scheme = getattr(public.parameters, "scheme", None)
-    name = getattr(scheme, "scheme", None)
-    details = getattr(scheme, "details", None)
-    sha256 = isinstance(details, TPMS_SCHEME_HASH) and details.hashAlg == TPM_ALG.SHA256
-    if public.type not in allowed or name != allowed[TPM_ALG(public.type)] or not sha256:
-        raise AttestationError(
-            "ak_scheme", "the attestation key does not sign with ECDSA or RSASSA over SHA-256"
-        )
-    if public.nameAlg != TPM_ALG.SHA256:
-        raise AttestationError("ak_scheme", "the attestation key's name is not a SHA-256 name")
-
-
-def check_key_is_certified(public: TPMT_PUBLIC, certified: PublicKey) -> None:
-    """Demand that the public area holds the very key that the certificate is for."""
-    if isinstance(certified, ec.EllipticCurvePublicKey):
-        same = _same_ec_key(public, certified)
-    else:
-        same = _same_rsa_key(public, certified)
-    if not same:
-        raise AttestationError("ak_public", "the offered attestation key is not the one in the certificate")
-
-
-def _same_ec_key(public: TPMT_PUBLIC, certified: ec.EllipticCurvePublicKey) -> bool:
-    curves = {"secp256r1": TPM_ECC.NIST_P256, "secp384r1": TPM_ECC.NIST_P384}
-    if not isinstance(public.parameters, TPMS_ECC_PARMS) or not isinstance(public.unique, TPMS_ECC_POINT):
-        return False
-    numbers = certified.public_numbers()
-    point = (int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big"))
-    return public.parameters.curveID == curves.get(certified.curve.name) and point == (numbers.x, numbers.y)
-
-
-def _same_rsa_key(public: TPMT_PUBLIC, certified: rsa.RSAPublicKey) -> bool:
-    if public.type != TPM_ALG.RSA or not isinstance(public.unique, bytes):
-        return False
-    numbers = certified.public_numbers()
-    exponent = getattr(public.parameters, "exponent", 0) or _RSA_DEFAULT_EXPONENT
-    return (int.from_bytes(public.unique, "big"), exponent) == (numbers.n, numbers.e)
-
-
 # ---------------------------------------------------------------- the statement
 
 
 def check_signature(key: PublicKey, attest: bytes, signature: TPMT_SIGNATURE) -> None:
-    """Demand that the certified key signed exactly these bytes, with SHA-256."""
+    """Demand that the attestation key signed exactly these bytes, with SHA-256."""
     value = signature.signature
     if getattr(value, "hash", None) != TPM_ALG.SHA256:
         raise AttestationError("signature", "the quote is not signed over SHA-256")
@@ -195,9 +107,8 @@ def check_qualified_signer(attest: TPMS_ATTEST, public_area: bytes) -> None:
 
     `public_area` is the TPM2B_PUBLIC.  Only the endorsement hierarchy will do: its counters are not obfuscated.
     """
-    name = TPM_ALG.SHA256.to_bytes(2, "big") + hashlib.sha256(public_area[2:]).digest()
     parent = TPM_RH.ENDORSEMENT.to_bytes(4, "big")
-    qualified = TPM_ALG.SHA256.to_bytes(2, "big") + hashlib.sha256(parent + name).digest()
+    qualified = TPM_ALG.SHA256.to_bytes(2, "big") + hashlib.sha256(parent + name_of(public_area)).digest()
     if attest.qualifiedSigner != qualified:
         raise AttestationError(
             "qualified_signer",

@@ -1,11 +1,11 @@
-"""The verifier: from the bytes of a host and a nonce to a verdict with reasons.
+"""The verifier: from the bytes of a host, a credential made for it and a nonce to a verdict with reasons.
 
 Models: one appraisal, read from top to bottom.  Each stage is a list of small checks; a check that refuses becomes a
 reason, and a stage with a reason ends the appraisal, because what follows would judge unproven data.  The last stage
 collects everything it finds, so that all changed components are named at once.
 
-Leaves out: credential activation against an endorsement key; keys other than an attestation key certified by the
-TPM's vendor; memory of earlier verdicts, which the caller hands in as `last`.
+Leaves out: the making of credentials (`sim.attest.credential`) and nonces, which the caller hands in; memory of earlier
+verdicts, which it hands in as `last`.
 
 Sources: TPM 2.0 Library 1.59 (quotes); TCG PC Client Platform Firmware Profile 1.05 (event log); vmware/esx-boot
 (ESXi's measurements); CVE-2024-29038 and CVE-2024-29039 (checks that a verifier forgot).
@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-from sim.attest import esx_events, event_log, firmware, launch, quote, software
-from sim.attest.certificates import check_ak_certificate
+from sim.attest import esx_events, event_log, firmware, keys, launch, quote, software
+from sim.attest.certificates import check_ek_certificate, check_ek_certificate_present
+from sim.attest.credential import Challenge, check_activation
 from sim.attest.esx_events import Measurement
 from sim.attest.evidence import Evidence, check_sizes
 from sim.attest.policy import FIRMWARE_PCRS, LAUNCH_PCRS, LOADER_PCRS, AppraisalPolicy, LaunchRule
@@ -31,6 +32,7 @@ from sim.attest.verdict import (
     Verdict,
 )
 from sim.errors import FormatError
+from sim.image.algorithms import PublicKey
 from sim.tpm.constants import TPM_ALG
 from sim.tpm.eventlog import EventLog, TcgEvent
 from sim.tpm.hashing import bank_name
@@ -56,17 +58,18 @@ class Verifier:
         self,
         evidence: Evidence,
         nonce: bytes,
+        challenge: Challenge,
         *,
         last: ClockState | None = None,
         rebooted: bool | None = None,
     ) -> Verdict:
-        """Judge `evidence` as an answer to `nonce`; never raises on hostile bytes.
+        """Judge `evidence` as an answer to `nonce` and `challenge`; never raises on hostile bytes.
 
         `last` is the clock of the last accepted verdict on this host, `rebooted` whether it was rebooted since then
         (None: not known).
         """
         appraisal = _Appraisal(self.policy, evidence)
-        appraisal.run(nonce, last, rebooted=rebooted)
+        appraisal.run(nonce, challenge, last, rebooted=rebooted)
         return appraisal.verdict()
 
 
@@ -88,12 +91,15 @@ class _Appraisal:
         self.command_line: str | None = None
         self.components: list[Component] = []
 
-    def run(self, nonce: bytes, last: ClockState | None, *, rebooted: bool | None) -> None:
+    def run(
+        self, nonce: bytes, challenge: Challenge, last: ClockState | None, *, rebooted: bool | None
+    ) -> None:
         """Run the stages in order until one of them refuses."""
         try:
             self.check(check_sizes, self.evidence)
             self.stage()
-            info = self.quote_is_genuine(nonce, last, rebooted=rebooted)
+            key = self.key_is_a_vendors(challenge)
+            info = self.quote_is_genuine(key, nonce, last, rebooted=rebooted)
             self.pcrs_are_quoted(info)
             events = self.log_explains_pcrs(info)
             self.firmware_is_sound(events)
@@ -148,20 +154,30 @@ class _Appraisal:
 
     # ------------------------------------------------------------ the stages
 
-    def quote_is_genuine(
-        self, nonce: bytes, last: ClockState | None, *, rebooted: bool | None
-    ) -> TPMS_QUOTE_INFO:
-        """Demand a known vendor's TPM, a quote, and this nonce."""
-        evidence = self.evidence
+    def key_is_a_vendors(self, challenge: Challenge) -> PublicKey:
+        """Demand a known vendor's TPM, which holds the attestation key beside its endorsement key; return the former."""
+        evidence, policy = self.evidence, self.policy
+        endorsement = self.need(keys.read_public, evidence.ek_public)
+        public = self.need(keys.read_public, evidence.ak_public)
+        self.need(check_ek_certificate_present, endorsement, evidence.ek_certificate_der)
         certificate = self.need(
-            check_ak_certificate, evidence.ak_certificate_der, self.policy.vendor_roots, self.policy.now
+            check_ek_certificate, evidence.ek_certificate_der, policy.vendor_roots, policy.now
         )
-        public = self.need(quote.read_public, evidence.ak_public)
-        self.check(quote.check_key_is_certified, public, certificate.public_key)
-        self.check(quote.check_key_attributes, public)
-        self.check(quote.check_key_scheme, public)
+        self.check(keys.check_ek_is_certified, endorsement, certificate.public_key)
+        self.check(keys.check_ek_attributes, endorsement)
+        self.check(keys.check_ak_attributes, public)
+        self.check(keys.check_ak_scheme, public)
+        self.check(check_activation, evidence, challenge)
+        self.stage()
+        return self.need(keys.public_key, public, "ak_public")
+
+    def quote_is_genuine(
+        self, key: PublicKey, nonce: bytes, last: ClockState | None, *, rebooted: bool | None
+    ) -> TPMS_QUOTE_INFO:
+        """Demand a quote by the attestation key, over this nonce."""
+        evidence = self.evidence
         signature = self.need(quote.read_signature, evidence.signature)
-        self.check(quote.check_signature, certificate.public_key, evidence.attest, signature)
+        self.check(quote.check_signature, key, evidence.attest, signature)
         self.stage()
         attest = self.need(quote.read_attest, evidence.attest)
         info = self.need(quote.check_magic_and_type, attest)

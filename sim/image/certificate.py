@@ -5,8 +5,8 @@ code signing turns on: basic constraints, key usage, extended key usage.  The na
 bytes, so they are kept in their encoding.  Only the key itself is loaded by a library; all else is read here, so that
 a certificate means the same with every version of that library.
 
-Leaves out: name constraints, policies and alternative names.  Where one of these is critical the certificate is
-refused; where not, it has no say.
+Leaves out: name constraints and policies.  Where one of these is critical the certificate is refused; where not, it
+has no say.  The same holds for alternative names, unless the caller judges them.
 
 Sources: RFC 5280, sections 4.1 and 4.2.
 """
@@ -25,7 +25,7 @@ from sim.errors import FormatError
 from sim.image import algorithms, der
 from sim.image.trust import SignatureError
 
-__all__ = ["CERTIFICATE_BYTES_MAX", "CODE_SIGNING", "Certificate", "load_certificate"]
+__all__ = ["CERTIFICATE_BYTES_MAX", "CODE_SIGNING", "Certificate", "load_certificate", "read_directory_name"]
 
 CERTIFICATE_BYTES_MAX = 8192
 CODE_SIGNING = "1.3.6.1.5.5.7.3.3"
@@ -39,8 +39,10 @@ _ORGANIZATION, _COMMON_NAME = der.encode_oid("2.5.4.10"), der.encode_oid("2.5.4.
 _BASIC_CONSTRAINTS = der.encode_oid("2.5.29.19")
 _KEY_USAGE = der.encode_oid("2.5.29.15")
 _EXTENDED_USAGE = der.encode_oid("2.5.29.37")
+_ALTERNATIVE_NAME = der.encode_oid("2.5.29.17")
 _UNDERSTOOD = (_BASIC_CONSTRAINTS, _KEY_USAGE, _EXTENDED_USAGE)
-_DIGITAL_SIGNATURE, _KEY_CERT_SIGN, _CRL_SIGN = 0, 5, 6
+_DIRECTORY_NAME = 0xA4
+_DIGITAL_SIGNATURE, _KEY_ENCIPHERMENT, _KEY_AGREEMENT, _KEY_CERT_SIGN, _CRL_SIGN = 0, 2, 4, 5, 6
 
 
 @frozen(kw_only=True)
@@ -58,9 +60,12 @@ class Certificate:
     is_ca: bool
     path_length: int | None
     digital_signature: bool
+    key_encipherment: bool
+    key_agreement: bool
     key_cert_sign: bool
     crl_sign: bool
     extended_usages: tuple[str, ...]
+    alternative_name: bytes = field(repr=False)
     public_key: algorithms.PublicKey = field(repr=False, eq=False)
     body: bytes = field(repr=False)
     signature_algorithm: tuple[str, str]
@@ -88,8 +93,8 @@ class Certificate:
 
 
 @lru_cache(maxsize=1024)
-def load_certificate(data: bytes) -> Certificate:
-    """Read a certificate.
+def load_certificate(data: bytes, *, alternative_names: bool = False) -> Certificate:
+    """Read a certificate; with `alternative_names` its caller judges them, and they may then be critical.
 
     Raises SignatureError with check "certificate", "certificate-algorithm", "key" or "critical-extension".
     """
@@ -98,12 +103,22 @@ def load_certificate(data: bytes) -> Certificate:
             "certificate", f"{len(data)} bytes in a certificate, at most {CERTIFICATE_BYTES_MAX} are read"
         )
     try:
-        return _read(data)
+        return _read(data, (*_UNDERSTOOD, _ALTERNATIVE_NAME) if alternative_names else _UNDERSTOOD)
     except FormatError as error:
         raise SignatureError("certificate", str(error)) from error
 
 
-def _read(data: bytes) -> Certificate:
+def read_directory_name(alternative_name: bytes, oid: str) -> str:
+    """Return the first text of one attribute type in the directory names of an alternative name, or an empty text."""
+    for tag, content, _ in der.elements(der.only(alternative_name, der.SEQUENCE, _WHAT), _WHAT):
+        if tag == _DIRECTORY_NAME:
+            found = _read_name(der.only(content, der.SEQUENCE, _WHAT), der.encode_oid(oid))
+            if found:
+                return found
+    return ""
+
+
+def _read(data: bytes, understood: tuple[bytes, ...]) -> Certificate:
     outer = der.elements(der.only(data, der.SEQUENCE, _WHAT), _WHAT)
     if [element[0] for element in outer] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
         raise FormatError(_WHAT, "", "expected contents, algorithm and signature")
@@ -119,7 +134,7 @@ def _read(data: bytes) -> Certificate:
     if serial <= 0:
         raise FormatError(_WHAT, "serial", "expected a positive number")
     not_before, not_after = _read_validity(body[4][1])
-    extensions = _read_extensions(body[7][1])
+    extensions = _read_extensions(body[7][1], understood)
     is_ca, path_length = _read_constraints(extensions.get(_BASIC_CONSTRAINTS))
     usage = _read_usage(extensions.get(_KEY_USAGE))
     return Certificate(
@@ -134,9 +149,12 @@ def _read(data: bytes) -> Certificate:
         is_ca=is_ca,
         path_length=path_length,
         digital_signature=_DIGITAL_SIGNATURE in usage,
+        key_encipherment=_KEY_ENCIPHERMENT in usage,
+        key_agreement=_KEY_AGREEMENT in usage,
         key_cert_sign=_KEY_CERT_SIGN in usage,
         crl_sign=_CRL_SIGN in usage,
         extended_usages=_read_extended(extensions.get(_EXTENDED_USAGE)),
+        alternative_name=extensions.get(_ALTERNATIVE_NAME, b""),
         public_key=_read_key(body[6][2]),
         body=outer[0][2],
         signature_algorithm=algorithm,
@@ -175,7 +193,7 @@ def _read_key(data: bytes) -> algorithms.PublicKey:
     return cast("algorithms.PublicKey", key)
 
 
-def _read_extensions(data: bytes) -> dict[bytes, bytes]:
+def _read_extensions(data: bytes, understood: tuple[bytes, ...]) -> dict[bytes, bytes]:
     """Return encoded identifier -> value; refuse a critical extension that is not understood, and any one twice."""
     values: dict[bytes, bytes] = {}
     for element in der.elements(der.only(data, der.SEQUENCE, _WHAT), _WHAT):
@@ -183,7 +201,7 @@ def _read_extensions(data: bytes) -> dict[bytes, bytes]:
         critical = len(fields) == 3 and fields[1][2] == _TRUE
         if len(fields) != 2 + critical or fields[0][0] != der.OBJECT_IDENTIFIER or fields[0][2] in values:
             raise FormatError(_WHAT, "extensions", "expected each extension once, with identifier and value")
-        if critical and fields[0][2] not in _UNDERSTOOD:
+        if critical and fields[0][2] not in understood:
             oid = der.read_oid(fields[0][1], _WHAT)
             raise SignatureError(
                 "critical-extension", f"a certificate has the critical extension {oid}, not understood here"

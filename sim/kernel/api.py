@@ -110,7 +110,16 @@ METHODS: Mapping[str, Method] = {
             changes=True,
         ),
         _method("tpm.state", "state (enabled, disabled, absent, failed), manufacturer, drtm"),
-        _method("tpm.identity", "ak_public (TPM2B_PUBLIC) and ak_certificate_der of the attestation key"),
+        _method(
+            "tpm.identity",
+            "ek_public and ak_public (TPM2B_PUBLIC) of endorsement and attestation key, and ek_certificate_der",
+        ),
+        _method(
+            "tpm.activate",
+            "secret in a credential that was made for the endorsement key and the attestation key of this TPM",
+            Parameter("credential_blob", bytes),
+            Parameter("encrypted_secret", bytes),
+        ),
         _method("tpm.event_log", "event_log (TCG, bytes) and log_truncated of this boot"),
         _method(
             "tpm.quote",

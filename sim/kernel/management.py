@@ -71,6 +71,7 @@ class Management:
             "image.install": self.image_install,
             "tpm.state": self.tpm_state,
             "tpm.identity": self.tpm_identity,
+            "tpm.activate": self.tpm_activate,
             "tpm.event_log": self.tpm_event_log,
             "tpm.quote": self.tpm_quote,
         }
@@ -235,8 +236,16 @@ class Management:
         }
 
     def tpm_identity(self) -> dict[str, Any]:
-        """Return attestation key and certificate."""
+        """Return endorsement key with certificate, and attestation key."""
         return self._attestor().identity()
+
+    def tpm_activate(self, credential_blob: bytes, encrypted_secret: bytes) -> dict[str, Any]:
+        """Return the secret in a credential that was made for this TPM's keys."""
+        attestor = self._attestor()
+        try:
+            return {"secret": attestor.activate(credential_blob, encrypted_secret)}
+        except TpmError as error:
+            raise ApiError("InvalidState", f"the TPM refused: {error}") from error
 
     def tpm_event_log(self) -> dict[str, Any]:
         """Return the boot's event log."""
@@ -260,10 +269,11 @@ class Management:
     # -- what the handlers share
 
     def _attestor(self) -> Attestor:
-        client = self._kernel.tpm.client()
+        kernel = self._kernel
+        client = kernel.tpm.client()
         if client is None:
-            raise ApiError("InvalidState", f"no usable TPM: it is {self._kernel.tpm.state}")
-        return Attestor(client)
+            raise ApiError("InvalidState", f"no usable TPM: it is {kernel.tpm.state}")
+        return Attestor(client, kernel.sim.rng.stream(f"{kernel.board.spec.name}/attestation"))
 
     def _bank(self) -> BootBank:
         volume = self._kernel.board.disk.volume(self._kernel.boot.bank)

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
+from sim.attest.credential import Challenge
 from sim.attest.evidence import Evidence
 from sim.errors import FormatError
 
-__all__ = ["HostInfo", "read_evidence", "read_host_info"]
+__all__ = ["HostInfo", "Identity", "read_evidence", "read_host_info", "read_identity"]
 
 TEXT_CHARS_MAX: Final = 256
 BANKS_MAX: Final = 8
@@ -37,22 +38,43 @@ class HostInfo:
     """enabled, disabled, absent or failed."""
 
 
+@frozen(kw_only=True)
+class Identity:
+    """The keys and the certificate that a host offers; none of it is proven."""
+
+    ek_public: bytes = field(repr=False)
+    ek_certificate_der: bytes = field(repr=False)
+    ak_public: bytes = field(repr=False)
+
+
 def read_host_info(answer: object) -> HostInfo:
     """Read the answer of RetrieveHostInfo; FormatError when it is not one."""
     fields = _mapping(answer, "host info")
     return HostInfo(boot_id=_text(fields, "boot_id"), tpm_state=_text(fields, "tpm"))
 
 
-def read_evidence(identity: object, log: object, quote: object) -> Evidence:
-    """Put the answers of the three attestation methods together; FormatError when one is not what it should be."""
-    key, events, statement = (
-        _mapping(identity, "identity"),
-        _mapping(log, "event log"),
-        _mapping(quote, "quote"),
+def read_identity(answer: object) -> Identity:
+    """Read the answer of RetrieveTpmIdentity; FormatError when it is not one."""
+    fields = _mapping(answer, "identity")
+    return Identity(
+        ek_public=_typed(fields, "ek_public", bytes),
+        ek_certificate_der=_typed(fields, "ek_certificate_der", bytes),
+        ak_public=_typed(fields, "ak_public", bytes),
     )
+
+
+def read_evidence(
+    identity: Identity, challenge: Challenge, activation: object, log: object, quote: object
+) -> Evidence:
+    """Put together what travelled; FormatError when an answer is not what it should be."""
+    events, statement = _mapping(log, "event log"), _mapping(quote, "quote")
     return Evidence(
-        ak_public=_typed(key, "ak_public", bytes),
-        ak_certificate_der=_typed(key, "ak_certificate_der", bytes),
+        ek_public=identity.ek_public,
+        ek_certificate_der=identity.ek_certificate_der,
+        ak_public=identity.ak_public,
+        credential_blob=challenge.credential_blob,
+        encrypted_secret=challenge.encrypted_secret,
+        activated_secret=_typed(_mapping(activation, "activation"), "secret", bytes),
         attest=_typed(statement, "attest", bytes),
         signature=_typed(statement, "signature", bytes),
         pcr_values=_pcr_values(statement.get("pcr_values")),

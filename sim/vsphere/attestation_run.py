@@ -1,10 +1,11 @@
 """One attestation of one host: the steps from login to verdict.
 
-Models: a finite procedure, one step a round trip: login, what the host says of itself, attestation key, event log,
-quote over a fresh nonce, appraisal.  The verifier gets the bytes of the answers and nothing else.  A TPM that does
-not answer although the host has one is a failed attestation; a host without a usable TPM ends without a verdict.
+Models: a finite procedure, one step a round trip: login, what the host says of itself, its keys, a credential for them
+with a fresh secret to be opened by its TPM, event log, quote over a fresh nonce, appraisal.  The verifier gets the bytes
+of the answers and nothing else.  A TPM that does not answer although the host has one, or that cannot open the
+credential, is a failed attestation; a host without a usable TPM ends without a verdict.
 
-Leaves out: retries, and proof that the connection leads to the host whose TPM answers (the AK's certificate names a
+Leaves out: retries, and proof that the connection leads to the host whose TPM answers (the EK's certificate names a
 TPM, not a host).
 
 Sources: VMware's vSphere Security guide, "Securing ESXi Hosts with Trusted Platform Module" and its troubleshooting
@@ -13,15 +14,16 @@ page (messages).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import field, frozen
 
+from sim.attest.credential import Challenge, make_challenge
 from sim.attest.evidence import Evidence
 from sim.attest.policy import AppraisalPolicy
 from sim.attest.tpm_report import HostTpmAttestationReport
-from sim.attest.verdict import ACCEPTED, NOT_ACCEPTED, ClockState, Reason
+from sim.attest.verdict import ACCEPTED, NOT_ACCEPTED, AttestationError, ClockState, Reason
 from sim.attest.verifier import Verifier
 from sim.core.context import Sim
 from sim.core.facts import fact
@@ -29,9 +31,9 @@ from sim.core.procedure import Procedure
 from sim.core.rng import Stream
 from sim.core.units import MS, US
 from sim.errors import FormatError, VmksimError
-from sim.vsphere.answers import HostInfo, read_evidence, read_host_info
+from sim.vsphere.answers import HostInfo, Identity, read_evidence, read_host_info, read_identity
 from sim.vsphere.attestation_report import attestation_report
-from sim.vsphere.faults import HostConnectFault, MethodFault
+from sim.vsphere.faults import HostConnectFault, InvalidArgument, MethodFault
 from sim.vsphere.hostd import HostAgent
 from sim.vsphere.inventory import HostEntry
 
@@ -41,6 +43,9 @@ NONCE_BYTES: Final = 32
 NOT_APPLICABLE: Final = "N/A"
 TPM_UNREACHABLE: Final = "TPM 2.0 device detected but a connection cannot be established."
 INTERNAL_FAILURE: Final = "Internal failure"
+NOT_ACTIVATED: Final = (
+    "the host's TPM cannot open the credential made for its endorsement key and attestation key"
+)
 TPM_MISSING: Final = frozenset({"absent", "disabled"})
 
 ROUND_TRIP_NS: Final = fact(
@@ -81,7 +86,7 @@ class AttestationRun:
         *,
         known: HostEntry | None,
         credentials: tuple[str, str],
-        nonces: Stream,
+        chance: Stream,
     ) -> None:
         self.agent = agent
         self.outcome: Outcome | None = None
@@ -89,10 +94,12 @@ class AttestationRun:
         self._policy = policy
         self._known = known
         self._credentials = credentials
-        self._nonces = nonces
+        self._chance = chance
         self._procedure: Procedure | None = None
         self._session = ""
         self._nonce = b""
+        self._identity: Identity | None = None
+        self._challenge: Challenge | None = None
         self._info = HostInfo(boot_id="", tpm_state="")
         self._answers: dict[str, Any] = {}
 
@@ -121,12 +128,36 @@ class AttestationRun:
             )
             return
         assert self._procedure is not None
-        for step in (self.ask_identity, self.ask_event_log, self.ask_quote, self.judge):
+        for step in (
+            self.ask_identity,
+            self.challenge,
+            self.ask_event_log,
+            self.ask_quote,
+            self.judge,
+        ):
             self._procedure.next(step)
 
     def ask_identity(self) -> None:
-        """Fetch the attestation key and its certificate."""
+        """Fetch the endorsement key with its certificate, and the attestation key."""
         self._ask("identity", "RetrieveTpmIdentity", {})
+
+    def challenge(self) -> None:
+        """Draw a secret, wrap it for the keys offered, and have the host's TPM open it."""
+        if self.outcome is not None:
+            return
+        try:
+            self._identity = read_identity(self._answers["identity"])
+            self._challenge = make_challenge(self._identity.ek_public, self._identity.ak_public, self._chance)
+        except FormatError as error:
+            self._fail("answers", INTERNAL_FAILURE, str(error))
+        except AttestationError as error:
+            self._fail(error.check, error.message, error.evidence)
+        else:
+            params = {
+                "credential_blob": self._challenge.credential_blob,
+                "encrypted_secret": self._challenge.encrypted_secret,
+            }
+            self._ask("activation", "ActivateTpmCredential", params, refused=NOT_ACTIVATED)
 
     def ask_event_log(self) -> None:
         """Fetch the event log."""
@@ -134,7 +165,7 @@ class AttestationRun:
 
     def ask_quote(self) -> None:
         """Draw a nonce and fetch a quote over it."""
-        self._nonce = self._nonces.bytes(NONCE_BYTES)
+        self._nonce = self._chance.bytes(NONCE_BYTES)
         params: dict[str, object] = {
             "nonce": self._nonce,
             "banks": list(self._policy.required_banks),
@@ -147,24 +178,29 @@ class AttestationRun:
         if self.outcome is not None:
             return
         self.agent.meter.charge(APPRAISAL_NS.value, what="vcenter")
+        assert self._identity is not None
+        assert self._challenge is not None
+        answers = (self._answers[key] for key in ("activation", "log", "quote"))
         try:
-            evidence = read_evidence(self._answers["identity"], self._answers["log"], self._answers["quote"])
+            evidence = read_evidence(self._identity, self._challenge, *answers)
         except FormatError as error:
             self._fail("answers", INTERNAL_FAILURE, str(error))
             return
-        self.outcome = self._appraise(evidence)
+        self.outcome = self._appraise(evidence, self._challenge)
 
     def log_out(self) -> None:
         """End the session."""
         self.agent.logout(self._session)
 
-    def _appraise(self, evidence: Evidence) -> Outcome:
+    def _appraise(self, evidence: Evidence, challenge: Challenge) -> Outcome:
         known = self._known
         last = known.last_accepted if known is not None else None
         rebooted = None
         if known is not None and last is not None:
             rebooted = self._info.boot_id != known.last_accepted_boot_id
-        verdict = Verifier(self._policy).appraise(evidence, self._nonce, last=last, rebooted=rebooted)
+        verdict = Verifier(self._policy).appraise(
+            evidence, self._nonce, challenge, last=last, rebooted=rebooted
+        )
         return Outcome(
             accepted=verdict.accepted,
             boot_id=self._info.boot_id,
@@ -179,15 +215,22 @@ class AttestationRun:
             clock=verdict.clock,
         )
 
-    def _ask(self, key: str, method: str, params: dict[str, object]) -> None:
-        """Fetch one answer about the TPM; a fault ends the attestation as failed, and later steps do nothing."""
+    def _ask(
+        self, key: str, method: str, params: Mapping[str, object], *, refused: str = TPM_UNREACHABLE
+    ) -> None:
+        """Fetch one answer about the TPM; a fault ends the attestation as failed, and later steps do nothing.
+
+        `refused` is the message where the host found fault with what it was sent.
+        """
         if self.outcome is not None:
             return
         try:
             self._answers[key] = self._call(method, params)
         except MethodFault as fault:
             self._call("RetrieveHostInfo")  # raises if it is the host that is gone, and not its TPM
-            self._fail("tpm", TPM_UNREACHABLE, f"{method}: {fault.wire_name}: {fault}")
+            message = refused if isinstance(fault, InvalidArgument) else TPM_UNREACHABLE
+            code = "tpm" if message == TPM_UNREACHABLE else key
+            self._fail(code, message, f"{method}: {fault.wire_name}: {fault}")
 
     def _fail(self, code: str, message: str, evidence: str) -> None:
         self.outcome = Outcome(
@@ -197,7 +240,7 @@ class AttestationRun:
             reasons=(Reason(code=code, message=message, evidence=evidence),),
         )
 
-    def _call(self, method: str, params: dict[str, object] | None = None) -> Any:
+    def _call(self, method: str, params: Mapping[str, object] | None = None) -> Any:
         self._travel()
         return self.agent.call(method, params, session=self._session)
 

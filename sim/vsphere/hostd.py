@@ -90,6 +90,7 @@ METHODS: Final[Mapping[str, ApiMethod]] = dict(
         _method("InstallVib_Task", "image.install", "Host.Config.Patch"),
         _method("QueryTpmState", "tpm.state", "System.Read"),
         _method("RetrieveTpmIdentity", "tpm.identity", "Host.Tpm.Read"),
+        _method("ActivateTpmCredential", "tpm.activate", "Host.Tpm.Unseal"),
         _method("RetrieveTpmEventLog", "tpm.event_log", "Host.Tpm.Read"),
         _method("RetrieveTpmQuote", "tpm.quote", "Host.Tpm.Read"),
     )

@@ -143,7 +143,7 @@ class VCenter:
             policy,
             known=self._hosts.get(name),
             credentials=self._credentials,
-            nonces=self._rng.stream(f"nonce/{name}"),
+            chance=self._rng.stream(f"attestation/{name}"),
         )
         ending = _Ending(self, run, on_done, on_error)
         procedure = run.procedure(ending.done, ending.failed)

@@ -14,7 +14,17 @@ from sim.tpm.eventlog import EV, parse
 
 from ..unit.attest.lab import NONCE, Lab, exit_steps, firmware_steps, launch_steps  # noqa: TID252 - the one laboratory of these tests
 
-FIELDS = ("ak_public", "ak_certificate_der", "attest", "signature", "event_log")
+FIELDS = (
+    "ek_public",
+    "ek_certificate_der",
+    "ak_public",
+    "credential_blob",
+    "encrypted_secret",
+    "activated_secret",
+    "attest",
+    "signature",
+    "event_log",
+)
 BUNDLE_FLIPS = 1200
 FIELD_FLIPS = 500
 

@@ -9,17 +9,21 @@ from datetime import UTC, datetime
 
 import attrs
 
+from sim.attest.credential import make_challenge
 from sim.attest.evidence import Evidence
 from sim.attest.policy import AppraisalPolicy
 from sim.attest.verifier import Verifier
 from sim.core.rng import Rng
 from sim.image.manifest import ReferenceComponent, ReferenceLoader, ReferenceManifest
+from sim.kernel.quoting import HOST_ATTESTATION_KEY
 from sim.tpm.client import TpmClient
-from sim.tpm.constants import TPM_ALG
+from sim.tpm.client_sessions import Auth, SessionClient, password
+from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RH, TPM_SE
 from sim.tpm.eventlog import EV, EventLogWriter
 from sim.tpm.hashing import BANK_NAMES
-from sim.tpm.manufacture import IAK_CERTIFICATE_INDEX, TpmVendor
+from sim.tpm.manufacture import EK_ECC_CERTIFICATE_INDEX, TpmVendor
 from sim.tpm.tagged import EsxTag, encode_tagged
+from sim.tpm.templates import EK_ECC
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NONCE = bytes(range(32))
@@ -36,6 +40,8 @@ UPDATE = {"esxupdt.v00": b"update module"}
 STATIC = {name: f"driver {name}".encode() for name in ("net.v00", "scsi.v00", "imgdb.tgz", "state.tgz")}
 OPTIONS = {"jumpstrt.gz": b"jump", "useropts.gz": b"\n", "features.gz": b"\0"}
 COMMAND_LINE = b"b.b00 execInstalledOnly=FALSE"
+CHALLENGES = {}
+"""What the laboratory's verifier asked, by the credential that it sent."""
 
 
 @attrs.frozen
@@ -204,22 +210,62 @@ class Machine:
         }
         TpmClient(self.tpm.execute, locality=locality).pcr_extend(pcr, digests)
 
-    def evidence(self, nonce=NONCE, pcrs=QUOTED, banks=("sha256",), **changes):
-        """Evidence as a host agent gathers it, with `changes` to its fields."""
+    def evidence(self, nonce=NONCE, pcrs=QUOTED, banks=("sha256",), key=None, **changes):
+        """Evidence as a host agent gathers it, by the key of a (template, hierarchy), with `changes` to its fields."""
         selection = {BANK_NAMES[bank]: tuple(pcrs) for bank in banks}
-        handle, public, _ = self.client.create_primary_ak()
-        attest, signature = self.client.quote(handle, nonce, selection)
-        self.client.flush(handle)
+        ek, ek_public, _ = self.client.create_primary(EK_ECC)
+        ak, ak_public, _ = self.client.create_primary(*(key or (HOST_ATTESTATION_KEY,)))
+        challenge = challenge_for(ek_public, ak_public)
+        secret = activate(self.tpm, ak, ek, challenge)
+        attest, signature = self.client.quote(ak, nonce, selection) if key is None else (b"", b"")
+        self.client.flush(ak)
+        self.client.flush(ek)
         values = self.client.pcr_read(selection)
         bundle = Evidence(
-            ak_public=public,
-            ak_certificate_der=self.client.nv_read(IAK_CERTIFICATE_INDEX),
+            ek_public=ek_public,
+            ek_certificate_der=self.client.nv_read(EK_ECC_CERTIFICATE_INDEX),
+            ak_public=ak_public,
+            credential_blob=challenge.credential_blob,
+            encrypted_secret=challenge.encrypted_secret,
+            activated_secret=secret,
             attest=attest,
             signature=signature,
             pcr_values={bank: values[BANK_NAMES[bank]] for bank in banks},
             event_log=self.log,
         )
         return attrs.evolve(bundle, **changes)
+
+
+def challenge_for(ek_public, ak_public):
+    """The challenge of the laboratory's verifier for two keys, always the same one; remembered by its credential."""
+    challenge = make_challenge(ek_public, ak_public, Rng(11).stream("challenge"))
+    CHALLENGES[challenge.credential_blob] = challenge
+    return challenge
+
+
+def activate(tpm, ak, ek, challenge):
+    """Open a challenge with two loaded keys of a TPM."""
+    sessions = SessionClient(tpm.execute, Rng(12).stream("nonces"))
+    session = sessions.start(TPM_SE.POLICY)
+    try:
+        sessions.call(TPM_CC.PolicySecret, (TPM_RH.ENDORSEMENT, session.handle), b"", b"", b"", 0)
+        auths = [password(), Auth(session=session)]
+        credential = (challenge.credential_blob, challenge.encrypted_secret)
+        return sessions.call(TPM_CC.ActivateCredential, (ak, ek), *credential, auths=auths)[0]
+    finally:
+        sessions.call(TPM_CC.FlushContext, (), session.handle)
+
+
+def answered(evidence, ak_public, **changes):
+    """The evidence as of a host whose TPM holds this attestation key too, and opened a challenge for it."""
+    challenge = challenge_for(evidence.ek_public, ak_public)
+    credential = {
+        "ak_public": ak_public,
+        "credential_blob": challenge.credential_blob,
+        "encrypted_secret": challenge.encrypted_secret,
+        "activated_secret": challenge.secret,
+    }
+    return attrs.evolve(evidence, **credential, **changes)
 
 
 class Lab:
@@ -235,8 +281,12 @@ class Lab:
         )
         return attrs.evolve(policy, **changes)
 
-    def appraise(self, evidence, nonce=NONCE, *, last=None, rebooted=None, **policy):
-        return Verifier(self.policy(**policy)).appraise(evidence, nonce, last=last, rebooted=rebooted)
+    def appraise(self, evidence, nonce=NONCE, challenge=None, *, last=None, rebooted=None, **policy):
+        """Judge evidence as the answer to a challenge (default: the one whose credential it shows)."""
+        challenge = challenge or CHALLENGES.get(evidence.credential_blob) or next(iter(CHALLENGES.values()))
+        return Verifier(self.policy(**policy)).appraise(
+            evidence, nonce, challenge, last=last, rebooted=rebooted
+        )
 
 
 def codes(verdict):

@@ -20,8 +20,12 @@ from sim.errors import FormatError, LimitError
 
 def evidence(**changes):
     bundle = Evidence(
+        ek_public=b"key",
+        ek_certificate_der=b"",
         ak_public=b"key",
-        ak_certificate_der=b"",
+        credential_blob=b"credential",
+        encrypted_secret=b"seed",
+        activated_secret=b"secret",
         attest=b"quote",
         signature=b"\xff",
         pcr_values={"sha256": {7: bytes(32), 0: b"\x01" * 32}, "sha1": {}},
@@ -55,7 +59,7 @@ def test_only_the_canonical_form_is_read():
         good + b"\n",
         good.replace(b"ff", b"FF"),
         json.dumps(dict(reversed(json.loads(good).items())), separators=(",", ":")).encode(),
-        good.replace(b'{"ak_certificate_der":"",', b'{"ak_certificate_der":"","ak_certificate_der":"",'),
+        good.replace(b'"ek_certificate_der":"",', b'"ek_certificate_der":"","ek_certificate_der":"",'),
     ):
         assert other != good
         with pytest.raises(FormatError):

@@ -7,12 +7,11 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from sim.attest import event_log, launch, quote
+from sim.attest import event_log, keys, launch, quote
 from sim.attest.verdict import AttestationError
+from sim.core.keys import rsa_private_key
 from sim.core.rng import Rng
 from sim.errors import FormatError
-from sim.image.certificate import load_certificate
-from sim.image.issue import AUTHORITY_USAGE, CertificateSpec, issue
 from sim.tpm.constants import TPM_ALG, TPM_RH
 from sim.tpm.eventlog import EV, EventLogWriter, parse
 from sim.tpm.tagged import EsxTag
@@ -29,31 +28,29 @@ from sim.tpm.wire import (
 )
 from sim.tpm.wire.public import TPMS_RSA_PARMS, TPMT_RSA_SCHEME
 
-from .lab import ALL_BANKS, NONCE, NOW, QUOTED, SHA256, Lab, Step, boot_steps, codes, launch_steps, tagged
-
-
-def certificate_spec(name, **changes):
-    fields = {
-        "organization": "maker",
-        "common_name": name,
-        "not_before": NOW,
-        "not_after": NOW,
-        "extended_usages": (),
-    }
-    return CertificateSpec(**(fields | changes))
+from .lab import (
+    ALL_BANKS,
+    NONCE,
+    QUOTED,
+    SHA256,
+    Lab,
+    Step,
+    answered,
+    boot_steps,
+    codes,
+    launch_steps,
+    tagged,
+)
 
 
 @pytest.fixture(scope="module")
 def rsa_key():
-    """A vendor's root, and an RSA attestation key that it certified."""
-    spec = certificate_spec("root", is_authority=True, path_length=0, key_usage=AUTHORITY_USAGE)
-    root = issue(spec, source=Rng(1).stream("root"))
-    key = issue(certificate_spec("ak"), source=Rng(1).stream("ak"), issuer=root, algorithm="rsa-2048")
-    return root, key
+    """An RSA key, as another make of TPM would use it."""
+    return rsa_private_key(Rng(1).stream("ak"))
 
 
 def rsa_public(key, scheme=TPM_ALG.RSASSA, hash_alg=SHA256, exponent=0):
-    modulus = key.private_key.public_key().public_numbers().n
+    modulus = key.public_key().public_numbers().n
     return attrs.evolve(
         ATTESTATION_KEY,
         type=TPM_ALG.RSA.value,
@@ -74,13 +71,11 @@ def rsa_evidence(lab, key, public):
     qualified = b"\x00\x0b" + hashlib.sha256(TPM_RH.ENDORSEMENT.to_bytes(4, "big") + name).digest()
     evidence = lab.machine.evidence()
     attest = attrs.evolve(TPMS_ATTEST.decode(evidence.attest), qualifiedSigner=qualified).encode()
-    signed = key.private_key.sign(attest, padding.PKCS1v15(), hashes.SHA256())
+    signed = key.sign(attest, padding.PKCS1v15(), hashes.SHA256())
     signature = TPMT_SIGNATURE(
         sigAlg=TPM_ALG.RSASSA.value, signature=TPMS_SIGNATURE_RSA(hash=SHA256, sig=signed)
     ).encode()
-    return attrs.evolve(
-        evidence, ak_public=area, ak_certificate_der=key.certificate_der, attest=attest, signature=signature
-    )
+    return answered(evidence, area, attest=attest, signature=signature)
 
 
 @pytest.fixture
@@ -91,14 +86,12 @@ def lab():
 
 
 def test_an_rsa_attestation_key_is_as_good(lab, rsa_key):
-    root, key = rsa_key
     for exponent in (0, 65537):
-        evidence = rsa_evidence(lab, key, rsa_public(key, exponent=exponent))
-        assert lab.appraise(evidence, vendor_roots=(root.certificate_der,)).accepted
+        assert lab.appraise(rsa_evidence(lab, rsa_key, rsa_public(rsa_key, exponent=exponent))).accepted
 
 
 def test_an_rsa_key_with_another_scheme_hash_or_exponent_is_refused(lab, rsa_key):
-    root, key = rsa_key
+    key = rsa_key
     for public, code in (
         (rsa_public(key, scheme=TPM_ALG.RSAPSS), "ak_scheme"),
         (rsa_public(key, hash_alg=TPM_ALG.SHA1.value), "ak_scheme"),
@@ -106,36 +99,32 @@ def test_an_rsa_key_with_another_scheme_hash_or_exponent_is_refused(lab, rsa_key
         (attrs.evolve(rsa_public(key), unique=bytes(256)), "ak_public"),
         (attrs.evolve(rsa_public(key), nameAlg=TPM_ALG.SHA384.value), "ak_scheme"),
     ):
-        verdict = lab.appraise(rsa_evidence(lab, key, public), vendor_roots=(root.certificate_der,))
-        assert codes(verdict) == [code]
+        assert codes(lab.appraise(rsa_evidence(lab, key, public))) == [code]
 
 
 def test_key_kinds_do_not_mix(lab, rsa_key):
-    root, key = rsa_key
-    evidence, rsa = lab.machine.evidence(), rsa_evidence(lab, key, rsa_public(key))
-    both = (root.certificate_der, lab.vendor.root_certificate_der)
-    for name in ("ak_public", "ak_certificate_der", "signature"):
-        for one, other in ((evidence, rsa), (rsa, evidence)):
-            mixed = attrs.evolve(one, **{name: getattr(other, name)})
-            assert not lab.appraise(mixed, vendor_roots=both).accepted
+    evidence, rsa = lab.machine.evidence(), rsa_evidence(lab, rsa_key, rsa_public(rsa_key))
+    for one, other in ((evidence, rsa), (rsa, evidence)):
+        assert not lab.appraise(attrs.evolve(one, signature=other.signature)).accepted
+        assert not lab.appraise(answered(one, other.ak_public)).accepted
     assert codes(lab.appraise(attrs.evolve(evidence, signature=rsa.signature))) == ["signature"]
 
 
 def test_an_ecc_scheme_or_name_over_another_hash_is_refused(lab):
-    public = quote.read_public(lab.machine.evidence().ak_public)
+    public = keys.read_public(lab.machine.evidence().ak_public)
     scheme = attrs.evolve(public.parameters.scheme, details=TPMS_SCHEME_HASH(hashAlg=TPM_ALG.SHA1.value))
     weak = attrs.evolve(public, parameters=attrs.evolve(public.parameters, scheme=scheme))
     for wrong in (weak, attrs.evolve(public, nameAlg=TPM_ALG.SHA1.value)):
         with pytest.raises(AttestationError) as caught:
-            quote.check_key_scheme(wrong)
+            keys.check_ak_scheme(wrong)
         assert caught.value.check == "ak_scheme"
 
 
 def test_a_public_area_with_bytes_behind_it_is_refused(lab):
     area = lab.machine.evidence().ak_public
-    assert isinstance(quote.read_public(area), TPMT_PUBLIC)
+    assert isinstance(keys.read_public(area), TPMT_PUBLIC)
     with pytest.raises(FormatError):
-        quote.read_public(area + b"\0")
+        keys.read_public(area + b"\0")
 
 
 def test_a_bank_selected_twice_is_refused(lab):
@@ -168,7 +157,7 @@ def test_values_of_an_impossible_shape_are_refused_before_anything_else(lab):
         {"sha256": {-1: bytes(32)}},
         {"sha256": {24: bytes(32)}},
     ):
-        assert codes(lab.appraise(attrs.evolve(evidence, pcr_values=values, ak_certificate_der=b""))) == [
+        assert codes(lab.appraise(attrs.evolve(evidence, pcr_values=values, ek_certificate_der=b""))) == [
             "format"
         ]
 
@@ -212,9 +201,9 @@ def test_two_asset_tags_are_one_too_many(lab):
     assert codes(lab.appraise(lab.machine.evidence(), asset_tags=None)) == ["asset_tag"]
 
 
-def test_the_certificate_s_key_is_what_verifies(lab):
+def test_the_key_of_the_public_area_is_what_verifies(lab):
     evidence = lab.machine.evidence(nonce=NONCE, pcrs=QUOTED)
-    key = load_certificate(evidence.ak_certificate_der).public_key
+    key = keys.public_key(keys.read_public(evidence.ak_public), "ak_public")
     signature = quote.read_signature(evidence.signature)
     quote.check_signature(key, evidence.attest, signature)
     with pytest.raises(AttestationError):

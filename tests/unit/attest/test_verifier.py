@@ -5,8 +5,9 @@ import pickle
 
 import attrs
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from sim.attest import keys
+from sim.attest.credential import make_challenge
 from sim.attest.quote import check_magic_and_type
 from sim.attest.verdict import AttestationError, Reason, Verdict
 from sim.core.rng import Rng
@@ -29,7 +30,9 @@ from .lab import (
     Lab,
     Machine,
     Step,
+    answered,
     boot_steps,
+    challenge_for,
     codes,
     exit_steps,
     find,
@@ -116,18 +119,12 @@ def test_without_the_demand_a_host_without_secure_boot_is_accepted(lab):
 
 
 def test_attack_1_a_magic_that_no_tpm_wrote_is_refused_even_when_signed(booted):
-    """CVE-2024-29038: a key that signs anything signs a forged quote; here the vendor certified such a key."""
+    """CVE-2024-29038: a key that signs anything signs a forged quote; the TPM opens a credential for it too."""
     machine = booted.machine
-    handle, public, _ = machine.client.create_primary(SIGNING_KEY)
-    evidence = machine.evidence()
-    fake = attrs.evolve(TPMS_ATTEST.decode(evidence.attest), magic=0x46414B45).encode()
-    signed = attrs.evolve(
-        evidence,
-        ak_public=public,
-        ak_certificate_der=certificate_for(booted, public),
-        attest=fake,
-        signature=sign_with(machine, handle, fake),
-    )
+    fake = attrs.evolve(TPMS_ATTEST.decode(machine.evidence().attest), magic=0x46414B45).encode()
+    signed = machine.evidence(key=(SIGNING_KEY,), attest=fake)
+    handle, _, _ = machine.client.create_primary(SIGNING_KEY)
+    signed = attrs.evolve(signed, signature=sign_with(machine, handle, fake))
     assert codes(booted.appraise(signed)) == ["ak_attributes", "ak_scheme"]
 
 
@@ -149,11 +146,8 @@ def test_attack_1_a_changed_quote_does_not_carry_its_signature(booted):
 
 
 def test_attack_1_a_key_that_is_not_restricted_is_no_attestation_key(booted):
-    evidence = booted.machine.evidence()
-    _, public, _ = booted.machine.client.create_primary(SIGNING_KEY)
-    swapped = attrs.evolve(evidence, ak_public=public, ak_certificate_der=certificate_for(booted, public))
-    verdict = booted.appraise(swapped)
-    assert codes(verdict) == ["ak_attributes", "ak_scheme", "signature"]
+    verdict = booted.appraise(booted.machine.evidence(key=(SIGNING_KEY,)))
+    assert codes(verdict) == ["ak_attributes", "ak_scheme"]
     assert "restricted" in verdict.reasons[0].message
 
 
@@ -162,18 +156,19 @@ def test_attack_1_each_wanted_attribute_of_the_key_is_demanded(booted, bit):
     evidence = booted.machine.evidence()
     public, _ = TPM2B_PUBLIC.decode(evidence.ak_public, 0, len(evidence.ak_public))
     lying = attrs.evolve(public, objectAttributes=public.objectAttributes & ~TPMA_OBJECT[bit])
-    verdict = booted.appraise(attrs.evolve(evidence, ak_public=TPM2B_PUBLIC.encode(lying)))
+    verdict = booted.appraise(answered(evidence, TPM2B_PUBLIC.encode(lying)))
     assert codes(verdict) == ["ak_attributes"]
     assert bit in verdict.message
 
 
 def test_attack_1_attributes_that_the_tpm_does_not_confirm_are_refused(booted):
-    """The certificate covers the key alone; the rest of the public area is covered by the qualified name."""
+    """The credential and the qualified name cover the whole public area."""
     evidence = booted.machine.evidence()
     public, _ = TPM2B_PUBLIC.decode(evidence.ak_public, 0, len(evidence.ak_public))
     lying = attrs.evolve(public, objectAttributes=public.objectAttributes ^ TPMA_OBJECT.noDA)
     verdict = booted.appraise(attrs.evolve(evidence, ak_public=TPM2B_PUBLIC.encode(lying)))
-    assert codes(verdict) == ["qualified_signer"]
+    assert codes(verdict) == ["credential_keys"]
+    assert codes(booted.appraise(answered(evidence, TPM2B_PUBLIC.encode(lying)))) == ["qualified_signer"]
 
 
 def test_attack_1_a_key_outside_the_endorsement_hierarchy_is_refused(booted):
@@ -182,13 +177,9 @@ def test_attack_1_a_key_outside_the_endorsement_hierarchy_is_refused(booted):
     handle, public, _ = machine.client.create_primary(ATTESTATION_KEY, TPM_RH.OWNER)
     attest, signature = machine.client.quote(handle, NONCE, {SHA256: QUOTED})
     machine.client.flush(handle)
-    evidence = machine.evidence(
-        ak_public=public,
-        ak_certificate_der=certificate_for(booted, public),
-        attest=attest,
-        signature=signature,
-    )
-    assert "qualified_signer" in codes(booted.appraise(evidence))
+    evidence = machine.evidence(key=(ATTESTATION_KEY, TPM_RH.OWNER), attest=attest, signature=signature)
+    assert evidence.ak_public == public
+    assert codes(booted.appraise(evidence)) == ["qualified_signer"]
 
 
 # ------------------------------------------------------------ 2: selection and values
@@ -556,13 +547,22 @@ def test_attack_8_launched_code_cannot_pass_as_an_event_of_the_launch(lab):
 # ------------------------------------------------------------ 10: whose key
 
 
-def test_attack_10_the_certificate_of_another_tpm_is_refused(booted):
+def test_attack_10_the_endorsement_certificate_of_another_tpm_is_refused(booted):
     other = Machine(booted.vendor, "T2").boot()
-    swapped = booted.machine.evidence(ak_certificate_der=other.evidence().ak_certificate_der)
-    assert codes(booted.appraise(swapped)) == ["ak_public", "signature"]
+    swapped = booted.machine.evidence(ek_certificate_der=other.evidence().ek_certificate_der)
+    assert codes(booted.appraise(swapped)) == ["ek_public"]
 
 
-def test_attack_10_key_and_certificate_of_one_tpm_with_the_quote_of_another_are_refused(booted):
+def test_attack_10_the_endorsement_key_of_one_tpm_with_all_the_rest_of_another_is_refused(booted):
+    """Such a host cannot open the credential: at best it repeats what it once opened for its own keys."""
+    other = Machine(booted.vendor, "T2").boot().evidence()
+    mine = booted.machine.evidence()
+    swapped = attrs.evolve(other, ek_public=mine.ek_public, ek_certificate_der=mine.ek_certificate_der)
+    challenge = challenge_for(mine.ek_public, other.ak_public)
+    assert codes(booted.appraise(swapped, challenge=challenge)) == ["credential"]
+
+
+def test_attack_10_keys_of_one_tpm_with_the_quote_of_another_are_refused(booted):
     other = Machine(booted.vendor, "T2").boot().evidence()
     mixed = attrs.evolve(
         other, attest=booted.machine.evidence().attest, signature=booted.machine.evidence().signature
@@ -573,12 +573,39 @@ def test_attack_10_key_and_certificate_of_one_tpm_with_the_quote_of_another_are_
 def test_attack_10_a_vendor_nobody_pinned_is_refused(lab):
     stranger = Machine(TpmVendor(Rng(2))).boot()
     verdict = lab.appraise(stranger.evidence())
-    assert codes(verdict) == ["ak_certificate"]
+    assert codes(verdict) == ["ek_certificate"]
     assert "known TPM vendor" in verdict.message
 
 
-def test_attack_10_a_key_without_certificate_is_refused(booted):
-    assert codes(booted.appraise(booted.machine.evidence(ak_certificate_der=b""))) == ["ak_certificate"]
+def test_attack_10_an_endorsement_key_without_certificate_is_refused_in_vmware_s_words(booted):
+    verdict = booted.appraise(booted.machine.evidence(ek_certificate_der=b""))
+    assert codes(verdict) == ["ek_certificate"]
+    assert verdict.message == (
+        "Unable to provision Endorsement Key on TPM 2.0 device: No ECC Endorsement Key certificate found "
+        "in TPM 2.0 device's non-volatile memory."
+    )
+
+
+def test_attack_10_a_certified_key_that_is_not_an_endorsement_key_is_refused(booted):
+    """A key that signs, or that decrypts anything, could open a credential without any TPM looking at the name."""
+    evidence = booted.machine.evidence()
+    public = keys.read_public(evidence.ek_public)
+    for bit in ("fixedTPM", "fixedParent", "sensitiveDataOrigin", "restricted", "decrypt", "sign"):
+        lying = attrs.evolve(public, objectAttributes=public.objectAttributes ^ TPMA_OBJECT[bit])
+        changed = attrs.evolve(evidence, ek_public=TPM2B_PUBLIC.encode(lying))
+        verdict = booted.appraise(answered(changed, evidence.ak_public))
+        assert codes(verdict) == ["ek_attributes"]
+        assert bit in verdict.message
+
+
+def test_attack_10_an_answer_to_an_earlier_credential_is_refused(booted):
+    evidence = booted.machine.evidence()
+    later = make_challenge(evidence.ek_public, evidence.ak_public, Rng(99).stream("later"))
+    assert codes(booted.appraise(evidence, challenge=later)) == ["credential"]
+    sent = {"credential_blob": later.credential_blob, "encrypted_secret": later.encrypted_secret}
+    assert codes(booted.appraise(attrs.evolve(evidence, **sent), challenge=later)) == ["credential"]
+    opened = attrs.evolve(evidence, **sent, activated_secret=later.secret)
+    assert booted.appraise(opened, challenge=later).accepted
 
 
 # ------------------------------------------------------------ what was booted
@@ -724,15 +751,6 @@ def test_verdicts_and_errors_survive_pickling(booted):
 
 def find_event(events, text):
     return next(event for event in events if text in event.data)
-
-
-def certificate_for(lab, public_bytes):
-    """A certificate of the vendor for any P-256 key: what a careless vendor might issue."""
-    public, _ = TPM2B_PUBLIC.decode(public_bytes, 0, len(public_bytes))
-    numbers = ec.EllipticCurvePublicNumbers(
-        int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big"), ec.SECP256R1()
-    )
-    return lab.vendor._certify("careless", numbers.public_key())
 
 
 def sign_with(machine, handle, message):
