@@ -184,7 +184,12 @@ def test_a_tpm_that_fails_at_any_command_ends_in_a_state_of_the_host(sound, answ
         return
     assert host.state is HostState.RUNNING
     failing._sound = 0
-    for call, params in (("tpm.identity", {}), ("tpm.quote", {"nonce": b"n"})):
+    credential = {"credential_blob": b"", "encrypted_secret": b""}
+    for call, params in (
+        ("tpm.identity", {}),
+        ("tpm.activate", credential),
+        ("tpm.quote", {"nonce": b"n"}),
+    ):
         with pytest.raises(ApiError) as caught:
             host.call(call, params)
         assert caught.value.code in ("InvalidState", "PlatformConfigFault")

@@ -22,7 +22,18 @@ SECOND = 10**9
 class World:
     """One host with a small standard image, and a vCenter that knows the image's makers."""
 
-    def __init__(self, *, kernelopt="", tpm="enabled", secure_boot=True, txt=False, seed=3, **policy):
+    def __init__(
+        self,
+        *,
+        kernelopt="",
+        tpm="enabled",
+        secure_boot=True,
+        txt=False,
+        seed=3,
+        serial="T1",
+        endorsement_keys=("ecc",),
+        **policy,
+    ):
         self.sim = Sim(seed=seed)
         pki = Pki.create(self.sim.rng, epoch=self.sim.epoch)
         self.vendor = TpmVendor(self.sim.rng)
@@ -35,7 +46,9 @@ class World:
         spec = HostSpec(name="esx01", tpm_present=tpm != "absent", firmware=firmware)
         device = None
         if spec.tpm_present:
-            device = self.vendor.make(serial="T1", rng=self.sim.rng.child("esx01"), clock=self.sim.engine)
+            device = self.vendor.make(
+                serial, self.sim.rng.child("esx01"), clock=self.sim.engine, endorsement_keys=endorsement_keys
+            )
         self.board = Board(self.sim, spec, device)
         self.bank = self.board.disk.volume("bootbank")
         self.bank.copy_from(self.image.bank.files.items())

@@ -13,9 +13,11 @@ from sim.attest.tpm_report import (
     VersionDetails,
 )
 from sim.core.units import MS
+from sim.kernel import quoting
 from sim.tpm.client import TpmClient
 from sim.tpm.eventlog import EV, parse
-from sim.vsphere.attestation_run import TPM_UNREACHABLE
+from sim.tpm.templates import SIGNING_KEY
+from sim.vsphere.attestation_run import NOT_ACTIVATED, TPM_UNREACHABLE
 from sim.vsphere.faults import AlreadyConnected, InvalidLogin, NotAuthenticated, NotFound, NotSupported
 from sim.vsphere.inventory import ATTESTATION_FAILED_EVENT
 from sim.vsphere.vcenter import VCenter
@@ -248,6 +250,15 @@ class LyingHost:
     ("tpm.identity", lambda answer: None),
     ("tpm.identity", lambda answer: {**answer, "ak_public": "text"}),
     ("tpm.identity", lambda answer: {}),
+    ("tpm.identity", lambda answer: {**answer, "ek_public": b""}),
+    ("tpm.identity", lambda answer: {**answer, "ek_public": answer["ak_public"]}),
+    ("tpm.identity", lambda answer: {**answer, "ek_certificate_der": None}),
+    ("tpm.identity", lambda answer: {**answer, "ek_certificate_der": b"0"}),
+    ("tpm.activate", lambda answer: None),
+    ("tpm.activate", lambda answer: {}),
+    ("tpm.activate", lambda answer: {"secret": "text"}),
+    ("tpm.activate", lambda answer: {"secret": b""}),
+    ("tpm.activate", lambda answer: {"secret": answer["secret"][:-1] + b"x"}),
     ("tpm.event_log", lambda answer: {**answer, "log_truncated": 0}),
     ("tpm.event_log", lambda answer: {**answer, "event_log": answer["event_log"][:-1]}),
     ("tpm.event_log", lambda answer: {**answer, "event_log": b""}),
@@ -271,6 +282,141 @@ def test_no_lie_of_a_host_is_accepted_or_raises(world, name, change):
     assert entry.tpm_attestation.message
 
 
+def verdict(entry):
+    """Status and codes of an entry, which has a message for each code."""
+    assert all(reason.message in entry.tpm_attestation.message for reason in entry.reasons)
+    return entry.tpm_attestation.status, [reason.code for reason in entry.reasons]
+
+
+def added(w):
+    w.vcenter.add_host(w.agent, on_error=w.errors.append)
+    w.run()
+    assert w.errors == []
+    return w.vcenter.host("esx01")
+
+
+class Proxy:
+    """A host that answers some calls with those of another host, whose TPM is as genuine as its own."""
+
+    def __init__(self, host, other, calls, fields=()):
+        self.host, self.other = host, other
+        self.calls, self.fields = calls, fields
+
+    def call(self, name, params=None):
+        if name in self.calls:
+            return self.other.call(name, params)
+        answer = self.host.call(name, params)
+        if name == "tpm.identity":
+            theirs = self.other.call(name, params)
+            answer = {**answer, **{field: theirs[field] for field in self.fields}}
+        return answer
+
+
+ENDORSEMENT = ("ek_public", "ek_certificate_der")
+
+
+@pytest.mark.parametrize(("fields", "code"), [
+    (ENDORSEMENT, "activation"), (("ak_public",), "activation"), (("ek_public",), "activation"),
+    (("ek_certificate_der",), "ek_public"), ((*ENDORSEMENT, "ak_public"), "activation"),
+])  # fmt: skip
+def test_keys_and_certificates_of_another_tpm_are_refused_at_activation(world, fields, code):
+    w = world().boot()
+    w.agent._host = Proxy(w.host, world(serial="T2").boot().host, (), fields)
+    entry = added(w)
+    assert verdict(entry) == ("notAccepted", [code])
+    if code == "activation":
+        assert entry.tpm_attestation.message == NOT_ACTIVATED
+    assert entry.alarm == "red"
+
+
+def test_a_host_that_lets_another_tpm_open_the_credential_cannot_quote_with_its_key(world):
+    """The endorsement key of a good host vouches for the keys of that host only."""
+    w = world().boot()
+    other = world(serial="T2").boot().host
+    w.agent._host = Proxy(w.host, other, ("tpm.identity", "tpm.activate"))
+    assert verdict(added(w)) == ("notAccepted", ["signature"])
+
+
+def test_an_attestation_key_that_is_not_restricted_is_refused_though_its_tpm_opens_the_credential(
+    world, monkeypatch
+):
+    monkeypatch.setattr(quoting, "HOST_ATTESTATION_KEY", SIGNING_KEY)
+    w = world().boot()
+    w.agent._host = Tap(w.host)
+    quote = w.host.call
+    monkeypatch.setattr(w.host, "call", lambda name, params=None: (
+        {"attest": b"", "signature": b"", "pcr_values": {}} if name == "tpm.quote" else quote(name, params)
+    ))  # fmt: skip
+    assert verdict(added(w)) == ("notAccepted", ["ak_attributes", "ak_scheme"])
+
+
+def test_a_tpm_without_endorsement_certificate_is_refused_in_vmware_s_words(world):
+    entry = added(world(endorsement_keys=()).boot())
+    assert verdict(entry) == ("notAccepted", ["ek_certificate"])
+    assert entry.tpm_attestation.message == (
+        "Unable to provision Endorsement Key on TPM 2.0 device: No ECC Endorsement Key certificate found "
+        "in TPM 2.0 device's non-volatile memory."
+    )
+
+
+@pytest.mark.parametrize("part", ["credential_blob", "encrypted_secret"])
+def test_a_credential_changed_on_its_way_is_not_opened(world, part):
+    w = world().boot()
+    host, changed = w.host, []
+
+    class Interposer:
+        def call(self, name, params=None):
+            if name == "tpm.activate":
+                changed.append(name)
+                params = {**params, part: params[part][:-1] + bytes([params[part][-1] ^ 1])}
+            return host.call(name, params)
+
+    w.agent._host = Interposer()
+    assert verdict(added(w)) == ("notAccepted", ["activation"])
+    assert changed == ["tpm.activate"]
+
+
+def test_every_attestation_makes_a_credential_with_a_fresh_secret(world):
+    made = world()
+    tap = made.agent._host = Tap(made.host)
+    made.add()
+    made.attest_again()
+    made.reboot()
+    made.attest_again("on_host_rebooted")
+    assert len({credential for credential, _ in tap.opened}) == 3
+    assert len({secret for _, secret in tap.opened}) == 3
+    assert [name for name in tap.names if name.startswith("tpm.")] == 3 * [
+        "tpm.identity", "tpm.activate", "tpm.event_log", "tpm.quote",
+    ]  # fmt: skip
+
+
+def test_a_host_that_repeats_what_it_once_opened_is_refused(world):
+    made = world()
+    tap = made.agent._host = Tap(made.host)
+    assert made.add().tpm_attestation.status == "accepted"
+    made.agent._host = LyingHost(made.host, {"tpm.activate": lambda _: {"secret": tap.opened[0][1]}})
+    assert verdict(made.attest_again()) == ("notAccepted", ["credential"])
+
+
+@pytest.mark.parametrize("tpm", ["absent", "disabled"])
+def test_a_host_without_a_usable_tpm_is_asked_for_no_key(world, tpm):
+    w = world(tpm=tpm)
+    tap = w.agent._host = Tap(w.host)
+    w.add()
+    assert tap.names == ["host.info"]
+
+
+def test_two_runs_of_one_seed_attest_alike_to_the_last_byte(world):
+    runs = []
+    for _ in range(2):
+        made = world()
+        tap = made.agent._host = Tap(made.host)
+        made.add()
+        made.attest_again()
+        runs.append((tap.names, tap.nonces, tap.opened, made.sim.trace.digest(), made.vcenter.host("esx01")))
+    assert runs[0] == runs[1]
+
+
 @pytest.mark.parametrize(
     "answer", [None, [], {}, {"boot_id": 1, "tpm": "enabled"}, {"boot_id": "\n", "tpm": "enabled"}]
 )
@@ -290,18 +436,22 @@ def test_a_host_that_claims_another_boot_for_an_old_quote_is_refused(world):
     assert "its TPM was not reset" in w.attest_again().tpm_attestation.message
 
 
-def test_an_attestation_can_be_pickled_in_the_middle_and_ends_the_same(world):
+def test_an_attestation_can_be_pickled_after_each_of_its_steps_and_ends_the_same(world):
     w = world().boot()
+    copies, stages = [], set()
     w.vcenter.add_host(w.agent)
-    w.sim.engine.run(w.sim.now + 170 * MS)
-    assert w.vcenter.hosts() == ()
-    copy = pickle.loads(pickle.dumps((w.sim, w.vcenter, w.board)))
+    while not w.vcenter.hosts():
+        stages.add(len(w.sim.trace.select("api.call")))
+        copies.append(pickle.dumps((w.sim, w.vcenter, w.board)))
+        w.sim.engine.run(w.sim.now + 60 * MS)
+    assert stages >= {3, 4, 6}, "taken after the answers to identity, activation and quote"
     w.run()
-    sim, vcenter, _ = copy
-    sim.engine.run(w.sim.now)
-    assert vcenter.host("esx01") == w.vcenter.host("esx01")
-    assert vcenter.host("esx01").tpm_attestation.status == "accepted"
-    assert sim.trace.digest() == w.sim.trace.digest()
+    for data in copies:
+        sim, vcenter, _ = pickle.loads(data)
+        sim.engine.run(w.sim.now)
+        assert vcenter.host("esx01") == w.vcenter.host("esx01")
+        assert vcenter.host("esx01").tpm_attestation.status == "accepted"
+        assert sim.trace.digest() == w.sim.trace.digest()
 
 
 def test_the_agent_refuses_what_is_not_in_its_list(world):
@@ -322,19 +472,25 @@ def replay_boot_into(slot, log):
 
 
 class Tap:
-    """Stands between agent and host, and notes the nonces."""
+    """Stands between agent and host, and notes the calls, the nonces and the credentials that were opened."""
 
     def __init__(self, host):
         self.host = host
+        self.names = []
         self.nonces = []
+        self.opened = []
         self.old = None
 
     def call(self, name, params=None):
+        self.names.append(name)
         if name == "tpm.quote":
             self.nonces.append(params["nonce"])
             if self.old is not None:
                 return self.old
-        return self.host.call(name, params)
+        answer = self.host.call(name, params)
+        if name == "tpm.activate":
+            self.opened.append((params["credential_blob"], answer["secret"]))
+        return answer
 
 
 def test_every_attestation_asks_with_a_fresh_nonce(world):
