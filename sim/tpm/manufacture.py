@@ -1,10 +1,11 @@
 """The factory: a vendor that makes TPMs and vouches for them.
 
 Models: a vendor's root certificate, and TPMs whose seeds come from a random stream and whose initial attestation key
-(IAK) has a certificate of that vendor in NV.  The IAK is the P-256 primary of `sim.tpm.templates.ATTESTATION_KEY` in the
-endorsement hierarchy, so software gets it back with CreatePrimary at any time.
-Leaves out: endorsement keys and their certificates, intermediate authorities, revocation.
-Sources: TCG "TPM 2.0 Keys for Device Identity and Attestation" (IAK, its NV index range); RFC 5280.
+(IAK) and endorsement keys have certificates of that vendor in NV.  The keys are primaries of the templates of
+`sim.tpm.templates` in the endorsement hierarchy, so software gets them back with CreatePrimary at any time.
+Leaves out: intermediate authorities, revocation, platform certificates.
+Sources: TCG "TPM 2.0 Keys for Device Identity and Attestation" (IAK, its NV index range); TCG EK Credential Profile
+2.3 (endorsement certificates, their NV indices); RFC 5280.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from sim.core.facts import fact
@@ -22,12 +23,13 @@ from sim.core.rng import Rng
 from sim.tpm.constants import TPM_RH
 from sim.tpm.creation import derive_primary
 from sim.tpm.device import Clock, Tpm
+from sim.tpm.keys import rsa_numbers
 from sim.tpm.nv import factory_index
 from sim.tpm.profile import TpmProfile
-from sim.tpm.templates import ATTESTATION_KEY
-from sim.tpm.wire import TPMS_ECC_POINT
+from sim.tpm.templates import ATTESTATION_KEY, EK_ECC, EK_RSA
+from sim.tpm.wire import TPMS_ECC_POINT, TPMT_PUBLIC
 
-__all__ = ["IAK_CERTIFICATE_INDEX", "TpmVendor"]
+__all__ = ["EK_ECC_CERTIFICATE_INDEX", "EK_RSA_CERTIFICATE_INDEX", "IAK_CERTIFICATE_INDEX", "TpmVendor"]
 
 IAK_CERTIFICATE_INDEX = fact(
     "tpm.iak_certificate_index",
@@ -37,6 +39,27 @@ IAK_CERTIFICATE_INDEX = fact(
     kind="spec",
 ).value
 
+EK_RSA_CERTIFICATE_INDEX = fact(
+    "tpm.ek_rsa_certificate_index",
+    0x01C0_0002,
+    unit="NV index",
+    source="TCG EK Credential Profile 2.3, 2.2.1.4 (RSA 2048 EK certificate)",
+    kind="spec",
+).value
+EK_ECC_CERTIFICATE_INDEX = fact(
+    "tpm.ek_ecc_certificate_index",
+    0x01C0_000A,
+    unit="NV index",
+    source="TCG EK Credential Profile 2.3, 2.2.1.4 (ECC NIST P256 EK certificate)",
+    kind="spec",
+).value
+
+_ENDORSEMENT = {"rsa": (EK_RSA_CERTIFICATE_INDEX, EK_RSA), "ecc": (EK_ECC_CERTIFICATE_INDEX, EK_ECC)}
+_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+_OID_MANUFACTURER = x509.ObjectIdentifier("2.23.133.2.1")
+_OID_MODEL = x509.ObjectIdentifier("2.23.133.2.2")
+_OID_VERSION = x509.ObjectIdentifier("2.23.133.2.3")
+_OID_EK_CERTIFICATE = x509.ObjectIdentifier("2.23.133.8.1")
 _ROOT_LABEL = "vendor/root"
 _NOT_BEFORE = datetime(2020, 1, 1, tzinfo=UTC)
 _NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -65,20 +88,28 @@ class TpmVendor:
         )
 
     def make(
-        self, serial: str, rng: Rng, profile: TpmProfile | None = None, clock: Clock | None = None
+        self,
+        serial: str,
+        rng: Rng,
+        profile: TpmProfile | None = None,
+        clock: Clock | None = None,
+        endorsement_keys: tuple[str, ...] = ("ecc",),
     ) -> Tpm:
-        """Make the TPM with that serial number; its seeds come from `rng`."""
+        """Make the TPM with that serial number; its seeds come from `rng`.
+
+        `endorsement_keys` says which endorsement keys get a certificate: "ecc", "rsa" (which costs real time), both
+        or none.  Software makes any of them again with CreatePrimary.
+        """
         tpm = Tpm(rng.stream(f"{serial}/seeds"), profile, clock)
-        seed = tpm.hierarchies[TPM_RH.ENDORSEMENT].seed
-        public, _ = derive_primary(seed, ATTESTATION_KEY, b"")
-        assert isinstance(public.unique, TPMS_ECC_POINT)
-        numbers = ec.EllipticCurvePublicNumbers(
-            int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big"), ec.SECP256R1()
-        )
-        tpm.provision_nv(factory_index(IAK_CERTIFICATE_INDEX, self._certify(serial, numbers.public_key())))
+        iak = _primary_key(tpm, ATTESTATION_KEY)
+        tpm.provision_nv(factory_index(IAK_CERTIFICATE_INDEX, self._certify_iak(serial, iak)))
+        for kind in endorsement_keys:
+            index, template = _ENDORSEMENT[kind]
+            key = _primary_key(tpm, template)
+            tpm.provision_nv(factory_index(index, self._certify_ek(f"{serial}/{kind}", key, tpm.profile)))
         return tpm
 
-    def _certify(self, serial: str, key: ec.EllipticCurvePublicKey) -> bytes:
+    def _certify_iak(self, serial: str, key: _PublicKey) -> bytes:
         name = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Simulated TPM Vendor"),
@@ -86,23 +117,54 @@ class TpmVendor:
                 x509.NameAttribute(NameOID.SERIAL_NUMBER, serial),
             ]
         )
+        builder = _builder(name, key, self._serial_number(f"iak/{serial}"))
+        return self._issue(builder.add_extension(_usage(digital_signature=True), critical=True))
+
+    def _certify_ek(self, label: str, key: _PublicKey, profile: TpmProfile) -> bytes:
+        """Return an endorsement certificate: the subject is empty, the alternative name tells the make of the TPM."""
+        is_rsa = isinstance(key, rsa.RSAPublicKey)
+        make = x509.Name(
+            [
+                x509.NameAttribute(_OID_MANUFACTURER, f"id:{profile.manufacturer_id:08X}"),
+                x509.NameAttribute(_OID_MODEL, "".join(profile.vendor_strings).strip()),
+                x509.NameAttribute(_OID_VERSION, f"id:{profile.firmware_version:016X}"),
+            ]
+        )
+        builder = (
+            _builder(x509.Name([]), key, self._serial_number(f"ek/{label}"))
+            .add_extension(_usage(key_encipherment=is_rsa, key_agreement=not is_rsa), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DirectoryName(make)]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([_OID_EK_CERTIFICATE]), critical=False)
+        )
+        return self._issue(builder)
+
+    def _issue(self, builder: x509.CertificateBuilder) -> bytes:
         root = serialization.load_der_private_key(self._private_der, None)
         assert isinstance(root, ec.EllipticCurvePrivateKey)
-        builder = (
-            _builder(name, key, self._serial_number(f"iak/{serial}"))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(digital_signature=True), critical=True)
-            .add_extension(
+        return _sign(
+            builder.add_extension(
+                x509.BasicConstraints(ca=False, path_length=None), critical=True
+            ).add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), critical=False
-            )
+            ),
+            root,
         )
-        return _sign(builder, root)
 
     def _serial_number(self, label: str) -> int:
         return 1 + self._rng.stream(f"vendor/serial/{label}").below(2**159)
 
 
-def _builder(subject: x509.Name, key: ec.EllipticCurvePublicKey, serial: int) -> x509.CertificateBuilder:
+def _primary_key(tpm: Tpm, template: TPMT_PUBLIC) -> _PublicKey:
+    """Return the public key of a primary of the endorsement hierarchy."""
+    public, _ = derive_primary(tpm.hierarchies[TPM_RH.ENDORSEMENT].seed, template, b"")
+    if isinstance(public.unique, TPMS_ECC_POINT):
+        x, y = (int.from_bytes(each, "big") for each in (public.unique.x, public.unique.y))
+        return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    n, e = rsa_numbers(public)
+    return rsa.RSAPublicNumbers(e, n).public_key()
+
+
+def _builder(subject: x509.Name, key: _PublicKey, serial: int) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -115,13 +177,19 @@ def _builder(subject: x509.Name, key: ec.EllipticCurvePublicKey, serial: int) ->
     )
 
 
-def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+def _usage(
+    *,
+    digital_signature: bool = False,
+    key_encipherment: bool = False,
+    key_agreement: bool = False,
+    key_cert_sign: bool = False,
+) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=key_encipherment,
         data_encipherment=False,
-        key_agreement=False,
+        key_agreement=key_agreement,
         key_cert_sign=key_cert_sign,
         crl_sign=False,
         encipher_only=False,

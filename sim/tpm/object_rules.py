@@ -237,7 +237,7 @@ def _check_symmetric(
     assert isinstance(public.unique, bytes)
     size = HASH_BYTES.get(public.nameAlg, 0)
     if sensitive is None:
-        if size and len(public.unique) != size:
+        if len(public.unique) != size:
             raise in_parameter(TPM_RC.KEY, blame_public)
         return
     _check_key(public, sensitive.sensitive, blame_sensitive)
@@ -260,7 +260,5 @@ def _check_key(public: TPMT_PUBLIC, key: bytes, number: int) -> None:
             raise in_parameter(TPM_RC.KEY, number)
         return
     assert isinstance(parameters, TPMT_KEYEDHASH_SCHEME)
-    is_key = public.objectAttributes & (TPMA_OBJECT.sign | TPMA_OBJECT.decrypt)
-    hash_alg = parameters.details.hashAlg if parameters.details is not None else public.nameAlg
-    if is_key and len(key) > HASH_BLOCK_BYTES.get(hash_alg, len(key)):
+    if parameters.details is not None and len(key) > HASH_BLOCK_BYTES[parameters.details.hashAlg]:
         raise in_parameter(TPM_RC.KEY_SIZE, number)
