@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sim.tpm.authorization import Request
 from sim.tpm.codec import WireError
 from sim.tpm.commands import ACTIONS
-from sim.tpm.constants import TPM_CC, TPM_RC, TPM_RH, TPM_ST
+from sim.tpm.constants import TPM_CC, TPM_HT, TPM_RC, TPM_RH, TPM_ST
 from sim.tpm.entities import Entity, entity_of, need_present
 from sim.tpm.latency import latency_ns
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
@@ -115,7 +115,8 @@ def _handles(tpm: Tpm, spec: CommandSpec, command: bytes, end: int) -> tuple[tup
             handle, at = UINT32.decode(command, at, end)
         except WireError as wrong:
             raise in_handle(wrong.rc, number) from None
-        if handle not in declared.allowed:
+        no_slot = handle >> 24 == TPM_HT.TRANSIENT and handle & 0xFFFFFF >= tpm.profile.transient_slots
+        if no_slot or handle not in declared.allowed:
             raise in_handle(TPM_RC.VALUE, number)
         handles.append(handle)
     for number, handle in enumerate(handles, 1):

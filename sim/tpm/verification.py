@@ -11,8 +11,8 @@ import hmac
 
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC
 from sim.tpm.crypto.ecc import CURVES, verify_ecdsa
-from sim.tpm.crypto.kdf import HASH_NAMES
 from sim.tpm.crypto.ecdaa import verify_schnorr
+from sim.tpm.crypto.kdf import HASH_NAMES
 from sim.tpm.crypto.rsa import DEFAULT_EXPONENT, pss_fits, public_operation, rsassa_encode
 from sim.tpm.keys import LoadedObject
 from sim.tpm.refusal import in_parameter
