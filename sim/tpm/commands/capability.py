@@ -14,6 +14,7 @@ from sim.tpm.codec import ListOf
 from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CAP, TPM_CC, TPM_ECC, TPM_HT, TPM_PT, TPM_RC, TPM_RH
 from sim.tpm.pcr import DYNAMIC_PCRS, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS, UNCOUNTED_PCRS
 from sim.tpm.refusal import in_parameter
+from sim.tpm.sessions import ACTIVE_MAX, LOADED_MAX
 from sim.tpm.tables import COMMANDS
 from sim.tpm.wire import (
     DIGEST_BYTES_MAX,
@@ -77,23 +78,31 @@ def _handles(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
     by_kind: dict[int, list[int]] = {
         TPM_HT.PCR: list(range(PCR_COUNT)),
         TPM_HT.NV_INDEX: sorted(tpm.nv),
-        TPM_HT.HMAC_SESSION: [],
-        TPM_HT.POLICY_SESSION: [],
+        TPM_HT.HMAC_SESSION: sorted(tpm.sessions.loaded, key=_number),
+        TPM_HT.POLICY_SESSION: sorted(tpm.sessions.saved, key=_number),
         TPM_HT.PERMANENT: sorted(TPM_RH),
         TPM_HT.TRANSIENT: sorted(tpm.objects),
-        TPM_HT.PERSISTENT: [],
+        TPM_HT.PERSISTENT: sorted(tpm.persistent),
     }
     if kind not in by_kind:
         raise in_parameter(TPM_RC.HANDLE, _PROPERTY)
-    return [(handle, handle) for handle in by_kind[kind]]
+    return [(kind << 24 | _number(handle), handle) for handle in by_kind[kind]]
+
+
+def _number(handle: int) -> int:
+    return handle & 0xFFFFFF
 
 
 def _commands(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
     return [(code, spec.attributes) for code, spec in COMMANDS.items()]
 
 
-def _nothing(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
-    return []
+def _presence_commands(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    return [(code, code) for code in tpm.presence_commands]
+
+
+def _audit_commands(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
+    return [(code, code) for code in tpm.command_audit.commands]
 
 
 def _curves(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
@@ -102,10 +111,14 @@ def _curves(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
 
 def _policies(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
     handles = (TPM_RH.OWNER, TPM_RH.LOCKOUT, TPM_RH.ENDORSEMENT, TPM_RH.PLATFORM)
-    return [
-        (handle, TPMS_TAGGED_POLICY(handle=handle, hashAlg=TPM_ALG.NULL.value, digest=None))
-        for handle in handles
-    ]
+    listed = []
+    for handle in handles:
+        hierarchy = tpm.hierarchies[handle]
+        policy = TPMS_TAGGED_POLICY(
+            handle=handle, hashAlg=hierarchy.policy_alg, digest=hierarchy.policy or None
+        )
+        listed.append((int(handle), policy))
+    return listed
 
 
 def _pcr_properties(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
@@ -187,37 +200,54 @@ def _fixed(tpm: Tpm) -> dict[int, int]:
 
 def _variable(tpm: Tpm) -> dict[int, int]:
     free = tpm.profile.transient_slots - len(tpm.objects)
+    active = len(tpm.sessions.loaded) + len(tpm.sessions.saved)
+    tpm.da.heal(tpm.time.time_ms(tpm.clock.now))
     return {
-        TPM_PT.PERMANENT: 1 << 10,
-        TPM_PT.STARTUP_CLEAR: 0x0F | tpm.started_orderly << 31,
+        TPM_PT.PERMANENT: _permanent(tpm),
+        TPM_PT.STARTUP_CLEAR: _startup_clear(tpm),
         TPM_PT.HR_NV_INDEX: len(tpm.nv),
-        TPM_PT.HR_LOADED: len(tpm.objects),
-        TPM_PT.HR_LOADED_AVAIL: free,
-        TPM_PT.HR_ACTIVE: 0,
-        TPM_PT.HR_ACTIVE_AVAIL: 0x40,
+        TPM_PT.HR_LOADED: len(tpm.sessions.loaded),
+        TPM_PT.HR_LOADED_AVAIL: LOADED_MAX - len(tpm.sessions.loaded),
+        TPM_PT.HR_ACTIVE: active,
+        TPM_PT.HR_ACTIVE_AVAIL: ACTIVE_MAX - active,
         TPM_PT.HR_TRANSIENT_AVAIL: free,
-        TPM_PT.HR_PERSISTENT: 0,
+        TPM_PT.HR_PERSISTENT: len(tpm.persistent),
         TPM_PT.HR_PERSISTENT_AVAIL: 0x41,
         TPM_PT.NV_COUNTERS: 0,
         TPM_PT.NV_COUNTERS_AVAIL: 0x19,
-        TPM_PT.ALGORITHM_SET: 0,
+        TPM_PT.ALGORITHM_SET: tpm.algorithm_set,
         TPM_PT.LOADED_CURVES: len(_curves(tpm, 0)),
-        TPM_PT.LOCKOUT_COUNTER: 0,
-        TPM_PT.MAX_AUTH_FAIL: 3,
-        TPM_PT.LOCKOUT_INTERVAL: 1000,
-        TPM_PT.LOCKOUT_RECOVERY: 1000,
+        TPM_PT.LOCKOUT_COUNTER: tpm.da.failed_tries,
+        TPM_PT.MAX_AUTH_FAIL: tpm.da.max_tries,
+        TPM_PT.LOCKOUT_INTERVAL: tpm.da.recovery_s,
+        TPM_PT.LOCKOUT_RECOVERY: tpm.da.lockout_recovery_s,
         TPM_PT.NV_WRITE_RECOVERY: 0,
-        TPM_PT.AUDIT_COUNTER_0: 0,
-        TPM_PT.AUDIT_COUNTER_1: 0,
+        TPM_PT.AUDIT_COUNTER_0: tpm.command_audit.counter >> 32,
+        TPM_PT.AUDIT_COUNTER_1: tpm.command_audit.counter & 0xFFFFFFFF,
     }
+
+
+def _permanent(tpm: Tpm) -> int:
+    """Return TPMA_PERMANENT: which authorisation values are set, whether Clear is off, and lockout."""
+    secrets = (TPM_RH.OWNER, TPM_RH.ENDORSEMENT, TPM_RH.LOCKOUT)
+    value = sum(bool(tpm.hierarchies[handle].auth) << bit for bit, handle in enumerate(secrets))
+    made_own_seed = 1 << 10
+    return value | tpm.clear_disabled << 8 | tpm.da.is_locked(lockout=False) << 9 | made_own_seed
+
+
+def _startup_clear(tpm: Tpm) -> int:
+    """Return TPMA_STARTUP_CLEAR: which hierarchies are on, and whether the last stop was orderly."""
+    switches = (TPM_RH.PLATFORM, TPM_RH.OWNER, TPM_RH.ENDORSEMENT)
+    value = sum(tpm.hierarchies[handle].enabled << bit for bit, handle in enumerate(switches))
+    return value | tpm.platform_nv_enabled << 3 | tpm.started_orderly << 31
 
 
 _GROUPS: dict[int, Callable[[Tpm, int], list[tuple[int, Any]]]] = {
     TPM_CAP.ALGS: _algorithms,
     TPM_CAP.HANDLES: _handles,
     TPM_CAP.COMMANDS: _commands,
-    TPM_CAP.PP_COMMANDS: _nothing,
-    TPM_CAP.AUDIT_COMMANDS: _nothing,
+    TPM_CAP.PP_COMMANDS: _presence_commands,
+    TPM_CAP.AUDIT_COMMANDS: _audit_commands,
     TPM_CAP.TPM_PROPERTIES: _properties,
     TPM_CAP.PCR_PROPERTIES: _pcr_properties,
     TPM_CAP.ECC_CURVES: _curves,
