@@ -45,6 +45,7 @@ _OBJECT_KINDS = (TPM_HT.TRANSIENT, TPM_HT.PERSISTENT)
 _OTHER_USES = TPMA_SESSION.audit | TPMA_SESSION.decrypt | TPMA_SESSION.encrypt
 _NV_TYPE_SHIFT = 4
 _PIN_BYTES = 8
+_NOBODY = Entity(handle=TPM_RH.NULL.value, name=b"")
 
 
 @frozen(kw_only=True)
@@ -151,6 +152,7 @@ def _check_unassociated(request: Request, use: SessionUse) -> None:
         raise in_session(TPM_RC.HANDLE, use.number)
     if session.is_trial or not use.area.sessionAttributes & _OTHER_USES:
         raise in_session(TPM_RC.ATTRIBUTES, use.number)
+    _need_unlocked(request.tpm, _NOBODY, session)
     _check_hmac(request, use, None, session)
 
 

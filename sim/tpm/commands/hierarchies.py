@@ -35,7 +35,7 @@ def start_authorizations(tpm: Tpm, *, resume: bool, restart: bool, orderly: bool
     if not resume:
         if not restart:
             tpm.sessions.reset()
-        tpm.command_audit.begin_anew()
+            tpm.command_audit.begin_anew()
         for handle in (_OWNER, _ENDORSEMENT, _PLATFORM):
             _change(tpm, handle, enabled=True)
         _change(tpm, _PLATFORM, auth=b"", **_NO_POLICY)
@@ -115,7 +115,7 @@ def clear(tpm: Tpm, authority: int) -> tuple[Any, ...]:
     _change(tpm, _OWNER, seed=seed, proof=proof, **fresh)
     _change(tpm, _ENDORSEMENT, proof=tpm.random.bytes(_SEED_BYTES), **fresh)
     _change(tpm, _LOCKOUT, **fresh)
-    tpm.da.clear_failures()
+    tpm.da.reset()
     tpm.command_audit.counter = 0
     tpm.time.clear(tpm.clock.now)
     return ()
