@@ -197,7 +197,7 @@ def is_value_available(tpm: Tpm, entity: Entity, code: int, role: Role) -> bool:
 def _is_policy_required(entity: Entity, role: Role) -> bool:
     """Whether nothing but a policy gives that role over that entity."""
     if role is Role.USER:
-        return False
+        return entity.kind == TPM_HT.PCR and bool(entity.policy)
     if role is Role.DUP or entity.kind == TPM_HT.NV_INDEX:
         return True
     return entity.kind in _OBJECT_KINDS and bool(entity.attributes & TPMA_OBJECT.adminWithPolicy)

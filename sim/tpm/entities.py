@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from sim.tpm.constants import TPM_ALG, TPM_HT, TPM_RC, TPM_RH, TPMA_NV, TPMA_OBJECT
+from sim.tpm.pcr import AUTH_PCRS
 from sim.tpm.refusal import RefusedError, in_handle
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def entity_of(tpm: Tpm, handle: int) -> Entity:
     name = handle.to_bytes(4, "big")
     hierarchy = tpm.hierarchies.get(handle)
     if hierarchy is None:
+        if handle in AUTH_PCRS:
+            pcrs = tpm.pcrs
+            return Entity(
+                handle=handle, name=name, auth=pcrs.auth, policy=pcrs.policy, policy_alg=pcrs.policy_alg
+            )
         return Entity(handle=handle, name=name)
     return Entity(
         handle=handle,
