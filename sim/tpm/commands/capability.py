@@ -1,7 +1,7 @@
 """GetCapability.
 
 Models: every capability group, with the values of a TPM that implements what this one does.
-Leaves out: vendor properties; property values of features that are missing (sessions, audit) are those of swtpm.
+Leaves out: vendor properties.
 Sources: TPM 2.0 Library part 2, chapters 6.12 to 6.14; part 3, chapter 30; values measured on swtpm 0.7.1.
 """
 
@@ -10,15 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sim.tpm.algorithms import ALGORITHMS
 from sim.tpm.codec import ListOf
-from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CAP, TPM_CC, TPM_ECC, TPM_HT, TPM_PT, TPM_RC, TPM_RH
-from sim.tpm.pcr import DYNAMIC_PCRS, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS, UNCOUNTED_PCRS
+from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CAP, TPM_CC, TPM_HT, TPM_PT, TPM_RC, TPM_RH
+from sim.tpm.crypto.ecc import CURVES
+from sim.tpm.nv import counter_count, counters_available, persistent_available
+from sim.tpm.pcr import (
+    AUTH_PCRS,
+    DYNAMIC_PCRS,
+    EXTEND_LOCALITIES,
+    RESET_LOCALITIES,
+    SAVED_PCRS,
+    UNCOUNTED_PCRS,
+)
 from sim.tpm.refusal import in_parameter
 from sim.tpm.sessions import ACTIVE_MAX, LOADED_MAX
 from sim.tpm.tables import COMMANDS
 from sim.tpm.wire import (
     DIGEST_BYTES_MAX,
     NV_BUFFER_BYTES_MAX,
+    PCR_SELECT_BYTES,
     TPMS_ALG_PROPERTY,
     TPMS_CAPABILITY_DATA,
     TPMS_PCR_SELECTION,
@@ -34,20 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["ACTIONS", "get_capability"]
 
 _PROPERTY = 2
-
-_ALGORITHMS = {
-    TPM_ALG.SHA1: 0x004,
-    TPM_ALG.AES: 0x002,
-    TPM_ALG.SHA256: 0x004,
-    TPM_ALG.SHA384: 0x004,
-    TPM_ALG.SHA512: 0x004,
-    TPM_ALG.ECDSA: 0x101,
-    TPM_ALG.ECDH: 0x401,
-    TPM_ALG.KDF1_SP800_108: 0x404,
-    TPM_ALG.ECC: 0x009,
-    TPM_ALG.CFB: 0x202,
-}
-"""Implemented algorithms with their TPMA_ALGORITHM."""
+_OF_16_BITS = (TPM_CAP.ALGS, TPM_CAP.ECC_CURVES)
+"""Groups of which only the lower half of the property counts (measured)."""
 
 
 def get_capability(tpm: Tpm, capability: int, first: int, count: int) -> tuple[Any, ...]:
@@ -55,9 +54,12 @@ def get_capability(tpm: Tpm, capability: int, first: int, count: int) -> tuple[A
     if capability == TPM_CAP.PCRS:
         if first != 0:
             raise in_parameter(TPM_RC.VALUE, _PROPERTY)
-        return (0, TPMS_CAPABILITY_DATA(capability=capability, data=_banks(tpm)))
+        banks = _banks(tpm) if count else ()
+        return (int(not count), TPMS_CAPABILITY_DATA(capability=capability, data=banks))
     if capability == TPM_CAP.ACT or (capability == TPM_CAP.AUTH_POLICIES and first >> 24 != TPM_HT.PERMANENT):
         raise in_parameter(TPM_RC.VALUE, _PROPERTY)
+    if capability in _OF_16_BITS:
+        first &= 0xFFFF
     entries = [entry for key, entry in _GROUPS[capability](tpm, first) if key >= first]
     listed = TPMU_CAPABILITIES[capability]
     assert isinstance(listed, ListOf)
@@ -66,11 +68,14 @@ def get_capability(tpm: Tpm, capability: int, first: int, count: int) -> tuple[A
 
 
 def _banks(tpm: Tpm) -> tuple[TPMS_PCR_SELECTION, ...]:
-    return tuple(TPMS_PCR_SELECTION.of(bank, range(PCR_COUNT)) for bank in tpm.pcrs.values)
+    return tuple(
+        TPMS_PCR_SELECTION(hash=bank, pcrSelect=mask.to_bytes(PCR_SELECT_BYTES, "little"))
+        for bank, mask in tpm.pcrs.allocated.items()
+    )
 
 
 def _algorithms(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
-    return [(alg, TPMS_ALG_PROPERTY(alg=alg, algProperties=what)) for alg, what in _ALGORITHMS.items()]
+    return [(alg, TPMS_ALG_PROPERTY(alg=alg, algProperties=what)) for alg, what in ALGORITHMS.items()]
 
 
 def _handles(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
@@ -79,7 +84,9 @@ def _handles(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
         TPM_HT.PCR: list(range(PCR_COUNT)),
         TPM_HT.NV_INDEX: sorted(tpm.nv),
         TPM_HT.HMAC_SESSION: sorted(tpm.sessions.loaded, key=_number),
-        TPM_HT.POLICY_SESSION: sorted(tpm.sessions.saved, key=_number),
+        TPM_HT.POLICY_SESSION: sorted(
+            TPM_HT.HMAC_SESSION << 24 | _number(handle) for handle in tpm.sessions.saved
+        ),
         TPM_HT.PERMANENT: sorted(TPM_RH),
         TPM_HT.TRANSIENT: sorted(tpm.objects),
         TPM_HT.PERSISTENT: sorted(tpm.persistent),
@@ -106,7 +113,7 @@ def _audit_commands(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
 
 
 def _curves(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
-    return [(TPM_ECC.NIST_P256.value, TPM_ECC.NIST_P256.value)]
+    return [(curve, curve) for curve in sorted(CURVES)]
 
 
 def _policies(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
@@ -130,8 +137,7 @@ def _pcr_properties(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
     groups[0x0A] = list(DYNAMIC_PCRS)
     groups[0x11] = sorted(UNCOUNTED_PCRS)
     groups[0x12] = list(DYNAMIC_PCRS)
-    groups[0x13] = []
-    groups[0x14] = []
+    groups[0x13] = groups[0x14] = list(AUTH_PCRS)
     return [
         (tag, TPMS_TAGGED_PCR_SELECT(tag=tag, pcrSelect=TPMS_PCR_SELECTION.of(0, pcrs).pcrSelect))
         for tag, pcrs in sorted(groups.items())
@@ -212,9 +218,9 @@ def _variable(tpm: Tpm) -> dict[int, int]:
         TPM_PT.HR_ACTIVE_AVAIL: ACTIVE_MAX - active,
         TPM_PT.HR_TRANSIENT_AVAIL: free,
         TPM_PT.HR_PERSISTENT: len(tpm.persistent),
-        TPM_PT.HR_PERSISTENT_AVAIL: 0x41,
-        TPM_PT.NV_COUNTERS: 0,
-        TPM_PT.NV_COUNTERS_AVAIL: 0x19,
+        TPM_PT.HR_PERSISTENT_AVAIL: persistent_available(tpm.nv, len(tpm.persistent)),
+        TPM_PT.NV_COUNTERS: counter_count(tpm.nv),
+        TPM_PT.NV_COUNTERS_AVAIL: counters_available(tpm.nv, len(tpm.persistent)),
         TPM_PT.ALGORITHM_SET: tpm.algorithm_set,
         TPM_PT.LOADED_CURVES: len(_curves(tpm, 0)),
         TPM_PT.LOCKOUT_COUNTER: tpm.da.failed_tries,
