@@ -6,7 +6,7 @@ import pytest
 
 from sim.tpm.client_sessions import AES_128_CFB, NO_CIPHER, Auth, ClientSession, password, xor_with
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_SE
-from sim.tpm.templates import SIGNING_KEY, STORAGE_PARENT
+from sim.tpm.templates import EK_RSA, SIGNING_KEY, STORAGE_PARENT
 from sim.tpm.wire import TPMS_ECC_POINT, TPMS_SENSITIVE_CREATE, TPMT_HA
 from sim.tpm.wire.session import TPMT_SYM_DEF
 
@@ -231,6 +231,60 @@ def handles(play):
     play.start("first place", TPM_SE.POLICY)
 
 
+def contexts(play):
+    def shape(result):
+        return result[0].sequence, hex(result[0].savedHandle), hex(result[0].hierarchy)
+
+    def look():
+        for first in (0x02000000, 0x03000000):
+            listed = (1, first, 200)
+            play.call("listed", TPM_CC.GetCapability, (), *listed, show=lambda result: str(result[1].data))
+        play.call("counted", TPM_CC.GetCapability, (), 6, 0x203, 4, show=lambda result: str(result[1].data))
+
+    def save(session):
+        return play.call("save", TPM_CC.ContextSave, (session.handle,), show=shape)[0]
+
+    def load(context):
+        play.call("load", TPM_CC.ContextLoad, (), context, show=lambda result: hex(result[0]))
+
+    sessions = [play.start() for _ in range(3)]
+    saved = [save(session) for session in sessions]
+    play.call("saved already", TPM_CC.ContextSave, (sessions[0].handle,))
+    play.call("use", TPM_CC.PCR_Reset, (PCR,), auths=[Auth(session=sessions[0])])
+    look()
+    load(saved[1])
+    load(saved[1])
+    play.call("use", TPM_CC.PCR_Reset, (PCR,), auths=[Auth(session=sessions[1])])
+    newer = save(sessions[1])
+    load(saved[1])
+    load(newer)
+    play.flush(sessions[2])
+    load(saved[2])
+    many = []
+    for _ in range(66):
+        session = play.start("many", TPM_SE.POLICY)
+        if session is not None:
+            many.append(save(session))
+    look()
+    for number, (stop, start) in enumerate(((1, 1), (1, 0), (0, 0))):
+        play.call("stop", TPM_CC.Shutdown, (), stop)
+        play.tpm.init()
+        play.raw("start", command(TPM_CC.Startup, (), bytes([0, start])))
+        load(many[number])
+        look()
+
+
+def rsa_salts(play):
+    key = play.call("key", TPM_CC.CreatePrimary, (0x4000000B,), NO_SECRETS, EK_RSA, b"", ())
+    for symmetric in (AES_128_CFB, xor_with(4)):
+        salted = play.start("salted", salt_key=key[:2], symmetric=symmetric)
+        play.call("encrypt", TPM_CC.GetRandom, (), 8, auths=[Auth(session=salted, attributes=0x41)])
+        play.call("decrypt", TPM_CC.StirRandom, (), b"a" * 23, auths=[Auth(session=salted, attributes=0x21)])
+        play.flush(salted)
+    for salt in (b"", b"123", bytes(256), b"\xff" * 256, b"1" * 257):
+        play.call("salt", TPM_CC.StartAuthSession, (key[0], NULL), bytes(16), salt, 0, NO_CIPHER, 11)
+
+
 @pytest.mark.parametrize(
     "scenario",
     [
@@ -243,6 +297,8 @@ def handles(play):
         beginnings,
         salts,
         handles,
+        contexts,
+        rsa_salts,
     ],
 )
 def test_sessions_answer_as_those_of_swtpm(program, tmp_path, scenario):
