@@ -13,7 +13,7 @@ import hmac
 from attrs import frozen
 
 from sim.core.rng import Stream
-from sim.tpm.codec import WireError
+from sim.tpm.codec import WireError, codec_of
 from sim.tpm.constants import HASH_BYTES, TPM_RC
 from sim.tpm.crypto import ecc, rsa
 from sim.tpm.crypto.kdf import HASH_NAMES, kdf_a, kdf_e
@@ -28,6 +28,7 @@ from sim.tpm.wire import (
     TPMS_RSA_PARMS,
     TPMT_PUBLIC,
     TPMT_SYM_DEF_OBJECT,
+    UINT16,
 )
 from sim.tpm.wire.private import TPM2B_SENSITIVE, TPMT_SENSITIVE
 
@@ -119,11 +120,10 @@ def encode_sensitive(sensitive: TPMT_SENSITIVE, name_alg: int) -> bytes:
 
 def decode_sensitive(data: bytes) -> TPMT_SENSITIVE:
     """Read a sensitive area that was wrapped."""
-    sensitive, after = TPM2B_SENSITIVE.decode(data, 0, len(data))
-    if after != len(data):
-        raise WireError(TPM_RC.SIZE, f"{len(data) - after} bytes follow the sensitive area")
-    assert isinstance(sensitive, TPMT_SENSITIVE)
-    return sensitive
+    size, at = UINT16.decode(data, 0, len(data))
+    if size != len(data) - at:
+        raise WireError(TPM_RC.SIZE, f"size {size}, but {len(data) - at} bytes follow")
+    return TPMT_SENSITIVE.decode(data[at:])
 
 
 def inner_wrap(symmetric: TPMT_SYM_DEF_OBJECT, key: bytes, name: bytes, content: bytes) -> bytes:
@@ -166,7 +166,8 @@ def open_secret(key: LoadedObject, label: bytes, encrypted: bytes) -> bytes:
         return _open_rsa(key, label, encrypted)
     if not isinstance(key.public.parameters, TPMS_ECC_PARMS):
         raise WireError(TPM_RC.KEY, "no seed can be shared with such a key")
-    other = TPMS_ECC_POINT.decode(encrypted)
+    other: TPMS_ECC_POINT
+    other, _ = codec_of(TPMS_ECC_POINT).decode(encrypted, 0, len(encrypted))
     curve = ecc.CURVES[key.public.parameters.curveID]
     point = (int.from_bytes(other.x, "big"), int.from_bytes(other.y, "big"))
     if not ecc.is_on_curve(curve, point):

@@ -80,7 +80,7 @@ def context_load(tpm: Tpm, context: TPMS_CONTEXT) -> tuple[Any, ...]:
             tpm.hierarchy(hierarchy).proof, _binding(tpm, handle, context.sequence), context.contextBlob
         )
     except WireError as wrong:
-        raise in_parameter(wrong.rc, 1) from None
+        raise RefusedError(wrong.rc) from None
     if value is None:
         raise in_parameter(TPM_RC.INTEGRITY, 1)
     if is_session:

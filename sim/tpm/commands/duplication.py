@@ -128,9 +128,10 @@ def import_object(  # noqa: PLR0917 - handles and parameters as the library list
         raise in_parameter(TPM_RC.SIZE, 1)
     if secret and parent.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
         raise in_handle(TPM_RC.TYPE, 1)
-    wrapped = bool(secret) and symmetric.algorithm != TPM_ALG.NULL
-    if public.objectAttributes & TPMA_OBJECT.encryptedDuplication and not wrapped:
-        raise in_parameter(TPM_RC.ATTRIBUTES, 2)
+    if public.objectAttributes & TPMA_OBJECT.encryptedDuplication and not secret:
+        raise in_parameter(TPM_RC.ATTRIBUTES, 4)
+    if public.objectAttributes & TPMA_OBJECT.encryptedDuplication and symmetric.algorithm == TPM_ALG.NULL:
+        raise in_parameter(TPM_RC.ATTRIBUTES, 1)
     name = name_of(public)
     content = private
     if secret:

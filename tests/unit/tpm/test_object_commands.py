@@ -323,7 +323,7 @@ def test_an_external_secret_must_belong_to_its_public_area(talk):
     sensitive = TPMT_SENSITIVE(
         sensitiveType=TPM_ALG.KEYEDHASH.value, authValue=b"", seedValue=b"s" * 32, sensitive=b"data"
     )
-    public = attrs.evolve(MOVABLE, unique=symmetric_unique(0xB, b"s" * 32, b"data"))
+    public = attrs.evolve(MOVABLE, unique=symmetric_unique(MOVABLE, b"s" * 32, b"data"))
 
     assert talk.unseal(talk.external(public, sensitive)) == b"data"
     assert refused(talk.external, public, attrs.evolve(sensitive, sensitive=b"date")) == TPM_RC.BINDING
