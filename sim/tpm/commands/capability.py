@@ -145,7 +145,10 @@ def _pcr_properties(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
 
 
 def _properties(tpm: Tpm, first: int) -> list[tuple[int, Any]]:
-    values = {**_fixed(tpm), **_variable(tpm)}
+    variable = first >> 8 == TPM_PT.PERMANENT >> 8
+    if first >= TPM_PT.PERMANENT and not variable:
+        return []
+    values = _variable(tpm) if variable else _fixed(tpm)
     return [(tag, TPMS_TAGGED_PROPERTY(property=tag, value=value)) for tag, value in sorted(values.items())]
 
 
