@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from sim.tpm.client_sessions import Auth, password
-from sim.tpm.constants import HASH_BYTES, TPM_CC, TPM_SE
+from sim.tpm.constants import HASH_BYTES, TPM_CC, TPM_NT, TPM_SE
 from sim.tpm.wire import TPMS_NV_PUBLIC, TPMS_PCR_SELECTION, TPMT_HA
 from sim.tpm.wire.session import TPMT_TK_AUTH, TPMT_TK_VERIFIED
 
@@ -269,6 +269,49 @@ def uses(play):
         play.call("changed", TPM_CC.HierarchyChangeAuth, (OWNER,), b"pw", auths=[Auth(session=session)])
         play.call("back", TPM_CC.HierarchyChangeAuth, (OWNER,), b"", auths=[password(b"pw")])
         play.flush(session)
+
+
+def pins(play):
+    """Indices that hold a PIN: what each success and each failure does to their counts."""
+    session = play.start("real", TPM_SE.POLICY)
+    by_hmac = play.start("hmac")
+
+    def look(index):
+        play.client.names.clear()
+        play.call("count", TPM_CC.NV_Read, (OWNER, index), 8, 0, show=lambda result: result[0].hex())
+
+    def secret(index, auth, expiration=0):
+        play.client.names.clear()
+        given = (b"", b"", b"", expiration & 0xFFFFFFFF)
+        handles = (index, session.handle)
+        play.call(str(auth.value), TPM_CC.PolicySecret, handles, *given, auths=[auth], show=_shape)
+        look(index)
+
+    for kind in (TPM_NT.PIN_FAIL, TPM_NT.PIN_PASS):
+        index = INDEX + kind
+        public = TPMS_NV_PUBLIC(
+            nvIndex=index, nameAlg=11, attributes=0x02060002 | kind << 4, authPolicy=b"", dataSize=8
+        )
+        play.call("define", TPM_CC.NV_DefineSpace, (OWNER,), b"pin", public)
+        secret(index, password(b"pin"))
+        for limit, values in ((3, "1001100001"), (2, "1011"), (9, "11")):
+            play.call("limit", TPM_CC.NV_Write, (OWNER, index), limit.to_bytes(8, "big"), 0)
+            for right in values:
+                value = b"pin" if right == "1" else b"no"
+                auth = password(value) if limit == 3 else Auth(session=by_hmac, value=value)
+                secret(index, auth)
+        secret(index, password(b"pin"), -5)
+        for value in (b"pin", b"no"):
+            play.call("own read", TPM_CC.NV_Read, (index, index), 8, 0, auths=[password(value)])
+            look(index)
+        play.start("bound to a PIN", bind=index)
+
+
+def test_pins_count_as_those_of_swtpm(program, tmp_path):
+    differing, steps = compare(program, tmp_path, pins)
+
+    assert differing == []
+    assert steps > 60
 
 
 @pytest.mark.parametrize(

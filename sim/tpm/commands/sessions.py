@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sim.tpm.authorization import bound_identity
 from sim.tpm.codec import WireError
-from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_SE, TPMA_OBJECT
+from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_HT, TPM_RC, TPM_RH, TPM_SE, TPMA_OBJECT
 from sim.tpm.entities import entity_of, object_at
+from sim.tpm.nv_rules import PIN_TYPES, index_type
 from sim.tpm.protection import SESSION_SECRET, open_secret
 from sim.tpm.refusal import in_handle, in_parameter
 from sim.tpm.sessions import Session, session_key
@@ -43,6 +44,8 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
     if not NONCE_BYTES_MIN <= len(nonce_caller) <= HASH_BYTES[auth_hash]:
         raise in_parameter(TPM_RC.SIZE, _NONCE)
     salt = _salt(tpm, tpm_key, encrypted_salt)
+    if bind >> 24 == TPM_HT.NV_INDEX and index_type(tpm.nv[bind].public.attributes) in PIN_TYPES:
+        raise in_handle(TPM_RC.HANDLE, 2)
     if symmetric.mode is not None and symmetric.mode != TPM_ALG.CFB:
         raise in_parameter(TPM_RC.MODE, _SYMMETRIC)
     kind = TPM_SE(session_type)
