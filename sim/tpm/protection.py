@@ -181,7 +181,7 @@ def _open_rsa(key: LoadedObject, label: bytes, encrypted: bytes) -> bytes:
         raise WireError(TPM_RC.SIZE, f"{len(encrypted)} bytes, the key has {size}")
     private = rsa_private(key)
     if int.from_bytes(encrypted, "big") >= private.n:
-        raise WireError(TPM_RC.SIZE, "the number is not below the modulus")
+        raise WireError(TPM_RC.VALUE, "the number is not below the modulus")
     seed = rsa.oaep_decode(name_alg, label + b"\0", rsa.private_operation(private, encrypted))
     if seed is None:
         raise WireError(TPM_RC.VALUE, "the padding is wrong")

@@ -1,4 +1,8 @@
-"""swtpm and the device judge the same templates, keys and private areas alike, and give the same Names."""
+"""swtpm and the device judge the same templates, keys and private areas alike, and give the same Names.
+
+The one difference that is accepted: where the padding of a seed that was shared with an RSA key is wrong, swtpm 0.7.1
+answers FAILURE, though it goes on working; the device blames the value, as the library says.
+"""
 
 import random
 import struct
@@ -9,8 +13,10 @@ import pytest
 from sim.core.rng import Stream
 from sim.tpm.client import TpmError
 from sim.tpm.client_sessions import Auth, SessionClient, password
-from sim.tpm.constants import TPM_CC, TPM_SE
+from sim.tpm.constants import TPM_CC, TPM_RC, TPM_SE
 from sim.tpm.creation import symmetric_unique
+from sim.tpm.keys import name_of
+from sim.tpm.templates import EK_RSA, SIGNING_KEY
 from sim.tpm.wire import TPMS_SENSITIVE_CREATE, TPMT_PUBLIC, TPMT_SYM_DEF_OBJECT
 from sim.tpm.wire.private import TPMS_DERIVE, TPMT_SENSITIVE
 
@@ -126,6 +132,8 @@ class Walk:
                 answers.append((0, client.call(code, handles, *mine, auths=chosen)))
             except TpmError as refused:
                 answers.append((refused.rc, None))
+        if answers[0][0] == TPM_RC.FAILURE and answers[1][0] & 0xBF == TPM_RC.VALUE:
+            return None
         assert answers[0][0] == answers[1][0], (label, [hex(rc) for rc, _ in answers], len(self.seen))
         self.seen.append((label, answers[0][0]))
         return None if answers[0][0] else [result for _, result in answers]
@@ -168,12 +176,12 @@ def column(pairs, index):
     return [each[index] for each in pairs]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_random_walk_through_the_object_commands_meets_the_same_codes(both, seed):
     walk = Walk(both, seed)
     chance = walk.random
-    primary(both, STORAGE)
-    primary(both, attrs.evolve(LOOSE_STORAGE, objectAttributes=0x30060), chance.choice([OWNER, ENDORSEMENT]))
+    primary(both, chance.choice([STORAGE, attrs.evolve(EK_RSA, objectAttributes=0x30072, authPolicy=b"")]))
+    primary(both, LOOSE_STORAGE, chance.choice([OWNER, ENDORSEMENT]))
     auths, digest = walk.policy()
     children = []
     for attributes in (0x52, 0x40, 0x440, 0x840, 0x42, 0x56):
@@ -318,3 +326,47 @@ def test_derived_objects_are_the_same_on_both(both):
                 if made is not None:
                     assert made[0] == made[1], text
                     walk.flush(HANDLES[2])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_credentials_and_rewraps_meet_the_same_codes(both, seed):
+    walk = Walk(both, seed)
+    chance = walk.random
+    movable = attrs.evolve(LOOSE, authPolicy=bytes(32))
+    rsa = attrs.evolve(EK_RSA, objectAttributes=0x30072, authPolicy=b"")
+    for public in (STORAGE, rsa, chance.choice([LOOSE_STORAGE, SIGNING_KEY])):
+        made = walk.call(
+            "primary", TPM_CC.CreatePrimary, (OWNER,), EMPTY, public, b"", (), auths=[EMPTY_PASSWORD]
+        )
+        assert made is not None
+    names = [client.name_of(HANDLES[2]) for client in walk.clients]
+    for _ in range(150):
+        key, other, third = (chance.choice([*HANDLES, *HANDLES, NULL]) for _ in range(3))
+        key = HANDLES[0] if key == NULL else key
+        credential = chance.choice([b"c" * 32, b"c", b"", b"c" * 33])
+        made = walk.call("make", TPM_CC.MakeCredential, (key,), credential, names)
+        if made is not None:
+            blob, secret = walk.changed(column(made, 0)), walk.changed(column(made, 1))
+            handles = (
+                chance.choice([HANDLES[2], HANDLES[2], HANDLES[0]]),
+                chance.choice([key, key, *HANDLES]),
+            )
+            both_passwords = [EMPTY_PASSWORD, EMPTY_PASSWORD]
+            opened = walk.call(
+                "activate", TPM_CC.ActivateCredential, handles, blob, secret, auths=both_passwords
+            )
+            assert opened is None or opened[0] == opened[1] == (credential,)
+        wrapped = walk.call(
+            "rewrap", TPM_CC.Rewrap, (NULL, other), b"content", name_of(movable), b"", auths=[EMPTY_PASSWORD]
+        )
+        if wrapped is None:
+            continue
+        private, secret = walk.changed(column(wrapped, 0)), walk.changed(column(wrapped, 1))
+        handles = (chance.choice([other, other, *HANDLES, NULL]), third)
+        again = walk.call(
+            "rewrap", TPM_CC.Rewrap, handles, private, name_of(movable), secret, auths=[EMPTY_PASSWORD]
+        )
+        lengths = [[len(each) for each in result] for result in again or ()]
+        assert again is None or lengths[0] == lengths[1]
+
+    assert len(set(walk.seen)) > 12

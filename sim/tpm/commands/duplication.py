@@ -93,22 +93,20 @@ def rewrap(  # noqa: PLR0917 - handles and parameters as the library lists them
     content = private
     if old_parent != _NULL:
         parent = _need_storage(tpm, old_parent, 1)
-        content = _take_off(parent, name, private, secret, blame_private=1, blame_secret=3)
+        try:
+            seed = open_secret(parent, DUPLICATION, secret)
+        except WireError:
+            raise in_parameter(TPM_RC.VALUE, 3) from None
+        content = _unwrap(parent, seed, name, private, 1)
     after = None if new_parent == _NULL else _need_storage(tpm, new_parent, 2)
     return _wrap_for(tpm, after, name, content)
 
 
-def _take_off(
-    parent: LoadedObject, name: bytes, private: bytes, secret: bytes, *, blame_private: int, blame_secret: int
-) -> bytes:
-    try:
-        seed = open_secret(parent, DUPLICATION, secret)
-    except WireError as wrong:
-        raise in_parameter(wrong.rc, blame_secret) from None
+def _unwrap(parent: LoadedObject, seed: bytes, name: bytes, private: bytes, number: int) -> bytes:
     try:
         return storage_wrapper(parent.public, seed, has_vector=False).unwrap(name, private)
     except WireError as wrong:
-        raise in_parameter(wrong.rc, blame_private) from None
+        raise in_parameter(wrong.rc, number) from None
 
 
 def import_object(  # noqa: PLR0917 - handles and parameters as the library lists them
@@ -135,7 +133,11 @@ def import_object(  # noqa: PLR0917 - handles and parameters as the library list
     name = name_of(public)
     content = private
     if secret:
-        content = _take_off(parent, name, private, secret, blame_private=3, blame_secret=4)
+        try:
+            seed = open_secret(parent, DUPLICATION, secret)
+        except WireError as wrong:
+            raise in_parameter(wrong.rc, 4) from None
+        content = _unwrap(parent, seed, name, private, 3)
     try:
         if symmetric.algorithm != TPM_ALG.NULL:
             content = inner_unwrap(symmetric, key, name, content)
