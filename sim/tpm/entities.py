@@ -39,6 +39,8 @@ class Entity:
     guarded: bool = False
     """Whether failed authorisations count against guessing."""
     attributes: int = 0
+    has_value: bool = True
+    """Whether there is an authorisation value: not of an object of which only the public area is loaded."""
 
     @property
     def kind(self) -> int:
@@ -128,9 +130,6 @@ def _object_entity(handle: int, loaded: Any) -> Entity:
     public = getattr(loaded, "public", None)
     if public is None:  # a hash or HMAC sequence has an authorisation value and nothing else
         return Entity(handle=handle, name=loaded.name, auth=loaded.auth, attributes=TPMA_OBJECT.userWithAuth)
-    attributes = public.objectAttributes
-    if loaded.public_only:  # there is no authorisation value
-        attributes &= ~TPMA_OBJECT.userWithAuth
     return Entity(
         handle=handle,
         name=loaded.name,
@@ -138,7 +137,8 @@ def _object_entity(handle: int, loaded: Any) -> Entity:
         policy=public.authPolicy,
         policy_alg=public.nameAlg,
         guarded=not public.objectAttributes & TPMA_OBJECT.noDA,
-        attributes=attributes,
+        attributes=public.objectAttributes,
+        has_value=not loaded.public_only,
     )
 
 

@@ -144,7 +144,9 @@ def inner_unwrap(symmetric: TPMT_SYM_DEF_OBJECT, key: bytes, name: bytes, data: 
 
 def share_secret(public: TPMT_PUBLIC, label: bytes, chance: Stream) -> tuple[bytes, bytes]:
     """Make a seed that only the owner of a key can recover; return it and its encrypted form."""
-    size = HASH_BYTES[public.nameAlg]
+    size = HASH_BYTES.get(public.nameAlg)
+    if size is None:
+        raise WireError(TPM_RC.VALUE, "a key without a name algorithm shares no seed")
     if isinstance(public.parameters, TPMS_RSA_PARMS):
         seed = chance.bytes(size)
         n, e = rsa_numbers(public)

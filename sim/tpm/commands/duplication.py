@@ -25,7 +25,7 @@ from sim.tpm.protection import (
     share_secret,
     storage_wrapper,
 )
-from sim.tpm.refusal import in_handle, in_parameter
+from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.wire import TPMT_PUBLIC, TPMT_SYM_DEF_OBJECT
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _wrap_for(tpm: Tpm, parent: LoadedObject | None, name: bytes, content: bytes
     try:
         seed, secret = share_secret(parent.public, DUPLICATION, tpm.random)
     except WireError as wrong:
-        raise in_handle(wrong.rc, 2) from None
+        raise RefusedError(wrong.rc) from None
     return storage_wrapper(parent.public, seed, has_vector=False).wrap(name, content), secret
 
 
