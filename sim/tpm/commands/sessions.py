@@ -77,15 +77,17 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
 
 def _salt(tpm: Tpm, key: int, encrypted: bytes) -> bytes:
     """Recover the salt that the caller hid for a key; there is one if and only if there is a key."""
-    if (key == _NULL) != (not encrypted):
-        raise in_parameter(TPM_RC.VALUE, _SALT)
     if key == _NULL:
+        if encrypted:
+            raise in_parameter(TPM_RC.VALUE, _SALT)
         return b""
     loaded = object_at(tpm, key)
     if loaded.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
         raise in_handle(TPM_RC.KEY, 1)
     if not loaded.attributes & TPMA_OBJECT.decrypt:
         raise in_handle(TPM_RC.ATTRIBUTES, 1)
+    if not encrypted:
+        raise in_parameter(TPM_RC.VALUE, _SALT)
     try:
         return open_secret(loaded, SESSION_SECRET, encrypted)
     except WireError:

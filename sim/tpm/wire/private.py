@@ -20,6 +20,7 @@ from sim.tpm.wire.basic import (
     TPM2B_ECC_PARAMETER,
     TPM2B_SENSITIVE_DATA,
     TPMI_ALG_HASH_OR_NULL,
+    TPMI_RH_HIERARCHY,
     UINT32,
     UINT64,
 )
@@ -148,5 +149,5 @@ class TPMS_CONTEXT(Structure):
 
     sequence: int = wire(UINT64)
     savedHandle: int = wire(UINT32)
-    hierarchy: int = wire(UINT32)
+    hierarchy: int = wire(TPMI_RH_HIERARCHY)
     contextBlob: bytes = wire(TPM2B_CONTEXT_DATA)
