@@ -181,8 +181,8 @@ def is_value_available(tpm: Tpm, entity: Entity, code: int, role: Role) -> bool:
     """Whether the authorisation value of an entity may be used for a command in that role."""
     if entity.kind in _OBJECT_KINDS:
         if role is Role.USER:
-            return entity.has_value and bool(entity.attributes & TPMA_OBJECT.userWithAuth)
-        return entity.has_value and role is Role.ADMIN and not entity.attributes & TPMA_OBJECT.adminWithPolicy
+            return entity.has_secret and bool(entity.attributes & TPMA_OBJECT.userWithAuth)
+        return entity.has_secret and role is Role.ADMIN and not entity.attributes & TPMA_OBJECT.adminWithPolicy
     if entity.kind != TPM_HT.NV_INDEX:
         return True
     if code in _NV_WRITES:
@@ -204,6 +204,8 @@ def _is_policy_required(entity: Entity, role: Role) -> bool:
 
 
 def _is_policy_available(entity: Entity, code: int) -> bool:
+    if not entity.has_secret:
+        return False
     if entity.kind == TPM_HT.NV_INDEX:
         if code in _NV_WRITES and not entity.attributes & TPMA_NV.POLICYWRITE:
             return False

@@ -39,8 +39,8 @@ class Entity:
     guarded: bool = False
     """Whether failed authorisations count against guessing."""
     attributes: int = 0
-    has_value: bool = True
-    """Whether there is an authorisation value: not of an object of which only the public area is loaded."""
+    has_secret: bool = True
+    """Whether it can be authorised at all: not an object of which only the public area is loaded."""
 
     @property
     def kind(self) -> int:
@@ -138,7 +138,7 @@ def _object_entity(handle: int, loaded: Any) -> Entity:
         policy_alg=public.nameAlg,
         guarded=not public.objectAttributes & TPMA_OBJECT.noDA,
         attributes=public.objectAttributes,
-        has_value=not loaded.public_only,
+        has_secret=not loaded.public_only,
     )
 
 

@@ -84,10 +84,12 @@ def _salt(tpm: Tpm, key: int, encrypted: bytes) -> bytes:
     loaded = object_at(tpm, key)
     if loaded.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
         raise in_handle(TPM_RC.KEY, 1)
-    if not loaded.attributes & TPMA_OBJECT.decrypt:
-        raise in_handle(TPM_RC.ATTRIBUTES, 1)
     if not encrypted:
         raise in_parameter(TPM_RC.VALUE, _SALT)
+    if loaded.public_only:
+        raise in_handle(TPM_RC.HANDLE, 1)
+    if not loaded.attributes & TPMA_OBJECT.decrypt:
+        raise in_handle(TPM_RC.ATTRIBUTES, 1)
     try:
         return open_secret(loaded, SESSION_SECRET, encrypted)
     except WireError:

@@ -1,5 +1,7 @@
 """Objects of every type: made, loaded, sealed, saved, moved, certified, derived."""
 
+from hashlib import sha256
+
 import attrs
 import pytest
 
@@ -467,3 +469,50 @@ def test_the_storage_parent_template_is_a_parent(talk):
     handle = talk.primary(STORAGE_PARENT)
 
     assert talk.create(handle, SEALED, secrets(b"x"))[1].type == TPM_ALG.KEYEDHASH
+
+
+@pytest.mark.parametrize("public", [STORAGE_RSA, STORAGE_ECC], ids=["RSA", "ECC"])
+def test_no_authorisation_and_no_salt_reaches_the_secret_that_a_public_key_lacks(talk, public):
+    policy = talk.start(TPM_SE.POLICY)
+    talk.call(TPM_CC.PolicyCommandCode, (policy.handle,), TPM_CC.ActivateCredential.value)
+    digest = talk.call(TPM_CC.PolicyGetDigest, (policy.handle,))[0]
+    made = talk.call(TPM_CC.ReadPublic, (talk.primary(attrs.evolve(public, authPolicy=digest)),))[0]
+    key = talk.external(made)
+    activate = (talk.call, TPM_CC.ActivateCredential, (talk.primary(), key), b"blob", b"s" * 256)
+
+    for auth in (password(), Auth(session=policy)):
+        assert refused(*activate, auths=[password(), auth]) == TPM_RC.AUTH_UNAVAILABLE
+    assert refused(talk.start, salt_key=(key, made)) == 0x18B
+    assert refused(talk.create, key, SEALED) == TPM_RC.AUTH_UNAVAILABLE
+
+
+def test_keys_without_a_name_algorithm_share_no_seed(talk):
+    made = talk.call(TPM_CC.ReadPublic, (talk.primary(),))[0]
+    key = talk.external(attrs.evolve(made, nameAlg=TPM_ALG.NULL.value, objectAttributes=0x30040))
+
+    assert talk.call(TPM_CC.ReadPublic, (key,))[1:] == (b"", b"")
+    assert refused(talk.call, TPM_CC.MakeCredential, (key,), b"", b"name") == TPM_RC.VALUE
+    assert refused(talk.call, TPM_CC.MakeCredential, (key,), b"c", b"name") == 0x1D5
+
+
+def test_a_sequence_is_saved_too_and_is_no_object(talk):
+    handle = talk.call(TPM_CC.HashSequenceStart, (), b"", 0xB)[0]
+    talk.call(TPM_CC.SequenceUpdate, (handle,), b"data" * 100, auths=[password()])
+    context = talk.save(handle)
+    again = talk.restore(context)
+
+    results = [
+        talk.call(TPM_CC.SequenceComplete, (each,), b"end", NULL, auths=[password()])[0]
+        for each in (handle, again)
+    ]
+    assert results == [sha256(b"data" * 100 + b"end").digest()] * 2
+    assert context.savedHandle == 0x80000001
+
+
+def test_the_largest_object_fits_into_a_context(tpm, talk):
+    largest = template(RSA, 0x30072, "0006010000430010" + "0c0000000000", name_alg="000d")
+    handle = talk.primary(attrs.evolve(largest, authPolicy=bytes(64)), sensitive=secrets(auth=b"a" * 64))
+    context = talk.save(handle)
+
+    assert tpm.objects[talk.restore(context)] == tpm.objects[handle]
+    assert len(context.contextBlob) < 2692
