@@ -182,7 +182,9 @@ def is_value_available(tpm: Tpm, entity: Entity, code: int, role: Role) -> bool:
     if entity.kind in _OBJECT_KINDS:
         if role is Role.USER:
             return entity.has_secret and bool(entity.attributes & TPMA_OBJECT.userWithAuth)
-        return entity.has_secret and role is Role.ADMIN and not entity.attributes & TPMA_OBJECT.adminWithPolicy
+        return (
+            entity.has_secret and role is Role.ADMIN and not entity.attributes & TPMA_OBJECT.adminWithPolicy
+        )
     if entity.kind != TPM_HT.NV_INDEX:
         return True
     if code in _NV_WRITES:
