@@ -47,8 +47,11 @@ def _change(tpm: Tpm, handle: int, **changes: Any) -> None:
 
 
 def hierarchy_control(tpm: Tpm, authority: int, switched: int, state: int) -> tuple[Any, ...]:
-    """Switch a hierarchy on or off; only the platform may switch on, or switch what is its own."""
-    own = switched == authority and not state and switched in (_OWNER, _ENDORSEMENT)
+    """Switch a hierarchy on or off; the owner's and the endorsement hierarchy may also be switched off by themselves.
+
+    Their own authorisation cannot switch them on: a hierarchy that is off authorises nothing.
+    """
+    own = switched == authority and switched in (_OWNER, _ENDORSEMENT)
     if authority != _PLATFORM and not own:
         raise RefusedError(TPM_RC.AUTH_TYPE)
     if switched == TPM_RH.PLATFORM_NV:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sim.tpm.codec import Number
 from sim.tpm.constants import TPM_CC, TPM_RH
-from sim.tpm.requests import NULL, PCR, CommandSpec, HandleSet, user
+from sim.tpm.requests import NULL, PCR, CommandSpec, user
 from sim.tpm.wire import (
     TPM2B_DIGEST,
     TPM2B_EVENT,
@@ -49,7 +49,7 @@ SPECS = (
     CommandSpec(
         code=TPM_CC.PCR_SetAuthPolicy,
         handles=(user(_PLATFORM),),
-        parameters=(TPM2B_DIGEST, TPMI_ALG_HASH_OR_NULL, Number("I", allowed=HandleSet(PCR, NULL))),
+        parameters=(TPM2B_DIGEST, TPMI_ALG_HASH_OR_NULL, Number("I", allowed=PCR)),
         changes_nv=True,
     ),
     CommandSpec(code=TPM_CC.PCR_SetAuthValue, handles=(user(PCR),), parameters=(TPM2B_DIGEST,)),
