@@ -17,6 +17,7 @@ import hmac
 import attrs
 from attrs import frozen
 
+from sim.core.rng import Stream
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPMA_OBJECT
 from sim.tpm.crypto import ecc, rsa, symmetric
 from sim.tpm.crypto.kdf import HASH_NAMES, kdf_a
@@ -35,6 +36,7 @@ __all__ = [
     "HASH_BLOCK_BYTES",
     "CreationError",
     "DerivedSource",
+    "DrawnSource",
     "Secrets",
     "SeedSource",
     "Source",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _RSA_MATERIAL_BITS = 512
+_SECRET_BYTES = 64
 _PARENT = TPMA_OBJECT.restricted | TPMA_OBJECT.decrypt
 _KEY = b"PRIMARY"
 _SEED = b"SEED"
@@ -84,6 +87,20 @@ class SeedSource(Source):
     def draw(self, label: bytes, bits: int) -> bytes:
         """Return KDFa of the seed under the label."""
         return kdf_a(TPM_ALG.SHA256, self.seed, label, self.context, bits)
+
+
+class DrawnSource(Source):
+    """Material from random numbers, of which none are drawn before the first use: a refusal costs none."""
+
+    def __init__(self, chance: Stream) -> None:
+        self._chance = chance
+        self._source: SeedSource | None = None
+
+    def draw(self, label: bytes, bits: int) -> bytes:
+        """Return KDFa of secret bytes that were drawn for this object."""
+        if self._source is None:
+            self._source = SeedSource(seed=self._chance.bytes(_SECRET_BYTES))
+        return self._source.draw(label, bits)
 
 
 class DerivedSource(Source):

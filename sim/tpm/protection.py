@@ -148,11 +148,12 @@ def share_secret(public: TPMT_PUBLIC, label: bytes, chance: Stream) -> tuple[byt
     if size is None:
         raise WireError(TPM_RC.VALUE, "a key without a name algorithm shares no seed")
     if isinstance(public.parameters, TPMS_RSA_PARMS):
+        if len(public.unique) < 3 * size + 2:  # type: ignore[arg-type]
+            raise WireError(TPM_RC.VALUE, "the key is too short for its name algorithm")
         seed = chance.bytes(size)
         n, e = rsa_numbers(public)
         padded = rsa.oaep_encode(public.nameAlg, label + b"\0", seed, len(public.unique), chance)  # type: ignore[arg-type]
-        if padded is None:
-            raise WireError(TPM_RC.VALUE, "the key is too short for its name algorithm")
+        assert padded is not None
         return seed, rsa.public_operation(n, e, padded)
     assert isinstance(public.parameters, TPMS_ECC_PARMS)
     curve = ecc.CURVES[public.parameters.curveID]

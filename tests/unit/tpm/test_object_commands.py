@@ -1,5 +1,6 @@
 """Objects of every type: made, loaded, sealed, saved, moved, certified, derived."""
 
+import pickle
 from hashlib import sha256
 
 import attrs
@@ -516,3 +517,24 @@ def test_the_largest_object_fits_into_a_context(tpm, talk):
 
     assert tpm.objects[talk.restore(context)] == tpm.objects[handle]
     assert len(context.contextBlob) < 2692
+
+
+def test_a_refused_creation_draws_no_random_numbers(tpm, talk):
+    parent, key = talk.primary(), TEMPLATES["AES key"]
+    small = talk.primary(template(RSA, 0x30072, "0006008000430010" + "040000000000", name_alg="000d"))
+    mine = attrs.evolve(key, objectAttributes=0x60052)
+    before = fork_bytes(tpm)
+
+    assert refused(talk.create, parent, mine, secrets(b"k" * 15)) == TPM_RC.KEY_SIZE
+    long = attrs.evolve(TEMPLATES["HMAC key"], objectAttributes=0x40052)
+    assert refused(talk.create, parent, long, secrets(b"k" * 65)) == TPM_RC.SIZE
+    odd = attrs.evolve(TEMPLATES["default child"].parameters, exponent=17)
+    child = attrs.evolve(TEMPLATES["default child"], parameters=odd)
+    assert refused(talk.create, parent, child) == TPM_RC.RANGE
+    assert refused(talk.call, TPM_CC.MakeCredential, (small,), b"c", b"name") == TPM_RC.VALUE
+    assert fork_bytes(tpm) == before
+
+
+def fork_bytes(tpm):
+    """Return the next random numbers without drawing them."""
+    return pickle.loads(pickle.dumps(tpm.random)).bytes(16)
