@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign clean
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-tpm clean
 
 help:  ## what there is
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
 
 demo: $(STAMP)  ## a clean host is accepted; one flipped bit in a driver is refused, or named
 	@$(BIN)/python examples/demo.py
@@ -35,6 +35,9 @@ docs: $(STAMP)  ## rewrite the generated pages of docs/
 
 campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
 	$(BIN)/python tests/campaigns/bitflips.py
+
+campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
+	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000
 
 venv: $(STAMP)  ## the virtual environment alone
 

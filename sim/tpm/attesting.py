@@ -62,6 +62,10 @@ def signed_attestation(
     """Return an attestation as its signed bytes, and the signature (null where nobody signs)."""
     loaded = signer.loaded
     name = _NULL_NAME if loaded is None else loaded.qualified_name
+    anonymous = signer.scheme.scheme == TPM_ALG.ECDAA
+    nonce = b""
+    if anonymous:  # the structure names neither the signer nor the caller's data, which is hashed in instead
+        name, nonce, qualifying_data = b"", qualifying_data, b""
     clock_info, version = _seen_by(tpm, loaded, name)
     attest = TPMS_ATTEST(
         magic=TPM_GENERATED_VALUE,
@@ -74,7 +78,10 @@ def signed_attestation(
     ).encode()
     if loaded is None:
         return attest, TPMT_SIGNATURE(sigAlg=TPM_ALG.NULL.value, signature=None)
-    return attest, sign_digest(tpm, loaded, signer.scheme, hash_bytes(signer.hash_alg, attest))
+    digest = hash_bytes(signer.hash_alg, attest)
+    if nonce:
+        digest = hash_bytes(signer.hash_alg, nonce + digest)
+    return attest, sign_digest(tpm, loaded, signer.scheme, digest)
 
 
 def _seen_by(tpm: Tpm, loaded: LoadedObject | None, name: bytes) -> tuple[TPMS_CLOCK_INFO, int]:

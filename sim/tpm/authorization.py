@@ -45,6 +45,7 @@ _OBJECT_KINDS = (TPM_HT.TRANSIENT, TPM_HT.PERSISTENT)
 _OTHER_USES = TPMA_SESSION.audit | TPMA_SESSION.decrypt | TPMA_SESSION.encrypt
 _NV_TYPE_SHIFT = 4
 _PIN_BYTES = 8
+_NOBODY = Entity(handle=TPM_RH.NULL.value, name=b"")
 
 
 @frozen(kw_only=True)
@@ -151,6 +152,7 @@ def _check_unassociated(request: Request, use: SessionUse) -> None:
         raise in_session(TPM_RC.HANDLE, use.number)
     if session.is_trial or not use.area.sessionAttributes & _OTHER_USES:
         raise in_session(TPM_RC.ATTRIBUTES, use.number)
+    _need_unlocked(request.tpm, _NOBODY, session)
     _check_hmac(request, use, None, session)
 
 
@@ -179,8 +181,10 @@ def is_value_available(tpm: Tpm, entity: Entity, code: int, role: Role) -> bool:
     """Whether the authorisation value of an entity may be used for a command in that role."""
     if entity.kind in _OBJECT_KINDS:
         if role is Role.USER:
-            return bool(entity.attributes & TPMA_OBJECT.userWithAuth)
-        return role is Role.ADMIN and not entity.attributes & TPMA_OBJECT.adminWithPolicy
+            return entity.has_secret and bool(entity.attributes & TPMA_OBJECT.userWithAuth)
+        return (
+            entity.has_secret and role is Role.ADMIN and not entity.attributes & TPMA_OBJECT.adminWithPolicy
+        )
     if entity.kind != TPM_HT.NV_INDEX:
         return True
     if code in _NV_WRITES:
@@ -195,13 +199,15 @@ def is_value_available(tpm: Tpm, entity: Entity, code: int, role: Role) -> bool:
 def _is_policy_required(entity: Entity, role: Role) -> bool:
     """Whether nothing but a policy gives that role over that entity."""
     if role is Role.USER:
-        return False
+        return entity.kind == TPM_HT.PCR and bool(entity.policy)
     if role is Role.DUP or entity.kind == TPM_HT.NV_INDEX:
         return True
     return entity.kind in _OBJECT_KINDS and bool(entity.attributes & TPMA_OBJECT.adminWithPolicy)
 
 
 def _is_policy_available(entity: Entity, code: int) -> bool:
+    if not entity.has_secret:
+        return False
     if entity.kind == TPM_HT.NV_INDEX:
         if code in _NV_WRITES and not entity.attributes & TPMA_NV.POLICYWRITE:
             return False

@@ -14,7 +14,7 @@ from sim.tpm.crypto.kdf import kdf_a
 
 __all__ = ["Commits"]
 
-COMMITS_MAX = fact("tpm.commits_max", 64, unit="scalars", source="swtpm 0.7.1", kind="inferred").value
+COMMITS_MAX = fact("tpm.commits_max", 128, unit="scalars", source="swtpm 0.7.1", kind="inferred").value
 _COUNTER_MASK = 0xFFFF
 
 

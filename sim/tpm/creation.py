@@ -12,12 +12,15 @@ Sources: TPM 2.0 Library part 1, 11.4.10 (KDFa), 14 (primary seeds), 27 (creatio
 
 from __future__ import annotations
 
+import hmac
+
 import attrs
 from attrs import frozen
 
+from sim.core.rng import Stream
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPMA_OBJECT
 from sim.tpm.crypto import ecc, rsa, symmetric
-from sim.tpm.crypto.kdf import kdf_a
+from sim.tpm.crypto.kdf import HASH_NAMES, kdf_a
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.keys import name_of
 from sim.tpm.wire import (
@@ -33,6 +36,7 @@ __all__ = [
     "HASH_BLOCK_BYTES",
     "CreationError",
     "DerivedSource",
+    "DrawnSource",
     "Secrets",
     "SeedSource",
     "Source",
@@ -43,6 +47,8 @@ __all__ = [
 ]
 
 _RSA_MATERIAL_BITS = 512
+_SECRET_BYTES = 64
+_PARENT = TPMA_OBJECT.restricted | TPMA_OBJECT.decrypt
 _KEY = b"PRIMARY"
 _SEED = b"SEED"
 _DERIVATION_BITS = 8192
@@ -81,6 +87,20 @@ class SeedSource(Source):
     def draw(self, label: bytes, bits: int) -> bytes:
         """Return KDFa of the seed under the label."""
         return kdf_a(TPM_ALG.SHA256, self.seed, label, self.context, bits)
+
+
+class DrawnSource(Source):
+    """Material from random numbers, of which none are drawn before the first use: a refusal costs none."""
+
+    def __init__(self, chance: Stream) -> None:
+        self._chance = chance
+        self._source: SeedSource | None = None
+
+    def draw(self, label: bytes, bits: int) -> bytes:
+        """Return KDFa of secret bytes that were drawn for this object."""
+        if self._source is None:
+            self._source = SeedSource(seed=self._chance.bytes(_SECRET_BYTES))
+        return self._source.draw(label, bits)
 
 
 class DerivedSource(Source):
@@ -129,19 +149,20 @@ def make_secrets(template: TPMT_PUBLIC, data: bytes, source: Source) -> Secrets:
     else:
         private = _keyed_hash(template, template.parameters, data, source)
     seed_value = source.draw(_SEED, HASH_BYTES[template.nameAlg] * 8)
-    unique = symmetric_unique(template.nameAlg, seed_value, private)
+    unique = symmetric_unique(template, seed_value, private)
     return Secrets(public=attrs.evolve(template, unique=unique), private=private, seed_value=seed_value)
 
 
-def symmetric_unique(name_alg: int, seed_value: bytes, private: bytes) -> bytes:
-    """Return the unique value of a keyed hash object or cipher key."""
-    return hash_bytes(name_alg, seed_value + private)
+def symmetric_unique(public: TPMT_PUBLIC, seed_value: bytes, private: bytes) -> bytes:
+    """Return the unique value of a keyed hash object or cipher key: a digest, of parents an HMAC."""
+    if public.objectAttributes & _PARENT == _PARENT:
+        return hmac.digest(seed_value, private, HASH_NAMES[public.nameAlg])
+    return hash_bytes(public.nameAlg, seed_value + private)
 
 
 def _parent_seed(template: TPMT_PUBLIC, source: Source) -> bytes:
     """Return the seed of an asymmetric object: only a parent has one."""
-    parent = TPMA_OBJECT.restricted | TPMA_OBJECT.decrypt
-    if template.objectAttributes & parent != parent:
+    if template.objectAttributes & _PARENT != _PARENT:
         return b""
     return source.draw(_SEED, HASH_BYTES[template.nameAlg] * 8)
 

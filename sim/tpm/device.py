@@ -16,6 +16,7 @@ from attrs import frozen
 
 from sim.core.rng import Stream
 from sim.errors import SimBug
+from sim.tpm.algorithms import UNTESTED
 from sim.tpm.auditing import CommandAudit
 from sim.tpm.commits import Commits
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RH, TPM_SU
@@ -109,6 +110,8 @@ class Tpm:
         self.presence_commands: tuple[int, ...] = (TPM_CC.PP_Commands.value,)
         self.boot_number = 0
         self.algorithm_set = 0
+        self.untested: tuple[int, ...] = UNTESTED
+        self.failed = False
         self.started = False
         self.start_state: StartState | None = None
         self.shutdown_type: TPM_SU | None = TPM_SU.CLEAR
@@ -131,11 +134,17 @@ class Tpm:
         """Apply _TPM_Init, which power-on and platform reset signal: Startup must come next."""
         self.time.power_on(self.clock.now, orderly=self.shutdown_type is not None)
         self.started = False
+        self.failed = False
+        self.untested = UNTESTED
         self.boot_number += 1
         self.sessions.power_on()
         self.objects.clear()
         self.h_crtm = None
         self._hash_sequence = None
+
+    def enter_failure_mode(self) -> None:
+        """Make a self-test fail: until the next `init` only the two commands of failure mode work."""
+        self.failed = True
 
     def hash_start(self) -> None:
         """Begin the hash sequence; any command ends it without effect."""

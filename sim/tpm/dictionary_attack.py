@@ -23,10 +23,12 @@ class DictionaryAttack:
     """The counter and its settings; every method that depends on time takes the TPM's `time` in ms."""
 
     def __init__(self) -> None:
+        self.used = False
+        """Whether a protected entity was used since Startup: then an unorderly stop counts as a failure."""
         self.reset()
 
     def reset(self) -> None:
-        """Return to the settings of a new TPM."""
+        """Forget failures and return to the settings of a new TPM, as Clear does."""
         self.failed_tries = 0
         self.max_tries = MAX_TRIES
         self.recovery_s = RECOVERY_S
@@ -34,12 +36,12 @@ class DictionaryAttack:
         self.lockout_usable = True
         self.healed_ms = 0
         self.lockout_failed_ms = 0
-        self.used = False
-        """Whether a protected entity was used since Startup: then an unorderly stop counts as a failure."""
 
     def heal(self, time_ms: int) -> None:
         """Take failures back for the time that has passed."""
-        if self.failed_tries and self.recovery_s:
+        if not self.recovery_s:
+            self.failed_tries = 0
+        elif self.failed_tries:
             steps = max(0, time_ms - self.healed_ms) // _MS_PER_S // self.recovery_s
             self.healed_ms += steps * self.recovery_s * _MS_PER_S
             self.failed_tries = max(0, self.failed_tries - steps)
@@ -60,11 +62,6 @@ class DictionaryAttack:
             if self.failed_tries < self.max_tries:
                 self.failed_tries += 1
             self.healed_ms = time_ms
-
-    def clear_failures(self) -> None:
-        """Forget the failures, as DictionaryAttackLockReset does."""
-        self.failed_tries = 0
-        self.lockout_usable = True
 
     def start(self, *, orderly: bool) -> None:
         """Apply Startup: time begins at 0 again, and an unorderly stop after a use counts as a failure."""

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from sim.tpm.authorization import Request
 from sim.tpm.codec import WireError
 from sim.tpm.commands import ACTIONS
-from sim.tpm.constants import TPM_CC, TPM_RC, TPM_RH, TPM_ST
+from sim.tpm.constants import TPM_CC, TPM_HT, TPM_RC, TPM_RH, TPM_ST
 from sim.tpm.entities import Entity, entity_of, need_present
+from sim.tpm.failure import answer_in_failure_mode
 from sim.tpm.latency import latency_ns
+from sim.tpm.pcr import AUTH_PCRS
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.requests import CommandSpec
 from sim.tpm.session_area import (
@@ -47,6 +49,9 @@ _EMPTY_PASSWORD_AREA = TPMS_AUTH_COMMAND(
 
 def run_command(tpm: Tpm, command: bytes) -> bytes:
     """Run one command and return its response; sets `tpm.last_latency_ns`."""
+    if tpm.failed:
+        tpm.last_latency_ns = tpm.profile.other_latency_ns
+        return answer_in_failure_mode(tpm, command)
     try:
         spec, response = _run(tpm, command)
     except RefusedError as refused:
@@ -115,7 +120,8 @@ def _handles(tpm: Tpm, spec: CommandSpec, command: bytes, end: int) -> tuple[tup
             handle, at = UINT32.decode(command, at, end)
         except WireError as wrong:
             raise in_handle(wrong.rc, number) from None
-        if handle not in declared.allowed:
+        no_slot = handle >> 24 == TPM_HT.TRANSIENT and handle & 0xFFFFFF >= tpm.profile.transient_slots
+        if no_slot or handle not in declared.allowed:
             raise in_handle(TPM_RC.VALUE, number)
         handles.append(handle)
     for number, handle in enumerate(handles, 1):
@@ -143,7 +149,7 @@ def _is_plain_password(tpm: Tpm, spec: CommandSpec, handles: tuple[int, ...], ar
         return False
     handle = handles[0]
     if not handle >> 24:
-        return True
+        return handle not in AUTH_PCRS or tpm.pcrs.is_open
     hierarchy = tpm.hierarchies.get(handle)
     if hierarchy is None or hierarchy.auth or handle == _LOCKOUT:
         return False

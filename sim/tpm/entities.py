@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from sim.tpm.constants import TPM_ALG, TPM_HT, TPM_RC, TPM_RH, TPMA_NV, TPMA_OBJECT
+from sim.tpm.pcr import AUTH_PCRS
 from sim.tpm.refusal import RefusedError, in_handle
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Entity:
     guarded: bool = False
     """Whether failed authorisations count against guessing."""
     attributes: int = 0
+    has_secret: bool = True
+    """Whether it can be authorised at all: not an object of which only the public area is loaded."""
 
     @property
     def kind(self) -> int:
@@ -55,6 +58,11 @@ def entity_of(tpm: Tpm, handle: int) -> Entity:
     name = handle.to_bytes(4, "big")
     hierarchy = tpm.hierarchies.get(handle)
     if hierarchy is None:
+        if handle in AUTH_PCRS:
+            pcrs = tpm.pcrs
+            return Entity(
+                handle=handle, name=name, auth=pcrs.auth, policy=pcrs.policy, policy_alg=pcrs.policy_alg
+            )
         return Entity(handle=handle, name=name)
     return Entity(
         handle=handle,
@@ -122,9 +130,6 @@ def _object_entity(handle: int, loaded: Any) -> Entity:
     public = getattr(loaded, "public", None)
     if public is None:  # a hash or HMAC sequence has an authorisation value and nothing else
         return Entity(handle=handle, name=loaded.name, auth=loaded.auth, attributes=TPMA_OBJECT.userWithAuth)
-    attributes = public.objectAttributes
-    if loaded.public_only:  # there is no authorisation value
-        attributes &= ~TPMA_OBJECT.userWithAuth
     return Entity(
         handle=handle,
         name=loaded.name,
@@ -132,7 +137,8 @@ def _object_entity(handle: int, loaded: Any) -> Entity:
         policy=public.authPolicy,
         policy_alg=public.nameAlg,
         guarded=not public.objectAttributes & TPMA_OBJECT.noDA,
-        attributes=attributes,
+        attributes=public.objectAttributes,
+        has_secret=not loaded.public_only,
     )
 
 

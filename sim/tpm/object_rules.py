@@ -44,7 +44,7 @@ def check_creation(parent: LoadedObject | None, template: TPMT_PUBLIC, data_size
     derived = parent is not None and parent.is_derivation_parent
     wrong = False
     if derived:
-        wrong = origin
+        wrong = not attributes & TPMA_OBJECT.fixedParent
     elif template.type in (TPM_ALG.KEYEDHASH, TPM_ALG.SYMCIPHER):
         fixed = attributes & (TPMA_OBJECT.fixedTPM | TPMA_OBJECT.fixedParent)
         is_key = attributes & (TPMA_OBJECT.sign | TPMA_OBJECT.decrypt)
@@ -158,7 +158,8 @@ def _inherited_fault(parent: LoadedObject, public: TPMT_PUBLIC) -> TPM_RC | None
         return None
     if public.nameAlg != parent.public.nameAlg:
         return TPM_RC.HASH
-    return None if storage_symmetric(public) == storage_symmetric(parent.public) else TPM_RC.SYMMETRIC
+    alike = parent.is_storage_parent and storage_symmetric(public) == storage_symmetric(parent.public)
+    return None if alike else TPM_RC.SYMMETRIC
 
 
 def storage_symmetric(public: TPMT_PUBLIC) -> TPMT_SYM_DEF_OBJECT:
@@ -237,7 +238,7 @@ def _check_symmetric(
     assert isinstance(public.unique, bytes)
     size = HASH_BYTES.get(public.nameAlg, 0)
     if sensitive is None:
-        if size and len(public.unique) != size:
+        if len(public.unique) != size:
             raise in_parameter(TPM_RC.KEY, blame_public)
         return
     _check_key(public, sensitive.sensitive, blame_sensitive)
@@ -245,7 +246,7 @@ def _check_symmetric(
         return
     if len(sensitive.seedValue) != size:
         raise in_parameter(TPM_RC.KEY_SIZE, blame_sensitive)
-    if public.unique != symmetric_unique(public.nameAlg, sensitive.seedValue, sensitive.sensitive):
+    if public.unique != symmetric_unique(public, sensitive.seedValue, sensitive.sensitive):
         raise RefusedError(TPM_RC.BINDING)
 
 
@@ -260,7 +261,5 @@ def _check_key(public: TPMT_PUBLIC, key: bytes, number: int) -> None:
             raise in_parameter(TPM_RC.KEY, number)
         return
     assert isinstance(parameters, TPMT_KEYEDHASH_SCHEME)
-    is_key = public.objectAttributes & (TPMA_OBJECT.sign | TPMA_OBJECT.decrypt)
-    hash_alg = parameters.details.hashAlg if parameters.details is not None else public.nameAlg
-    if is_key and len(key) > HASH_BLOCK_BYTES.get(hash_alg, len(key)):
+    if parameters.details is not None and len(key) > HASH_BLOCK_BYTES[parameters.details.hashAlg]:
         raise in_parameter(TPM_RC.KEY_SIZE, number)

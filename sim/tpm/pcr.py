@@ -2,7 +2,7 @@
 
 Models: banks of 24 PCRs of a PC Client TPM, the update counter that PCR_Read returns, the hash sequence that the
 processor drives at locality 4 (H-CRTM before Startup, launch after it), and what a resume keeps.
-Leaves out: PCR_Allocate, and authorisation values or policies of PCRs.
+Leaves out: the commands (`sim.tpm.commands.pcrs`).
 Sources: TCG PC Client Platform TPM Profile, table of PCR attributes; all cells of the tables below and the behaviour
 of the counter were measured on swtpm 0.7.1.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sim.core.facts import fact
-from sim.tpm.constants import HASH_BYTES, PCR_COUNT
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG
 from sim.tpm.hashing import HASHES, hash_bytes
 
 __all__ = ["EXTEND_LOCALITIES", "RESET_LOCALITIES", "PcrBanks"]
@@ -42,6 +42,10 @@ LAUNCH_PCR = 17
 HCRTM_PCR = 0
 DYNAMIC_PCRS = range(17, 23)
 SAVED_PCRS = range(16)
+AUTH_PCRS = range(20, 23)
+"""PCRs that share one authorisation value and one policy (measured)."""
+BANKS_BYTES_MAX = PCR_COUNT * sum(HASH_BYTES.values())
+_ALL_PCRS = (1 << PCR_COUNT) - 1
 UNCOUNTED_PCRS = frozenset({16, 21, 22, 23})
 """PCRs whose change does not raise the update counter (measured)."""
 
@@ -53,12 +57,41 @@ class PcrBanks:
         self.values: dict[int, list[bytes]] = {
             int(alg): [bytes(HASH_BYTES[alg])] * PCR_COUNT for alg in banks
         }
+        self.allocated: dict[int, int] = dict.fromkeys(self.values, _ALL_PCRS)
+        """Per bank which PCRs are there (bit n = PCR n); a bank without any has no values."""
+        self.pending: dict[int, int] | None = None
+        """The allocation that the next TPM reset brings."""
         self.update_counter = 0
+        self.auth = b""
+        self.policy = b""
+        self.policy_alg = TPM_ALG.NULL.value
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the PCRs of `AUTH_PCRS` need neither authorisation value nor policy."""
+        return not self.auth and self.policy_alg == TPM_ALG.NULL
+
+    def allocate(self, selection: Iterable[tuple[int, int]]) -> int | None:
+        """Choose the PCRs of banks (pairs of bank and mask) for the next reset; return the bytes that takes.
+
+        Returns None, and changes nothing, if no bank would have the PCRs that the platform's hardware extends.
+        """
+        chosen = {**self.allocated, **dict(selection)}
+        if not any(mask >> HCRTM_PCR & 1 for mask in chosen.values()):
+            return None
+        if not any(mask >> LAUNCH_PCR & 1 for mask in chosen.values()):
+            return None
+        self.pending = {alg: chosen[alg] for alg in HASH_BYTES if alg in chosen}
+        return sum(HASH_BYTES[alg] * mask.bit_count() for alg, mask in chosen.items())
+
+    def has(self, pcr: int, hash_alg: int) -> bool:
+        """Tell whether a PCR is there in a bank."""
+        return bool(self.allocated.get(hash_alg, 0) >> pcr & 1)
 
     def extend(self, pcr: int, hash_alg: int, digest: bytes) -> None:
         """Set the PCR to H(old value || digest), in one bank; a bank that is not there is passed over."""
         bank = self.values.get(hash_alg)
-        if bank is not None:
+        if bank is not None and self.has(pcr, hash_alg):
             bank[pcr] = HASHES[hash_alg](bank[pcr] + digest).digest()
             if pcr not in UNCOUNTED_PCRS:
                 self.update_counter += 1
@@ -69,6 +102,12 @@ class PcrBanks:
 
     def start(self, *, locality: int, h_crtm: bytes | None) -> None:
         """Begin anew at Startup(CLEAR) from `locality`; `h_crtm` is what was hashed before Startup."""
+        self.auth = b""
+        if self.pending is not None:
+            self.allocated, self.pending = self.pending, None
+            self.values = {
+                alg: [bytes(HASH_BYTES[alg])] * PCR_COUNT for alg, mask in self.allocated.items() if mask
+            }
         for pcr in range(PCR_COUNT):
             self._fill(pcr, 0xFF if pcr in DYNAMIC_PCRS else 0x00)
         for hash_alg, bank in self.values.items():

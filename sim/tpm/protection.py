@@ -13,7 +13,7 @@ import hmac
 from attrs import frozen
 
 from sim.core.rng import Stream
-from sim.tpm.codec import WireError
+from sim.tpm.codec import WireError, codec_of
 from sim.tpm.constants import HASH_BYTES, TPM_RC
 from sim.tpm.crypto import ecc, rsa
 from sim.tpm.crypto.kdf import HASH_NAMES, kdf_a, kdf_e
@@ -28,6 +28,7 @@ from sim.tpm.wire import (
     TPMS_RSA_PARMS,
     TPMT_PUBLIC,
     TPMT_SYM_DEF_OBJECT,
+    UINT16,
 )
 from sim.tpm.wire.private import TPM2B_SENSITIVE, TPMT_SENSITIVE
 
@@ -119,11 +120,10 @@ def encode_sensitive(sensitive: TPMT_SENSITIVE, name_alg: int) -> bytes:
 
 def decode_sensitive(data: bytes) -> TPMT_SENSITIVE:
     """Read a sensitive area that was wrapped."""
-    sensitive, after = TPM2B_SENSITIVE.decode(data, 0, len(data))
-    if after != len(data):
-        raise WireError(TPM_RC.SIZE, f"{len(data) - after} bytes follow the sensitive area")
-    assert isinstance(sensitive, TPMT_SENSITIVE)
-    return sensitive
+    size, at = UINT16.decode(data, 0, len(data))
+    if size != len(data) - at:
+        raise WireError(TPM_RC.SIZE, f"size {size}, but {len(data) - at} bytes follow")
+    return TPMT_SENSITIVE.decode(data[at:])
 
 
 def inner_wrap(symmetric: TPMT_SYM_DEF_OBJECT, key: bytes, name: bytes, content: bytes) -> bytes:
@@ -144,13 +144,16 @@ def inner_unwrap(symmetric: TPMT_SYM_DEF_OBJECT, key: bytes, name: bytes, data: 
 
 def share_secret(public: TPMT_PUBLIC, label: bytes, chance: Stream) -> tuple[bytes, bytes]:
     """Make a seed that only the owner of a key can recover; return it and its encrypted form."""
-    size = HASH_BYTES[public.nameAlg]
+    size = HASH_BYTES.get(public.nameAlg)
+    if size is None:
+        raise WireError(TPM_RC.VALUE, "a key without a name algorithm shares no seed")
     if isinstance(public.parameters, TPMS_RSA_PARMS):
+        if len(public.unique) < 3 * size + 2:  # type: ignore[arg-type]
+            raise WireError(TPM_RC.VALUE, "the key is too short for its name algorithm")
         seed = chance.bytes(size)
         n, e = rsa_numbers(public)
         padded = rsa.oaep_encode(public.nameAlg, label + b"\0", seed, len(public.unique), chance)  # type: ignore[arg-type]
-        if padded is None:
-            raise WireError(TPM_RC.VALUE, "the key is too short for its name algorithm")
+        assert padded is not None
         return seed, rsa.public_operation(n, e, padded)
     assert isinstance(public.parameters, TPMS_ECC_PARMS)
     curve = ecc.CURVES[public.parameters.curveID]
@@ -166,7 +169,8 @@ def open_secret(key: LoadedObject, label: bytes, encrypted: bytes) -> bytes:
         return _open_rsa(key, label, encrypted)
     if not isinstance(key.public.parameters, TPMS_ECC_PARMS):
         raise WireError(TPM_RC.KEY, "no seed can be shared with such a key")
-    other = TPMS_ECC_POINT.decode(encrypted)
+    other: TPMS_ECC_POINT
+    other, _ = codec_of(TPMS_ECC_POINT).decode(encrypted, 0, len(encrypted))
     curve = ecc.CURVES[key.public.parameters.curveID]
     point = (int.from_bytes(other.x, "big"), int.from_bytes(other.y, "big"))
     if not ecc.is_on_curve(curve, point):
@@ -180,7 +184,7 @@ def _open_rsa(key: LoadedObject, label: bytes, encrypted: bytes) -> bytes:
         raise WireError(TPM_RC.SIZE, f"{len(encrypted)} bytes, the key has {size}")
     private = rsa_private(key)
     if int.from_bytes(encrypted, "big") >= private.n:
-        raise WireError(TPM_RC.SIZE, "the number is not below the modulus")
+        raise WireError(TPM_RC.VALUE, "the number is not below the modulus")
     seed = rsa.oaep_decode(name_alg, label + b"\0", rsa.private_operation(private, encrypted))
     if seed is None:
         raise WireError(TPM_RC.VALUE, "the padding is wrong")

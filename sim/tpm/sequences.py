@@ -101,6 +101,11 @@ class SequenceObject(LoadedObject):
 
     sequence: Sequence
 
+    def compact(self) -> SequenceObject:
+        """Return the same with as few bytes waiting as possible, for a context."""
+        states = tuple(state.compact() for state in self.sequence.states)
+        return evolve(self, sequence=evolve(self.sequence, states=states))
+
 
 def loaded_sequence(sequence: Sequence, auth: bytes) -> SequenceObject:
     """Return the object of a new sequence."""

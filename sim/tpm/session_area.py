@@ -60,10 +60,17 @@ def read_sessions(request: Request, data: bytes, at: int, end: int) -> None:
         if area.sessionHandle != _PASSWORD:
             session = request.tpm.sessions.loaded.get(area.sessionHandle)
             if session is None:
-                raise RefusedError(TPM_RC.REFERENCE_S0 + number - 1)
+                raise _absent(request.tpm, area.sessionHandle, number)
         use = SessionUse(number=number, area=area, session=session, handle=handle, role=role)
         _note_attributes(request, use)
         request.uses.append(use)
+
+
+def _absent(tpm: Tpm, handle: int, number: int) -> RefusedError:
+    """Return the refusal of a session that is not loaded, or not of the type that its handle says."""
+    if tpm.sessions.is_loaded_otherwise(handle):
+        return in_session(TPM_RC.HANDLE, number)
+    return RefusedError(TPM_RC.REFERENCE_S0 + number - 1)
 
 
 def _note_attributes(request: Request, use: SessionUse) -> None:

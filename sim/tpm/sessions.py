@@ -99,7 +99,7 @@ class SessionTable:
     def __init__(self) -> None:
         self.loaded: dict[int, Session] = {}
         self.saved: dict[int, int] = {}
-        self.counter = 0
+        self.counter = LOADED_MAX
         self.exclusive = TPM_RH.NULL.value
         """The audit session that no other command has interrupted (the null handle: none)."""
 
@@ -175,7 +175,7 @@ class SessionTable:
         """Begin anew after a TPM reset: saved contexts are void too."""
         self.power_on()
         self.saved.clear()
-        self.counter = 0
+        self.counter = LOADED_MAX
 
     def check_invariants(self) -> None:
         """Assert what must always hold."""

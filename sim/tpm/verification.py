@@ -11,8 +11,8 @@ import hmac
 
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC
 from sim.tpm.crypto.ecc import CURVES, verify_ecdsa
+from sim.tpm.crypto.ecdaa import verify_schnorr, verify_sm2
 from sim.tpm.crypto.kdf import HASH_NAMES
-from sim.tpm.crypto.ecdaa import verify_schnorr
 from sim.tpm.crypto.rsa import DEFAULT_EXPONENT, pss_fits, public_operation, rsassa_encode
 from sim.tpm.keys import LoadedObject
 from sim.tpm.refusal import in_parameter
@@ -30,7 +30,7 @@ from sim.tpm.wire import (
 
 __all__ = ["need_valid_signature"]
 
-_ECC_SCHEMES = (TPM_ALG.ECDSA, TPM_ALG.ECSCHNORR)
+_ECC_SCHEMES = (TPM_ALG.ECDSA, TPM_ALG.ECSCHNORR, TPM_ALG.SM2)
 
 
 def need_valid_signature(loaded: LoadedObject, digest: bytes, signature: TPMT_SIGNATURE, number: int) -> None:
@@ -44,14 +44,7 @@ def need_valid_signature(loaded: LoadedObject, digest: bytes, signature: TPMT_SI
     elif isinstance(parameters, TPMS_ECC_PARMS):
         if not isinstance(content, TPMS_SIGNATURE_ECC) or signature.sigAlg not in _ECC_SCHEMES:
             raise in_parameter(TPM_RC.SCHEME, number)
-        assert isinstance(public.unique, TPMS_ECC_POINT)
-        point = int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big")
-        r, s = int.from_bytes(content.signatureR, "big"), int.from_bytes(content.signatureS, "big")
-        curve = CURVES[parameters.curveID]
-        if signature.sigAlg == TPM_ALG.ECSCHNORR:
-            valid = verify_schnorr(curve, point, content.hash, digest, r, s)
-        else:
-            valid = verify_ecdsa(curve, point, digest, r, s)
+        valid = _is_ecc_valid(public, digest, signature.sigAlg, content)
     elif public.type == TPM_ALG.KEYEDHASH:
         if loaded.public_only:
             raise in_parameter(TPM_RC.HANDLE, number)
@@ -66,6 +59,19 @@ def need_valid_signature(loaded: LoadedObject, digest: bytes, signature: TPMT_SI
         raise in_parameter(TPM_RC.SCHEME, number)
     if not valid:
         raise in_parameter(TPM_RC.SIGNATURE, number)
+
+
+def _is_ecc_valid(public: TPMT_PUBLIC, digest: bytes, scheme: int, content: TPMS_SIGNATURE_ECC) -> bool:
+    assert isinstance(public.unique, TPMS_ECC_POINT)
+    assert isinstance(public.parameters, TPMS_ECC_PARMS)
+    curve = CURVES[public.parameters.curveID]
+    point = int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big")
+    r, s = int.from_bytes(content.signatureR, "big"), int.from_bytes(content.signatureS, "big")
+    if scheme == TPM_ALG.ECSCHNORR:
+        return verify_schnorr(curve, point, content.hash, digest, r, s)
+    if scheme == TPM_ALG.SM2:
+        return verify_sm2(curve, point, digest, r, s)
+    return verify_ecdsa(curve, point, digest, r, s)
 
 
 def _is_rsa_valid(public: TPMT_PUBLIC, digest: bytes, scheme: int, content: TPMS_SIGNATURE_RSA) -> bool:

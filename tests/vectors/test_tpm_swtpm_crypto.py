@@ -1,4 +1,7 @@
-"""Commands with keys that both TPMs were given from outside: the same codes, and the same bytes where nothing is random."""
+"""Commands with keys that both TPMs were given from outside: the same codes, and the same bytes where nothing is random.
+
+Left out: ECMQV, after which swtpm 0.7.1 stays in failure mode.
+"""
 
 import hmac
 import random
@@ -7,7 +10,7 @@ from hashlib import sha256
 
 import pytest
 
-from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RH
+from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC, TPM_RH
 from sim.tpm.crypto import ecc, rsa
 
 from .swtpm_peer import NULL, OWNER, PLATFORM, Ours, Peer, code_of, command, sized, startup
@@ -76,7 +79,6 @@ KEYS = [
     ecc_key(SIGNS, u16(0x1A, 11, 0)),
     ecc_key(SIGNS, u16(0x1C, 11)),
     ecc_key(DECRYPTS, u16(0x19, 11)),
-    ecc_key(DECRYPTS, u16(0x1D, 11)),
     hmac_key(SIGNS),
     hmac_key(SIGNS, u16(5, 11)),
     hmac_key(SIGNS, u16(5, 13)),
@@ -94,6 +96,9 @@ LENGTH_ONLY = (
     | {TPM_CC.Sign, TPM_CC.Quote, TPM_CC.Certify, TPM_CC.GetTime, TPM_CC.CertifyCreation, TPM_CC.Hash}
     | {TPM_CC.VerifySignature, TPM_CC.SequenceComplete, TPM_CC.NV_Certify}
 )
+
+
+RSA_COMMANDS = {TPM_CC.RSA_Encrypt, TPM_CC.RSA_Decrypt}
 
 
 class Maker:
@@ -173,7 +178,9 @@ class Maker:
         iv, mode = self.data(16, 16, 16, 0, 12), u16(self.one_of(0x10, 0x10, 0x40, 0x41, 0x42, 0x43, 0x44, 1))
         text, yes = self.data(0, 16, 32, 32, 33, 1024), self.one_of(b"\0", b"\1")
         label = self.one_of(b"\0\0", sized(b"label\0"), sized(b"label"))
-        number = self.data(256, 256, 256, 32, 0, 255, 257)
+        number = self.data(32, 0, 255, 257)
+        if self.random.random() < 0.6:
+            number = sized(b"\0" + self.random.randbytes(255))
         signed = self.data(0, 8, 67, 66), self.scheme()
         curve = u16(self.one_of(1, 2, 3, 4, 5, 0x10, 0x11, 0x20, 0, 6))
         nv_size = u16(self.one_of(0, 8), 0)
@@ -200,9 +207,7 @@ class Maker:
             TPM_CC.ZGen_2Phase: (
                 [key],
                 1,
-                self.point()
-                + self.point()
-                + u16(self.one_of(0x19, 0x19, 0x1D, 0x1B, 0x10), self.one_of(0, 1, 2, 99)),
+                self.point() + self.point() + u16(self.one_of(0x19, 0x19, 0x10), self.one_of(0, 1, 2, 99)),
             ),
             TPM_CC.Commit: (
                 [key],
@@ -304,6 +309,8 @@ def test_random_commands_with_keys_get_the_same_answers(both):
         code = code_of(sent)
         theirs, mine = (tpm.execute(sent) for tpm in both)
         where = (number, TPM_CC(code).name, sent.hex(), theirs.hex())
+        if code in RSA_COMMANDS and (code_of(theirs), code_of(mine)) == (TPM_RC.FAILURE, TPM_RC.VALUE):
+            continue  # swtpm hides what is wrong with the number or its padding, the specification says VALUE
         assert code_of(mine) == code_of(theirs), where
         assert len(mine) == len(theirs), where
         assert mine == theirs or code in LENGTH_ONLY, where

@@ -2,6 +2,7 @@
 
 An action takes the device, the handles and the parameters in the order of `sim.tpm.tables`, checks everything that
 may refuse it before it changes anything, and returns the results in order.
+Leaves out: parsing and authorisation, which come before (`sim.tpm.dispatch`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sim.tpm.commands import (
     auditing,
     capability,
     chance,
+    clock,
     contexts,
     credentials,
     duplication,
@@ -39,6 +41,7 @@ _GROUPS = (
     auditing,
     capability,
     chance,
+    clock,
     contexts,
     credentials,
     duplication,

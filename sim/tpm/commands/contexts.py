@@ -18,6 +18,7 @@ from sim.tpm.contexts import ContextBinding, open_context, seal_context
 from sim.tpm.entities import object_at
 from sim.tpm.loading import need_slot
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
+from sim.tpm.sequences import SequenceObject
 from sim.tpm.sessions import Session
 from sim.tpm.wire.private import TPM2B_CONTEXT_DATA, TPMS_CONTEXT
 
@@ -53,6 +54,8 @@ def _save_object(tpm: Tpm, handle: int) -> TPMS_CONTEXT:
     if not loaded.is_sequence:
         saved_handle = _OBJECT_UNTIL_STARTUP if loaded.until_startup else _OBJECT
         hierarchy = loaded.hierarchy
+    if isinstance(loaded, SequenceObject):
+        loaded = loaded.compact()
     sequence = tpm.object_contexts + 1
     blob = _seal(tpm, hierarchy, saved_handle, sequence, loaded)
     tpm.object_contexts = sequence
@@ -80,7 +83,7 @@ def context_load(tpm: Tpm, context: TPMS_CONTEXT) -> tuple[Any, ...]:
             tpm.hierarchy(hierarchy).proof, _binding(tpm, handle, context.sequence), context.contextBlob
         )
     except WireError as wrong:
-        raise in_parameter(wrong.rc, 1) from None
+        raise RefusedError(wrong.rc) from None
     if value is None:
         raise in_parameter(TPM_RC.INTEGRITY, 1)
     if is_session:

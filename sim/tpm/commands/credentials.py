@@ -15,7 +15,7 @@ from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_RC, TPMA_OBJECT
 from sim.tpm.entities import object_at
 from sim.tpm.keys import LoadedObject
 from sim.tpm.protection import CREDENTIAL, open_secret, share_secret, storage_wrapper
-from sim.tpm.refusal import in_handle, in_parameter
+from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.wire import TPM2B_DIGEST
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ _BLOB, _SECRET = 1, 2
 def make_credential(tpm: Tpm, handle: int, credential: bytes, object_name: bytes) -> tuple[Any, ...]:
     """Wrap a credential for the owner of a storage key, good only together with the object of that name."""
     key = _need_decrypter(tpm, handle, 1)
-    if len(credential) > HASH_BYTES[key.public.nameAlg]:
+    if len(credential) > HASH_BYTES.get(key.public.nameAlg, 0):
         raise in_parameter(TPM_RC.SIZE, 1)
     try:
         seed, secret = share_secret(key.public, CREDENTIAL, tpm.random)
     except WireError as wrong:
-        raise in_handle(wrong.rc, 1) from None
+        raise RefusedError(wrong.rc) from None
     wrapper = storage_wrapper(key.public, seed, has_vector=False)
     return (wrapper.wrap(object_name, TPM2B_DIGEST.encode(credential)), secret)
 

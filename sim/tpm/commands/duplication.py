@@ -17,6 +17,7 @@ from sim.tpm.keys import LoadedObject, name_of
 from sim.tpm.loading import check_load, private_area
 from sim.tpm.protection import (
     DUPLICATION,
+    Wrapper,
     decode_sensitive,
     encode_sensitive,
     inner_unwrap,
@@ -25,7 +26,7 @@ from sim.tpm.protection import (
     share_secret,
     storage_wrapper,
 )
-from sim.tpm.refusal import in_handle, in_parameter
+from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.wire import TPMT_PUBLIC, TPMT_SYM_DEF_OBJECT
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ def duplicate(
     size = (symmetric.keyBits or 0) // 8
     if key and len(key) != size:
         raise in_parameter(TPM_RC.SIZE, 1)
+    wrapper, secret = _wrapper_for(tpm, parent)
     key_out = b""
     content = encode_sensitive(loaded.sensitive, loaded.public.nameAlg)
     if symmetric.algorithm != TPM_ALG.NULL:
         if not key:
             key = key_out = tpm.random.bytes(size)
         content = inner_wrap(symmetric, key, loaded.name, content)
-    content, secret = _wrap_for(tpm, parent, loaded.name, content)
-    return (key_out, content, secret)
+    return (key_out, wrapper.wrap(loaded.name, content) if wrapper else content, secret)
 
 
 def _need_storage(tpm: Tpm, handle: int, number: int) -> LoadedObject:
@@ -71,17 +72,17 @@ def _need_storage(tpm: Tpm, handle: int, number: int) -> LoadedObject:
     return parent
 
 
-def _wrap_for(tpm: Tpm, parent: LoadedObject | None, name: bytes, content: bytes) -> tuple[bytes, bytes]:
+def _wrapper_for(tpm: Tpm, parent: LoadedObject | None) -> tuple[Wrapper | None, bytes]:
     """Return the outer wrap for a new parent and the encrypted seed; without parent there is neither."""
     if parent is None:
-        return content, b""
+        return None, b""
     if parent.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
         raise in_handle(TPM_RC.TYPE, 2)
     try:
         seed, secret = share_secret(parent.public, DUPLICATION, tpm.random)
     except WireError as wrong:
-        raise in_handle(wrong.rc, 2) from None
-    return storage_wrapper(parent.public, seed, has_vector=False).wrap(name, content), secret
+        raise RefusedError(wrong.rc) from None
+    return storage_wrapper(parent.public, seed, has_vector=False), secret
 
 
 def rewrap(  # noqa: PLR0917 - handles and parameters as the library lists them
@@ -93,22 +94,23 @@ def rewrap(  # noqa: PLR0917 - handles and parameters as the library lists them
     content = private
     if old_parent != _NULL:
         parent = _need_storage(tpm, old_parent, 1)
-        content = _take_off(parent, name, private, secret, blame_private=1, blame_secret=3)
+        if parent.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
+            raise in_handle(TPM_RC.TYPE, 1)
+        try:
+            seed = open_secret(parent, DUPLICATION, secret)
+        except WireError:
+            raise in_parameter(TPM_RC.VALUE, 3) from None
+        content = _unwrap(parent, seed, name, private, 1)
     after = None if new_parent == _NULL else _need_storage(tpm, new_parent, 2)
-    return _wrap_for(tpm, after, name, content)
+    wrapper, new_secret = _wrapper_for(tpm, after)
+    return (wrapper.wrap(name, content) if wrapper else content, new_secret)
 
 
-def _take_off(
-    parent: LoadedObject, name: bytes, private: bytes, secret: bytes, *, blame_private: int, blame_secret: int
-) -> bytes:
-    try:
-        seed = open_secret(parent, DUPLICATION, secret)
-    except WireError as wrong:
-        raise in_parameter(wrong.rc, blame_secret) from None
+def _unwrap(parent: LoadedObject, seed: bytes, name: bytes, private: bytes, number: int) -> bytes:
     try:
         return storage_wrapper(parent.public, seed, has_vector=False).unwrap(name, private)
     except WireError as wrong:
-        raise in_parameter(wrong.rc, blame_private) from None
+        raise in_parameter(wrong.rc, number) from None
 
 
 def import_object(  # noqa: PLR0917 - handles and parameters as the library lists them
@@ -128,13 +130,18 @@ def import_object(  # noqa: PLR0917 - handles and parameters as the library list
         raise in_parameter(TPM_RC.SIZE, 1)
     if secret and parent.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
         raise in_handle(TPM_RC.TYPE, 1)
-    wrapped = bool(secret) and symmetric.algorithm != TPM_ALG.NULL
-    if public.objectAttributes & TPMA_OBJECT.encryptedDuplication and not wrapped:
-        raise in_parameter(TPM_RC.ATTRIBUTES, 2)
+    if public.objectAttributes & TPMA_OBJECT.encryptedDuplication and not secret:
+        raise in_parameter(TPM_RC.ATTRIBUTES, 4)
+    if public.objectAttributes & TPMA_OBJECT.encryptedDuplication and symmetric.algorithm == TPM_ALG.NULL:
+        raise in_parameter(TPM_RC.ATTRIBUTES, 1)
     name = name_of(public)
     content = private
     if secret:
-        content = _take_off(parent, name, private, secret, blame_private=3, blame_secret=4)
+        try:
+            seed = open_secret(parent, DUPLICATION, secret)
+        except WireError as wrong:
+            raise in_parameter(wrong.rc, 4) from None
+        content = _unwrap(parent, seed, name, private, 3)
     try:
         if symmetric.algorithm != TPM_ALG.NULL:
             content = inner_unwrap(symmetric, key, name, content)

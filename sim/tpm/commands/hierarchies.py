@@ -35,7 +35,7 @@ def start_authorizations(tpm: Tpm, *, resume: bool, restart: bool, orderly: bool
     if not resume:
         if not restart:
             tpm.sessions.reset()
-        tpm.command_audit.begin_anew()
+            tpm.command_audit.begin_anew()
         for handle in (_OWNER, _ENDORSEMENT, _PLATFORM):
             _change(tpm, handle, enabled=True)
         _change(tpm, _PLATFORM, auth=b"", **_NO_POLICY)
@@ -47,8 +47,11 @@ def _change(tpm: Tpm, handle: int, **changes: Any) -> None:
 
 
 def hierarchy_control(tpm: Tpm, authority: int, switched: int, state: int) -> tuple[Any, ...]:
-    """Switch a hierarchy on or off; only the platform may switch on, or switch what is its own."""
-    own = switched == authority and not state and switched in (_OWNER, _ENDORSEMENT)
+    """Switch a hierarchy on or off; the owner's and the endorsement hierarchy may also be switched off by themselves.
+
+    Their own authorisation cannot switch them on: a hierarchy that is off authorises nothing.
+    """
+    own = switched == authority and switched in (_OWNER, _ENDORSEMENT)
     if authority != _PLATFORM and not own:
         raise RefusedError(TPM_RC.AUTH_TYPE)
     if switched == TPM_RH.PLATFORM_NV:
@@ -115,7 +118,7 @@ def clear(tpm: Tpm, authority: int) -> tuple[Any, ...]:
     _change(tpm, _OWNER, seed=seed, proof=proof, **fresh)
     _change(tpm, _ENDORSEMENT, proof=tpm.random.bytes(_SEED_BYTES), **fresh)
     _change(tpm, _LOCKOUT, **fresh)
-    tpm.da.clear_failures()
+    tpm.da.reset()
     tpm.command_audit.counter = 0
     tpm.time.clear(tpm.clock.now)
     return ()

@@ -16,7 +16,7 @@ import attrs
 
 from sim.tpm.commands.pcrs import present_pcrs
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_ST, TPMA_OBJECT
-from sim.tpm.creation import CreationError, Secrets, SeedSource, Source, make_secrets, primary_source
+from sim.tpm.creation import CreationError, DrawnSource, Secrets, Source, make_secrets, primary_source
 from sim.tpm.derived import derived_source, read_template
 from sim.tpm.entities import object_at
 from sim.tpm.hashing import hash_bytes
@@ -62,7 +62,6 @@ __all__ = [
 _SENSITIVE, _TEMPLATE = 1, 2
 _PRIVATE, _PUBLIC = 1, 2
 _HIERARCHY = 3
-_SECRET_BITS = 512
 _PARENT_KINDS = (0x80, 0x81)
 _REFUSALS = {"size": TPM_RC.SIZE, "key size": TPM_RC.KEY_SIZE, "key": TPM_RC.KEY, "range": TPM_RC.RANGE}
 
@@ -102,7 +101,10 @@ def create(  # noqa: PLR0917 - handles and parameters as the library lists them
     check_creation(parent, template, len(sensitive.data), _TEMPLATE)
     auth = fitting_auth(sensitive.userAuth, template.nameAlg, _SENSITIVE)
     made = new_object(
-        _secrets(template, sensitive.data, _drawn(tpm)), auth, hierarchy=parent.hierarchy, parent=parent
+        _secrets(template, sensitive.data, DrawnSource(tpm.random)),
+        auth,
+        hierarchy=parent.hierarchy,
+        parent=parent,
     )
     creation = _creation_data(tpm, parent, parent.hierarchy, made, outside_info, creation_pcrs)
     private = private_area(tpm, parent, made.name, made.sensitive)
@@ -124,7 +126,7 @@ def create_loaded(
     elif label is not None:
         source = derived_source(parent, label)
     else:
-        source = _drawn(tpm)
+        source = DrawnSource(tpm.random)
     hierarchy = parent.hierarchy if parent is not None else parent_handle
     secrets = _secrets(template, b"" if derived else sensitive.data, source)
     made = new_object(secrets, auth, hierarchy=hierarchy, parent=parent)
@@ -140,10 +142,6 @@ def _need_parent(tpm: Tpm, handle: int) -> LoadedObject:
     if parent.is_sequence or not parent.is_parent or parent.public_only:
         raise in_handle(TPM_RC.TYPE, 1)
     return parent
-
-
-def _drawn(tpm: Tpm) -> SeedSource:
-    return SeedSource(seed=tpm.random.bytes(_SECRET_BITS // 8))
 
 
 def _secrets(template: TPMT_PUBLIC, data: bytes, source: Source) -> Secrets:

@@ -1,7 +1,7 @@
-"""PCR_Read, PCR_Extend, PCR_Event and PCR_Reset.
+"""The PCR commands: read, extend, reset, allocate, and set authorisations.
 
 Models: these commands with their locality rules; a change of PCR 0 to 15 undoes a shutdown.
-Leaves out: PCR_Allocate, PCR_SetAuthPolicy, PCR_SetAuthValue.
+Leaves out: policies of groups of PCRs beyond the one that a PC Client TPM has.
 Sources: TPM 2.0 Library part 3, chapter 22; measured on swtpm 0.7.1.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sim.tpm.constants import HASH_BYTES, TPM_CC, TPM_RC, TPM_RH
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_CC, TPM_RC, TPM_RH
 from sim.tpm.hashing import hash_bytes
-from sim.tpm.pcr import EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
-from sim.tpm.refusal import RefusedError
+from sim.tpm.pcr import AUTH_PCRS, BANKS_BYTES_MAX, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
+from sim.tpm.refusal import RefusedError, in_parameter
 from sim.tpm.wire import TPMS_PCR_SELECTION, TPMT_HA
 
 if TYPE_CHECKING:
@@ -64,7 +64,36 @@ def pcr_read(tpm: Tpm, selection: tuple[TPMS_PCR_SELECTION, ...]) -> tuple[Any, 
 
 def present_pcrs(tpm: Tpm, selection: TPMS_PCR_SELECTION) -> tuple[int, ...]:
     """Return the selected PCRs, none if the bank is not allocated."""
-    return selection.pcrs if selection.hash in tpm.pcrs.values else ()
+    mask = tpm.pcrs.allocated.get(selection.hash, 0)
+    return tuple(pcr for pcr in selection.pcrs if mask >> pcr & 1) if mask else ()
+
+
+def pcr_allocate(tpm: Tpm, platform: int, selection: tuple[TPMS_PCR_SELECTION, ...]) -> tuple[Any, ...]:
+    """Choose the PCRs of each named bank from the next reset on; return whether that is possible, and the room."""
+    masks = [(each.hash, int.from_bytes(each.pcrSelect, "little")) for each in selection]
+    needed = tpm.pcrs.allocate(masks)
+    if needed is None:
+        raise RefusedError(TPM_RC.PCR)
+    return (1, PCR_COUNT, needed, BANKS_BYTES_MAX)
+
+
+def pcr_set_auth_value(tpm: Tpm, pcr: int, auth: bytes) -> tuple[Any, ...]:
+    """Give the PCRs that have an authorisation value another one, until the next Startup(CLEAR)."""
+    if pcr not in AUTH_PCRS:
+        raise RefusedError(TPM_RC.VALUE)
+    tpm.pcrs.auth = auth.rstrip(b"\0")
+    tpm.shutdown_type = None
+    return ()
+
+
+def pcr_set_auth_policy(tpm: Tpm, platform: int, policy: bytes, hash_alg: int, pcr: int) -> tuple[Any, ...]:
+    """Give the PCRs that have a policy another one; the null hash takes it away."""
+    if len(policy) != HASH_BYTES.get(hash_alg, 0):
+        raise in_parameter(TPM_RC.SIZE, 1)
+    if pcr not in AUTH_PCRS:
+        raise in_parameter(TPM_RC.VALUE, 3)
+    tpm.pcrs.policy, tpm.pcrs.policy_alg = policy, hash_alg
+    return ()
 
 
 def _need_locality(tpm: Tpm, table: tuple[int, ...], pcr: int) -> None:
@@ -78,9 +107,12 @@ def _touch(tpm: Tpm, pcr: int) -> None:
 
 
 ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.PCR_Allocate.value: pcr_allocate,
     TPM_CC.PCR_Event.value: pcr_event,
     TPM_CC.PCR_Extend.value: pcr_extend,
     TPM_CC.PCR_Read.value: pcr_read,
     TPM_CC.PCR_Reset.value: pcr_reset,
+    TPM_CC.PCR_SetAuthPolicy.value: pcr_set_auth_policy,
+    TPM_CC.PCR_SetAuthValue.value: pcr_set_auth_value,
 }
 """The actions of this group, by command code."""

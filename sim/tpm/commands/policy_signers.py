@@ -18,6 +18,7 @@ from sim.tpm.commands.nvram import need_readable
 from sim.tpm.constants import HASH_BYTES, TPM_CC, TPM_HT, TPM_NT, TPM_RC, TPM_RH, TPM_ST
 from sim.tpm.entities import name_of_handle, object_at
 from sim.tpm.hashing import hash_bytes
+from sim.tpm.nv_rules import index_type
 from sim.tpm.policy import extend_policy, extend_policy_named
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.tickets import auth_digest, verified_digest
@@ -39,7 +40,6 @@ _TIMEOUT_BYTES = 8
 _UNTIL_RESET = 1 << 63
 """In a timeout: the authorisation also ends when the TPM's time starts anew."""
 _MS_PER_S = 1000
-_PIN_TYPES = (TPM_NT.PIN_FAIL, TPM_NT.PIN_PASS)
 
 
 @frozen(kw_only=True)
@@ -126,7 +126,7 @@ def _accept(tpm: Tpm, session: Session, entity: int, code: TPM_CC, grant: _Grant
     timeout_ms = grant.timeout_ms(session)
     _enter(tpm, session, code, name, grant.policy_ref, grant.cp_hash, timeout_ms)
     tag = (TPM_ST.AUTH_SIGNED if code is TPM_CC.PolicySigned else TPM_ST.AUTH_SECRET).value
-    if grant.expiration >= 0 or session.is_trial or _is_pin(tpm, entity):
+    if grant.expiration >= 0 or session.is_trial or _is_pin_pass(tpm, entity):
         return (b"", TPMT_TK_AUTH(tag=tag, hierarchy=_NULL, digest=b""))
     stated = timeout_ms | (0 if grant.nonce else _UNTIL_RESET)
     timeout = stated.to_bytes(_TIMEOUT_BYTES, "big")
@@ -164,8 +164,11 @@ def _hierarchy_of(tpm: Tpm, handle: int) -> int:
     return TPM_RH.OWNER.value
 
 
-def _is_pin(tpm: Tpm, handle: int) -> bool:
-    return handle >> 24 == TPM_HT.NV_INDEX and (tpm.nv[handle].public.attributes >> 4 & 0xF) in _PIN_TYPES
+def _is_pin_pass(tpm: Tpm, handle: int) -> bool:
+    """Whether an entity is an index whose uses are counted: a ticket would give it uncounted ones."""
+    if handle >> 24 != TPM_HT.NV_INDEX:
+        return False
+    return index_type(tpm.nv[handle].public.attributes) == TPM_NT.PIN_PASS
 
 
 def policy_ticket(  # noqa: PLR0917 - handles and parameters as the library lists them

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sim.tpm.authorization import bound_identity
 from sim.tpm.codec import WireError
-from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_SE, TPMA_OBJECT
+from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_CC, TPM_HT, TPM_RC, TPM_RH, TPM_SE, TPMA_OBJECT
 from sim.tpm.entities import entity_of, object_at
+from sim.tpm.nv_rules import PIN_TYPES, index_type
 from sim.tpm.protection import SESSION_SECRET, open_secret
 from sim.tpm.refusal import in_handle, in_parameter
 from sim.tpm.sessions import Session, session_key
@@ -43,6 +44,8 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
     if not NONCE_BYTES_MIN <= len(nonce_caller) <= HASH_BYTES[auth_hash]:
         raise in_parameter(TPM_RC.SIZE, _NONCE)
     salt = _salt(tpm, tpm_key, encrypted_salt)
+    if bind >> 24 == TPM_HT.NV_INDEX and index_type(tpm.nv[bind].public.attributes) in PIN_TYPES:
+        raise in_handle(TPM_RC.HANDLE, 2)
     if symmetric.mode is not None and symmetric.mode != TPM_ALG.CFB:
         raise in_parameter(TPM_RC.MODE, _SYMMETRIC)
     kind = TPM_SE(session_type)
@@ -74,13 +77,17 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
 
 def _salt(tpm: Tpm, key: int, encrypted: bytes) -> bytes:
     """Recover the salt that the caller hid for a key; there is one if and only if there is a key."""
-    if (key == _NULL) != (not encrypted):
-        raise in_parameter(TPM_RC.VALUE, _SALT)
     if key == _NULL:
+        if encrypted:
+            raise in_parameter(TPM_RC.VALUE, _SALT)
         return b""
     loaded = object_at(tpm, key)
     if loaded.public.type not in (TPM_ALG.RSA, TPM_ALG.ECC):
         raise in_handle(TPM_RC.KEY, 1)
+    if not encrypted:
+        raise in_parameter(TPM_RC.VALUE, _SALT)
+    if loaded.public_only:
+        raise in_handle(TPM_RC.HANDLE, 1)
     if not loaded.attributes & TPMA_OBJECT.decrypt:
         raise in_handle(TPM_RC.ATTRIBUTES, 1)
     try:

@@ -8,7 +8,6 @@ Sources: TPM 2.0 Library part 3, chapters 19.2 and 20; part 1, annex C.4; codes 
 from __future__ import annotations
 
 import hmac
-import hmac
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 

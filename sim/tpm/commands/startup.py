@@ -1,7 +1,7 @@
 """Startup, Shutdown and self-tests.
 
-Models: TPM reset, restart and resume with their localities; what a shutdown promises; self-tests that always pass.
-Leaves out: failing self-tests.
+Models: TPM reset, restart and resume with their localities; what a shutdown promises; self-tests.
+Leaves out: what a failed self-test leads to (`sim.tpm.failure`).
 Sources: TPM 2.0 Library part 3, chapters 9 and 10; part 1, chapter 12; measured on swtpm 0.7.1.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sim.tpm.algorithms import TESTABLE, TESTED_WITH
 from sim.tpm.commands.hierarchies import start_authorizations
 from sim.tpm.constants import TPM_CC, TPM_RC, TPM_RH, TPM_SU
 from sim.tpm.nv import started_index
@@ -44,7 +45,8 @@ def startup(tpm: Tpm, startup_type: int) -> tuple[Any, ...]:
         tpm.pcrs.start(locality=tpm.locality, h_crtm=tpm.h_crtm)
         tpm.clear_epoch = tpm.boot_number
         tpm.start_state = state
-        tpm.commits.restart(tpm.hierarchy(TPM_RH.NULL).proof)
+        secret = tpm.hierarchy(TPM_RH.NULL).proof + tpm.time.restart_count.to_bytes(4, "big")
+        tpm.commits.restart(secret)
         restart = tpm.shutdown_type == TPM_SU.STATE
         tpm.nv = {
             handle: started_index(index, orderly=orderly, restart=restart) for handle, index in tpm.nv.items()
@@ -72,13 +74,25 @@ def _need_resumable(tpm: Tpm, state: StartState) -> None:
 
 def shutdown(tpm: Tpm, shutdown_type: int) -> tuple[Any, ...]:
     """Prepare for loss of power; a later change of saved state undoes it."""
+    if shutdown_type == TPM_SU.STATE and tpm.pcrs.pending is not None:
+        raise in_parameter(TPM_RC.TYPE, 1)
     tpm.shutdown_type = TPM_SU(shutdown_type)
     return ()
 
 
 def self_test(tpm: Tpm, full_test: int) -> tuple[Any, ...]:
-    """Run the self-tests."""
+    """Test everything, or what was not tested yet."""
+    tpm.untested = ()
     return ()
+
+
+def incremental_self_test(tpm: Tpm, algorithms: tuple[int, ...]) -> tuple[Any, ...]:
+    """Test some algorithms; return those that are still untested."""
+    if any(each not in TESTABLE for each in algorithms):
+        raise in_parameter(TPM_RC.VALUE, 1)
+    tested = {*algorithms, *(TESTED_WITH[each] for each in algorithms if each in TESTED_WITH)}
+    tpm.untested = tuple(each for each in tpm.untested if each not in tested)
+    return (tpm.untested,)
 
 
 def get_test_result(tpm: Tpm) -> tuple[Any, ...]:
@@ -87,6 +101,7 @@ def get_test_result(tpm: Tpm) -> tuple[Any, ...]:
 
 
 ACTIONS: dict[int, Callable[..., tuple[Any, ...]]] = {
+    TPM_CC.IncrementalSelfTest.value: incremental_self_test,
     TPM_CC.GetTestResult.value: get_test_result,
     TPM_CC.SelfTest.value: self_test,
     TPM_CC.Shutdown.value: shutdown,

@@ -45,8 +45,6 @@ def mac_sequence(tpm: Tpm, handle: int, asked: int) -> Sequence:
         raise in_handle(TPM_RC.TYPE, 1)
     if loaded.public.objectAttributes & TPMA_OBJECT.restricted:
         raise in_handle(TPM_RC.ATTRIBUTES, 1)
-    if not loaded.public.objectAttributes & TPMA_OBJECT.sign:
-        raise in_handle(TPM_RC.KEY, 1)
     own = loaded.public.parameters
     if isinstance(own, TPMT_KEYEDHASH_SCHEME):
         default, possible = own.details.hashAlg if own.details is not None else _NULL, frozenset(HASH_BYTES)
@@ -56,8 +54,12 @@ def mac_sequence(tpm: Tpm, handle: int, asked: int) -> Sequence:
     if default != _NULL and asked not in (_NULL, default):
         raise in_parameter(TPM_RC.VALUE, _MAC_SCHEME)
     chosen = default if default != _NULL else asked
+    if chosen == _NULL:
+        raise in_parameter(TPM_RC.VALUE, _MAC_SCHEME)
     if chosen not in possible:
         raise in_parameter(TPM_RC.SCHEME, _MAC_SCHEME)
+    if not loaded.public.objectAttributes & TPMA_OBJECT.sign:
+        raise in_handle(TPM_RC.KEY, 1)
     if isinstance(own, TPMT_SYM_DEF_OBJECT):
         return Sequence.of_cmac(own.algorithm, loaded.private)
     return Sequence.of_hmac(chosen, loaded.private)

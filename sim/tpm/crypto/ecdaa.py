@@ -1,8 +1,8 @@
-"""Anonymous and interactive signatures: the two halves of ECDAA, and EC-Schnorr.
+"""The rarer signatures: the two halves of ECDAA, EC-Schnorr, and SM2.
 
-Models: the points that Commit computes, the second half of an ECDAA signature, and EC-Schnorr signatures.
+Models: the points that Commit computes, the second half of an ECDAA signature, EC-Schnorr and SM2.
 Leaves out: the credentials of an anonymous attestation scheme, which live outside the TPM.
-Sources: TPM 2.0 Library part 1, annex C.4 (split signing), C.8 (ECDAA), C.4.3 (EC-Schnorr).
+Sources: TPM 2.0 Library part 1, annex C.4 (split signing), C.8 (ECDAA), C.4.3 (EC-Schnorr); GM/T 0003.2 (SM2).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from sim.tpm.crypto.ecc import Curve, Point, add, multiply, negative, nonce_rfc6979, public_point
 from sim.tpm.hashing import hash_bytes
 
-__all__ = ["commit_points", "sign_ecdaa", "sign_schnorr", "verify_schnorr"]
+__all__ = ["commit_points", "sign_ecdaa", "sign_schnorr", "sign_sm2", "verify_schnorr", "verify_sm2"]
 
 
 def commit_points(
@@ -47,6 +47,25 @@ def verify_schnorr(  # noqa: PLR0917 - what the scheme takes
         return False
     found = add(curve, multiply(curve, s, (curve.gx, curve.gy)), negative(curve, multiply(curve, r, public)))
     return found is not None and _challenge(curve, found, hash_alg, digest) == r
+
+
+def sign_sm2(curve: Curve, private: int, hash_alg: int, digest: bytes) -> tuple[int, int]:
+    """Sign a digest by SM2, with a nonce that key and digest decide."""
+    nonce = nonce_rfc6979(curve, private, hash_alg, digest, b"SM2")
+    r = (int.from_bytes(digest, "big") + public_point(curve, nonce)[0]) % curve.n
+    s = pow(1 + private, -1, curve.n) * (nonce - r * private) % curve.n
+    return r, s
+
+
+def verify_sm2(
+    curve: Curve, public: Point, digest: bytes, r: int, s: int
+) -> bool:
+    """Tell whether (r, s) signs `digest` by SM2."""
+    t = (r + s) % curve.n
+    if not (0 < r < curve.n and 0 < s < curve.n and t):
+        return False
+    found = add(curve, multiply(curve, s, (curve.gx, curve.gy)), multiply(curve, t, public))
+    return found is not None and (int.from_bytes(digest, "big") + found[0]) % curve.n == r
 
 
 def _challenge(curve: Curve, point: Point, hash_alg: int, digest: bytes) -> int:

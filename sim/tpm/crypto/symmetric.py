@@ -72,7 +72,13 @@ def crypt(
         result = xor_bytes(data, _counter_stream(algorithm, key, iv, len(data)))
     else:
         result = _run(algorithm, mode, key, iv, data, decrypt=decrypt)
-    return result, _next_iv(mode, iv, *((result, data) if decrypt else (data, result)))
+    plain = result if decrypt else data
+    if mode in (_OFB, _CFB):  # the rest of a partial last block is key stream
+        padded = plain.ljust(-(-len(plain) // block) * block, b"\0")
+        cipher = _run(algorithm, mode, key, iv, padded, decrypt=False)
+        last = cipher[-block:]
+        return result, xor_bytes(last, padded[-block:]) if mode == _OFB else last
+    return result, _next_iv(mode, iv, data if decrypt else result)
 
 
 def cfb_encrypt(algorithm: int, key: bytes, iv: bytes, data: bytes) -> bytes:
@@ -134,18 +140,15 @@ def _counter_stream(algorithm: int, key: bytes, iv: bytes, count: int) -> bytes:
     return _run(algorithm, _ECB, key, b"", counters, decrypt=False)[:count]
 
 
-def _next_iv(mode: int, iv: bytes, plain: bytes, cipher: bytes) -> bytes:
-    """Return the chaining value behind the last block; a partial block counts as filled with zeros."""
+def _next_iv(mode: int, iv: bytes, cipher: bytes) -> bytes:
+    """Return the chaining value behind the last block of ECB, CTR and CBC."""
     block = len(iv)
     if mode == _ECB:
         return b""
     if mode == _CTR:
-        counter = int.from_bytes(iv, "big") + -(-len(plain) // block)
+        counter = int.from_bytes(iv, "big") + -(-len(cipher) // block)
         return (counter & ((1 << 8 * block) - 1)).to_bytes(block, "big")
-    last = (len(plain) - 1) // block * block
-    if mode == _OFB:
-        return xor_bytes(plain[last:], cipher[last:]).ljust(block, b"\0")
-    return cipher[last:].ljust(block, b"\0")
+    return cipher[-block:]
 
 
 _WEAK_DES_KEYS = frozenset(

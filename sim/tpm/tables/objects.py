@@ -1,4 +1,7 @@
-"""What the commands of the group "objects" take and give; see `sim.tpm.requests` for the form."""
+"""What the commands of the group "objects" take and give; see `sim.tpm.requests` for the form.
+
+Leaves out: what the commands do (`sim.tpm.commands.objects`).  Source: TPM 2.0 Library part 3, chapters 12, 24 and 30.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What the commands of the group "policies" take and give; see `sim.tpm.requests` for the form."""
+"""What the commands of the group "policies" take and give; see `sim.tpm.requests` for the form.
+
+Leaves out: what they do (`sim.tpm.commands.policies`, `sim.tpm.commands.policy_signers`).
+Source: TPM 2.0 Library part 3, chapter 23.
+"""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ __all__ = [
     "TPM2B_SENSITIVE_DATA",
     "TPMI_ALG_HASH",
     "TPMI_ALG_HASH_OR_NULL",
+    "TPMI_RH_HIERARCHY",
     "TPMI_YES_NO",
     "TPML_DIGEST",
     "TPML_DIGEST_VALUES",
@@ -75,6 +76,10 @@ _NULL = TPM_ALG.NULL.value
 TPMI_YES_NO = Number("B", allowed=frozenset({0, 1}))
 TPMI_ALG_HASH = Number("H", allowed=_HASHES, rc=TPM_RC.HASH)
 TPMI_ALG_HASH_OR_NULL = Number("H", allowed=_HASHES | {_NULL}, rc=TPM_RC.HASH)
+
+TPMI_RH_HIERARCHY = Number(
+    "I", allowed=frozenset({TPM_RH.OWNER, TPM_RH.NULL, TPM_RH.ENDORSEMENT, TPM_RH.PLATFORM})
+)
 
 TPM2B_DIGEST = SizedBytes(DIGEST_BYTES_MAX)
 TPM2B_AUTH = TPM2B_DIGEST

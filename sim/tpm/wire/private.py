@@ -12,15 +12,16 @@ from typing import Any
 
 from attrs import frozen
 
-from sim.tpm.codec import Select, Sized, SizedBytes, Structure, variant, wire
+from sim.tpm.codec import Number, Select, Sized, SizedBytes, Structure, variant, wire
 from sim.tpm.constants import TPM_ALG
 from sim.tpm.wire.basic import (
+    SESSION_HANDLES,
     TPM2B_AUTH,
     TPM2B_DIGEST,
     TPM2B_ECC_PARAMETER,
     TPM2B_SENSITIVE_DATA,
     TPMI_ALG_HASH_OR_NULL,
-    UINT32,
+    TPMI_RH_HIERARCHY,
     UINT64,
 )
 from sim.tpm.wire.public import (
@@ -142,11 +143,15 @@ class TPMT_PUBLIC_PARMS(Structure):
     )
 
 
+TPMI_DH_SAVED = Number("I", allowed=SESSION_HANDLES | set(range(0x8000_0000, 0x8000_0003)))
+"""Sessions, and the three kinds of saved objects: ordinary ones, sequences, and those that go with a start."""
+
+
 @frozen(kw_only=True)
 class TPMS_CONTEXT(Structure):
     """A saved context."""
 
     sequence: int = wire(UINT64)
-    savedHandle: int = wire(UINT32)
-    hierarchy: int = wire(UINT32)
+    savedHandle: int = wire(TPMI_DH_SAVED)
+    hierarchy: int = wire(TPMI_RH_HIERARCHY)
     contextBlob: bytes = wire(TPM2B_CONTEXT_DATA)

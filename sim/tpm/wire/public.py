@@ -22,6 +22,7 @@ from sim.tpm.wire.basic import (
     TPM2B_SENSITIVE_DATA,
     TPMI_ALG_HASH,
     TPMI_ALG_HASH_OR_NULL,
+    TPMI_RH_HIERARCHY,
     TPML_PCR_SELECTION,
     TPMS_PCR_SELECTION,
     UINT8,
@@ -318,5 +319,5 @@ class TPMT_TK_CREATION(Structure):
     """Proof that this TPM created an object with that creation data."""
 
     tag: int = wire(Number("H", allowed=frozenset({TPM_ST.CREATION})))
-    hierarchy: int = wire(UINT32)
+    hierarchy: int = wire(TPMI_RH_HIERARCHY)
     digest: bytes = wire(TPM2B_DIGEST)

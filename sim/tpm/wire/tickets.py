@@ -11,15 +11,10 @@ from __future__ import annotations
 from attrs import frozen
 
 from sim.tpm.codec import Number, Structure, wire
-from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC, TPM_RH, TPM_ST
-from sim.tpm.wire.basic import TPM2B_DIGEST
+from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC, TPM_ST
+from sim.tpm.wire.basic import TPM2B_DIGEST, TPMI_RH_HIERARCHY
 
 __all__ = ["TPMI_ALG_MAC_SCHEME", "TPMI_RH_HIERARCHY", "TPMT_TK_HASHCHECK"]
-
-TPMI_RH_HIERARCHY = Number(
-    "I", allowed=frozenset({TPM_RH.OWNER, TPM_RH.NULL, TPM_RH.ENDORSEMENT, TPM_RH.PLATFORM})
-)
-
 
 TPMI_ALG_MAC_SCHEME = Number(
     "H", allowed=frozenset(HASH_BYTES) | {TPM_ALG.CMAC, TPM_ALG.NULL}, rc=TPM_RC.SYMMETRIC

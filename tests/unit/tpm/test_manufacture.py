@@ -1,6 +1,7 @@
 """The factory: certificates that vouch for attestation keys."""
 
 import pickle
+from hashlib import sha256
 
 import pytest
 from cryptography import x509
@@ -8,7 +9,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from sim.core.rng import Rng
 from sim.tpm.client import TpmClient
-from sim.tpm.manufacture import IAK_CERTIFICATE_INDEX, TpmVendor
+from sim.tpm.constants import TPM_CC, TPM_RH
+from sim.tpm.manufacture import (
+    EK_ECC_CERTIFICATE_INDEX,
+    EK_RSA_CERTIFICATE_INDEX,
+    IAK_CERTIFICATE_INDEX,
+    TpmVendor,
+)
+from sim.tpm.templates import EK_ECC, EK_POLICY, EK_RSA
 from sim.tpm.wire import TPM2B_PUBLIC
 
 
@@ -75,3 +83,50 @@ def test_the_vendor_pickles(vendor):
 
     assert twin.root_certificate_der == vendor.root_certificate_der
     assert started(twin.make("X", Rng(3))).get_random(8) == started(vendor.make("X", Rng(3))).get_random(8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "template"),
+    [("ecc", EK_ECC_CERTIFICATE_INDEX, EK_ECC), ("rsa", EK_RSA_CERTIFICATE_INDEX, EK_RSA)],
+)
+def test_an_endorsement_certificate_belongs_to_the_key_of_its_template(vendor, kind, index, template):
+    client = started(vendor.make("SN-1", Rng(7), endorsement_keys=(kind,)))
+    certificate = x509.load_der_x509_certificate(client.nv_read(index))
+    _, public, _ = client.create_primary(template, TPM_RH.ENDORSEMENT)
+    unique = TPM2B_PUBLIC.decode(public, 0, len(public))[0].unique
+    numbers = certificate.public_key().public_numbers()
+
+    if kind == "ecc":
+        assert (numbers.x, numbers.y) == (int.from_bytes(unique.x, "big"), int.from_bytes(unique.y, "big"))
+    else:
+        assert (numbers.n, numbers.e) == (int.from_bytes(unique, "big"), 65537)
+    certificate.verify_directly_issued_by(x509.load_der_x509_certificate(vendor.root_certificate_der))
+
+
+def test_an_endorsement_certificate_says_what_it_is_for_and_who_made_the_tpm(vendor):
+    client = started(vendor.make("SN-1", Rng(7), endorsement_keys=("ecc", "rsa")))
+    for index in (EK_ECC_CERTIFICATE_INDEX, EK_RSA_CERTIFICATE_INDEX):
+        extensions = x509.load_der_x509_certificate(client.nv_read(index)).extensions
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        make = {each.oid.dotted_string: each.value for each in names[0].value}
+
+        is_ecc = index == EK_ECC_CERTIFICATE_INDEX
+        assert (usage.key_agreement, usage.key_encipherment) == (is_ecc, not is_ecc)
+        assert not usage.digital_signature
+        assert make["2.23.133.2.1"] == "id:49424D00"
+        purpose = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert [each.dotted_string for each in purpose] == ["2.23.133.8.1"]
+
+
+def test_a_tpm_has_only_the_endorsement_certificates_that_its_vendor_made(vendor):
+    assert EK_RSA_CERTIFICATE_INDEX not in vendor.make("SN-1", Rng(7)).nv
+    assert vendor.make("SN-1", Rng(7), endorsement_keys=()).nv.keys() == {IAK_CERTIFICATE_INDEX}
+
+
+def test_the_endorsement_policy_is_the_digest_of_the_hierarchys_secret():
+    extended = sha256(
+        bytes(32) + TPM_CC.PolicySecret.to_bytes(4, "big") + TPM_RH.ENDORSEMENT.to_bytes(4, "big")
+    )
+
+    assert sha256(extended.digest()).digest() == EK_POLICY
