@@ -80,6 +80,7 @@ KEYS = [
     ecc_key(SIGNS, u16(0x1C, 11)),
     ecc_key(DECRYPTS, u16(0x19, 11)),
     hmac_key(SIGNS),
+    hmac_key(BOTH),
     hmac_key(SIGNS, u16(5, 11)),
     hmac_key(SIGNS, u16(5, 13)),
     hmac_key(0x440),
