@@ -43,6 +43,11 @@ class Signer:
         """The hash of the scheme (null where nobody signs)."""
         return scheme_hash(self.scheme)
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether the scheme hides which key signs."""
+        return self.scheme.scheme == TPM_ALG.ECDAA
+
 
 def signer_at(
     tpm: Tpm, handle: int, asked: TPMT_SIG_SCHEME, handle_number: int, scheme_number: int
@@ -62,9 +67,10 @@ def signed_attestation(
     """Return an attestation as its signed bytes, and the signature (null where nobody signs)."""
     loaded = signer.loaded
     name = _NULL_NAME if loaded is None else loaded.qualified_name
-    anonymous = signer.scheme.scheme == TPM_ALG.ECDAA
     nonce = b""
-    if anonymous:  # the structure names neither the signer nor the caller's data, which is hashed in instead
+    if (
+        signer.anonymous
+    ):  # the structure names neither the signer nor the caller's data, which is hashed in instead
         name, nonce, qualifying_data = b"", qualifying_data, b""
     clock_info, version = _seen_by(tpm, loaded, name)
     attest = TPMS_ATTEST(

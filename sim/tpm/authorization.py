@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs import define, field, frozen
 
-from sim.tpm.constants import TPM_CC, TPM_HT, TPM_NT, TPM_RC, TPM_RH, TPMA_NV, TPMA_OBJECT, TPMA_SESSION
+from sim.tpm.constants import (
+    TPM_ALG,
+    TPM_CC,
+    TPM_HT,
+    TPM_NT,
+    TPM_RC,
+    TPM_RH,
+    TPMA_NV,
+    TPMA_OBJECT,
+    TPMA_SESSION,
+)
 from sim.tpm.crypto.kdf import HASH_NAMES
 from sim.tpm.entities import Entity, entity_of, name_of_handle
 from sim.tpm.hashing import hash_bytes
@@ -213,7 +223,8 @@ def _is_policy_available(entity: Entity, code: int) -> bool:
             return False
         if code in _NV_READS and not entity.attributes & TPMA_NV.POLICYREAD:
             return False
-    return bool(entity.policy)
+    is_object = entity.kind in (TPM_HT.TRANSIENT, TPM_HT.PERSISTENT)
+    return bool(entity.policy) or (is_object and entity.policy_alg != TPM_ALG.NULL)
 
 
 def _check_policy(request: Request, use: SessionUse, entity: Entity, session: Session) -> None:

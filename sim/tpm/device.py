@@ -177,7 +177,7 @@ class Tpm:
         """Return a hierarchy; the null hierarchy has other secrets after each TPM reset."""
         if handle != TPM_RH.NULL:
             return self.hierarchies[handle]
-        resets = self.time.reset_count.to_bytes(4, "big")
+        resets = self.reset_epoch.to_bytes(4, "big")
         secrets = kdf_a(TPM_ALG.SHA512, self._null_root, b"NULL", resets, 2 * SEED_BYTES * 8)
         return Hierarchy(seed=secrets[:SEED_BYTES], proof=secrets[SEED_BYTES:])
 

@@ -23,7 +23,7 @@ def test_the_sampled_campaign_finds_nothing(campaign, capsys):
     text = capsys.readouterr().out
     assert status == 0, text
     assert "6000 mutations: 0 findings" in text
-    assert int(text.partition("commands that succeeded (")[2].partition(")")[0]) > 60
+    assert int(text.partition("commands that succeeded (")[2].partition(")")[0]) > 50
 
 
 def test_a_device_that_crashes_fails_the_campaign(campaign, capsys, monkeypatch):

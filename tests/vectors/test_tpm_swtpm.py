@@ -14,6 +14,7 @@ import pytest
 
 from sim.tpm.constants import TPM_CC, TPM_RC
 from sim.tpm.device import Tpm
+from sim.tpm.tables import COMMANDS
 
 pytestmark = pytest.mark.client
 
@@ -224,7 +225,7 @@ class Maker:
         return b"".join(bodies.get(code, [self.random.randbytes(self.random.randrange(4))]))
 
     def command(self):
-        code = self.one_of(*TPM_CC, TPM_CC.CreatePrimary, TPM_CC.CreatePrimary, TPM_CC.Quote)
+        code = self.one_of(*COMMANDS, TPM_CC.CreatePrimary, TPM_CC.CreatePrimary, TPM_CC.Quote)
         body = bytearray(self.body(code))
         if body and self.random.random() < 0.2:
             at = self.random.randrange(len(body))

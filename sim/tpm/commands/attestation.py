@@ -57,7 +57,8 @@ def certify(
     """Sign the name and the qualified name of a loaded object."""
     signer = signer_at(tpm, sign_handle, in_scheme, 2, 2)
     certified = object_at(tpm, object_handle)
-    attested = TPMS_CERTIFY_INFO(name=certified.name, qualifiedName=certified.qualified_name)
+    qualified_name = b"" if signer.anonymous else certified.qualified_name
+    attested = TPMS_CERTIFY_INFO(name=certified.name, qualifiedName=qualified_name)
     return signed_attestation(tpm, signer, TPM_ST.ATTEST_CERTIFY, qualifying_data, attested)
 
 

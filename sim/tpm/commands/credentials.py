@@ -44,9 +44,9 @@ def activate_credential(
 ) -> tuple[Any, ...]:
     """Return the credential that was made for both loaded keys."""
     activated = object_at(tpm, activate_handle)
+    key = _need_decrypter(tpm, key_handle, 2)
     if activated.is_sequence:
         raise in_handle(TPM_RC.TYPE, 1)
-    key = _need_decrypter(tpm, key_handle, 2)
     try:
         seed = open_secret(key, CREDENTIAL, secret)
     except WireError as wrong:

@@ -119,6 +119,7 @@ def clear(tpm: Tpm, authority: int) -> tuple[Any, ...]:
     _change(tpm, _ENDORSEMENT, proof=tpm.random.bytes(_SEED_BYTES), **fresh)
     _change(tpm, _LOCKOUT, **fresh)
     tpm.da.reset()
+    tpm.pcrs.update_counter += 1
     tpm.command_audit.counter = 0
     tpm.time.clear(tpm.clock.now)
     return ()

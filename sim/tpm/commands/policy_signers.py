@@ -146,10 +146,10 @@ def _enter(  # noqa: PLR0917 - all that an authorisation leaves in the session
 ) -> None:
     policy = session.policy
     extend_policy_named(session, code, name, policy_ref)
-    if session.is_trial:
-        return
     if cp_hash:
         policy.cp_hash = cp_hash
+    if session.is_trial:
+        return
     if timeout_ms and (policy.timeout_ms is None or timeout_ms < policy.timeout_ms):
         policy.timeout_ms, policy.timeout_boot = timeout_ms, tpm.boot_number
 

@@ -25,10 +25,10 @@ from sim.tpm.wire import (
     TPM2B_NAME,
     TPMI_YES_NO,
     TPML_PCR_SELECTION,
-    TPMT_SIGNATURE,
     UINT16,
     UINT32,
 )
+from sim.tpm.wire.attest import GIVEN_SIGNATURE
 from sim.tpm.wire.session import (
     TPM2B_NONCE,
     TPM2B_OPERAND,
@@ -58,7 +58,7 @@ SPECS = (
     CommandSpec(
         code=TPM_CC.PolicySigned,
         handles=(_OBJECT, _POLICY),
-        parameters=(TPM2B_NONCE, TPM2B_DIGEST, TPM2B_NONCE, UINT32, codec_of(TPMT_SIGNATURE)),
+        parameters=(TPM2B_NONCE, TPM2B_DIGEST, TPM2B_NONCE, UINT32, GIVEN_SIGNATURE),
         results=(TPM2B_TIMEOUT, codec_of(TPMT_TK_AUTH)),
     ),
     CommandSpec(

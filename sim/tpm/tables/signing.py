@@ -14,6 +14,7 @@ from sim.tpm.wire import (
     UINT16,
 )
 from sim.tpm.wire.asymmetric import TPM2B_ECC_POINT
+from sim.tpm.wire.attest import GIVEN_SIGNATURE
 from sim.tpm.wire.session import TPMT_TK_VERIFIED
 from sim.tpm.wire.tickets import TPMT_TK_HASHCHECK
 
@@ -31,7 +32,7 @@ SPECS = (
     CommandSpec(
         code=TPM_CC.VerifySignature,
         handles=(plain(TRANSIENT, PERSISTENT),),
-        parameters=(TPM2B_DIGEST, codec_of(TPMT_SIGNATURE)),
+        parameters=(TPM2B_DIGEST, GIVEN_SIGNATURE),
         results=(codec_of(TPMT_TK_VERIFIED),),
     ),
     CommandSpec(

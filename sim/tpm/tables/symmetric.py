@@ -9,9 +9,9 @@ from sim.tpm.wire import (
     TPM2B_DIGEST,
     TPM2B_MAX_BUFFER,
     TPMI_ALG_HASH,
-    TPMI_ALG_SYM_MODE,
     TPMI_YES_NO,
 )
+from sim.tpm.wire.public import TPMI_ALG_CIPHER_MODE
 from sim.tpm.wire.tickets import TPMI_ALG_MAC_SCHEME, TPMI_RH_HIERARCHY, TPMT_TK_HASHCHECK
 
 __all__ = ["SPECS"]
@@ -35,13 +35,13 @@ SPECS = (
     CommandSpec(
         code=TPM_CC.EncryptDecrypt,
         handles=(_KEY,),
-        parameters=(TPMI_YES_NO, TPMI_ALG_SYM_MODE, _TPM2B_IV, TPM2B_MAX_BUFFER),
+        parameters=(TPMI_YES_NO, TPMI_ALG_CIPHER_MODE, _TPM2B_IV, TPM2B_MAX_BUFFER),
         results=_CRYPT_RESULTS,
     ),
     CommandSpec(
         code=TPM_CC.EncryptDecrypt2,
         handles=(_KEY,),
-        parameters=(TPM2B_MAX_BUFFER, TPMI_YES_NO, TPMI_ALG_SYM_MODE, _TPM2B_IV),
+        parameters=(TPM2B_MAX_BUFFER, TPMI_YES_NO, TPMI_ALG_CIPHER_MODE, _TPM2B_IV),
         results=_CRYPT_RESULTS,
     ),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from sim.tpm.codec import Empty, Number, Select, SizedBytes, Structure, wire
+from sim.tpm.codec import Empty, Number, Select, SizedBytes, Structure, variant, wire
 from sim.tpm.constants import TPM_ALG, TPM_RC, TPM_ST
 from sim.tpm.wire.basic import (
     TPM2B_DATA,
@@ -30,7 +30,7 @@ from sim.tpm.wire.basic import (
     UINT32,
     UINT64,
 )
-from sim.tpm.wire.public import ECC_SIGNING, TPMI_ALG_SIG_SCHEME
+from sim.tpm.wire.public import ECC_SIGNING, TPMI_ALG_SIG_SCHEME, TPMI_ALG_SIG_SCHEME_GIVEN
 
 __all__ = [
     "TPM2B_ATTEST",
@@ -88,6 +88,10 @@ class TPMT_SIGNATURE(Structure):
             },
         )
     )
+
+
+GIVEN_SIGNATURE = variant(TPMT_SIGNATURE, sigAlg=TPMI_ALG_SIG_SCHEME_GIVEN)
+"""A signature that a command brings."""
 
 
 @frozen(kw_only=True)

@@ -36,12 +36,14 @@ __all__ = [
     "TPM2B_PUBLIC",
     "TPM2B_SENSITIVE_CREATE",
     "TPMI_AES_KEY_BITS",
+    "TPMI_ALG_CIPHER_MODE",
     "TPMI_ALG_ECC_SCHEME",
     "TPMI_ALG_KDF",
     "TPMI_ALG_KEYEDHASH_SCHEME",
     "TPMI_ALG_PUBLIC",
     "TPMI_ALG_RSA_SCHEME",
     "TPMI_ALG_SIG_SCHEME",
+    "TPMI_ALG_SIG_SCHEME_GIVEN",
     "TPMI_ALG_SYM_MODE",
     "TPMI_ALG_SYM_OBJECT",
     "TPMI_ECC_CURVE",
@@ -77,6 +79,12 @@ TPMI_ALG_SYM_MODE = Number(
     ),
     rc=TPM_RC.MODE,
 )
+TPMI_ALG_CIPHER_MODE = Number(
+    "H",
+    allowed=frozenset({TPM_ALG.CTR, TPM_ALG.OFB, TPM_ALG.CBC, TPM_ALG.CFB, TPM_ALG.ECB, TPM_ALG.NULL}),
+    rc=TPM_RC.MODE,
+)
+"""The modes that encrypt."""
 TPMI_AES_KEY_BITS = Number("H", allowed=frozenset({128, 256}))
 TPMI_CAMELLIA_KEY_BITS = TPMI_AES_KEY_BITS
 TPMI_TDES_KEY_BITS = Number("H", allowed=frozenset({128, 192}))
@@ -92,6 +100,10 @@ TPMI_ALG_RSA_SCHEME = Number(
 TPMI_ALG_SIG_SCHEME = Number(
     "H", allowed=ECC_SIGNING | {TPM_ALG.RSASSA, TPM_ALG.RSAPSS, TPM_ALG.HMAC, TPM_ALG.NULL}, rc=TPM_RC.SCHEME
 )
+TPMI_ALG_SIG_SCHEME_GIVEN = Number(
+    "H", allowed=ECC_SIGNING | {TPM_ALG.RSASSA, TPM_ALG.RSAPSS, TPM_ALG.HMAC}, rc=TPM_RC.SCHEME
+)
+"""The same without NULL, of signatures that a command brings."""
 TPMI_ALG_KEYEDHASH_SCHEME = Number("H", allowed=frozenset({TPM_ALG.HMAC, TPM_ALG.XOR, TPM_ALG.NULL}))
 TPMI_ALG_KDF = Number(
     "H",

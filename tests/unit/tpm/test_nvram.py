@@ -1,10 +1,11 @@
 """NV indices of every type: what they hold, who may use them, and what locks and power cycles do."""
 
 import pytest
+from attrs import evolve
 
 from sim.tpm.client import TpmClient, TpmError
-from sim.tpm.client_sessions import SessionClient, password
-from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_NT, TPM_RC, TPM_RH, TPM_SU, TPMA_NV
+from sim.tpm.client_sessions import Auth, SessionClient, password
+from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_NT, TPM_RC, TPM_RH, TPM_SE, TPM_SU, TPMA_NV
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.wire import TPMS_NV_PIN_COUNTER_PARAMETERS, TPMS_NV_PUBLIC
 
@@ -282,3 +283,29 @@ def test_special_deletion_needs_the_index_policy(nv):
             TPM_CC.NV_UndefineSpaceSpecial, (INDEX, TPM_RH.PLATFORM), auths=(password(), password())
         )
     assert refusal.value.rc == TPM_RC.AUTH_TYPE
+
+
+def test_a_policy_deletes_and_changes_the_value_of_an_index(nv):
+    attributes = BY_OWNER | TPMA_NV.AUTHREAD | TPMA_NV.PLATFORMCREATE | TPMA_NV.POLICY_DELETE
+    for code, parameters, others in (
+        (TPM_CC.NV_ChangeAuth, (b"new\0",), ()),
+        (TPM_CC.NV_ChangeAuth, (b"n" * 33,), ()),
+        (TPM_CC.NV_UndefineSpaceSpecial, (), (TPM_RH.PLATFORM,)),
+    ):
+        message = bytes(32) + TPM_CC.PolicyCommandCode.to_bytes(4, "big") + code.to_bytes(4, "big")
+        policy = hash_bytes(TPM_ALG.SHA256, message)
+        if INDEX not in nv.tpm.nv:
+            nv.define(attributes, authority=TPM_RH.PLATFORM, policy=policy)
+        nv.tpm.nv[INDEX] = evolve(nv.tpm.nv[INDEX], public=evolve(nv.tpm.nv[INDEX].public, authPolicy=policy))
+        session = nv.client.start(TPM_SE.POLICY)
+        nv.client.call(TPM_CC.PolicyCommandCode, (session.handle,), int(code))
+        auths = (Auth(session=session), *(password() for _ in others))
+        if parameters == (b"n" * 33,):
+            with pytest.raises(TpmError) as refusal:
+                nv.client.call(code, (INDEX, *others), *parameters, auths=auths)
+            assert refusal.value.rc == 0x1D5
+            continue
+        nv.client.call(code, (INDEX, *others), *parameters, auths=auths)
+        if parameters:
+            assert nv.tpm.nv[INDEX].auth == b"new"
+    assert INDEX not in nv.tpm.nv

@@ -11,7 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from sim.tpm.client import TpmClient
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_ST, TPMA_NV, TPMA_OBJECT
 from sim.tpm.crypto import ecc
-from sim.tpm.wire import TPMS_ATTEST, TPMS_ECC_POINT, TPMS_NV_PUBLIC, TPMS_PCR_SELECTION, TPMT_TK_CREATION
+from sim.tpm.wire import (
+    TPMS_ATTEST,
+    TPMS_ECC_POINT,
+    TPMS_NV_PUBLIC,
+    TPMS_PCR_SELECTION,
+    TPMS_SIGNATURE_ECC,
+    TPMT_SIGNATURE,
+    TPMT_TK_CREATION,
+)
 
 from .keyring import (
     DECRYPT,
@@ -298,3 +306,21 @@ def test_an_x509_key_signs_no_plain_digest(ring):
     marked = evolve(public, objectAttributes=public.objectAttributes | TPMA_OBJECT.x509sign)
     handle = ring.load((secret, marked))
     assert ring.refused(TPM_CC.Sign, (handle,), DIGEST, sig_scheme(TPM_ALG.ECDSA), NO_TICKET) == 0x182
+
+
+def test_an_anonymous_certificate_names_no_parents(ring):
+    handle = ring.load(ecc_key(SIGN, TPM_ALG.ECDAA, TPM_ALG.SHA256))
+    counter = ring.call(TPM_CC.Commit, (handle,), NO_POINT, b"", b"")[3]
+    scheme = sig_scheme(TPM_ALG.ECDAA, count=counter)
+    attested = TPMS_ATTEST.decode(ring.call(TPM_CC.Certify, (handle, handle), b"", scheme)[0]).attested
+
+    assert attested.name == ring.call(TPM_CC.ReadPublic, (handle,))[1]
+    assert attested.qualifiedName == b""
+
+
+def test_a_loaded_key_takes_no_part_of_a_signature_out_of_range(ring):
+    handle = ring.load(ecc_key(SIGN))
+    for scheme in (TPM_ALG.ECDSA, TPM_ALG.ECSCHNORR, TPM_ALG.SM2):
+        content = TPMS_SIGNATURE_ECC(hash=TPM_ALG.SHA256.value, signatureR=bytes(32), signatureS=b"\xff" * 32)
+        signature = TPMT_SIGNATURE(sigAlg=scheme.value, signature=content)
+        assert ring.refused(TPM_CC.VerifySignature, (handle,), DIGEST, signature) == 0x2DB
