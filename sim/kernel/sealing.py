@@ -8,7 +8,8 @@ failure too.
 Leaves out: a storage primary kept in NV, a hierarchy whose owner has set a password, signed policies that an update
 could follow.
 
-Sources: TPM 2.0 Library part 1, "Sealed Data" and "PolicyPCR"; part 3, TPM2_Create, TPM2_Load, TPM2_Unseal.
+Sources: TPM 2.0 Library part 1, "Sealed Data" and "PolicyPCR"; part 3, TPM2_Create, TPM2_Load, TPM2_Unseal;
+TCG TPM 2.0 Provisioning Guidance (attributes of the storage root key).
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ _MAGIC = b"sealed key 1\n"
 _WHAT = "sealed key"
 _PRIVATE = SizedBytes(_PRIVATE_BYTES_MAX)
 _CONTINUE = TPMA_SESSION.continueSession.value
+_PARENT = evolve(STORAGE_PARENT, objectAttributes=STORAGE_PARENT.objectAttributes | TPMA_OBJECT.noDA.value)
+"""Free of dictionary-attack protection, as the TCG's storage root key is: else a few resets lock the host out."""
+
 _TEMPLATE = TPMT_PUBLIC(
     type=TPM_ALG.KEYEDHASH.value,
     nameAlg=TPM_ALG.SHA256.value,
@@ -171,7 +175,7 @@ class _Visit:
             TPM_CC.CreatePrimary,
             (TPM_RH.OWNER,),
             TPMS_SENSITIVE_CREATE(userAuth=b"", data=b""),
-            STORAGE_PARENT,
+            _PARENT,
             b"",
             (),
         )
@@ -198,9 +202,9 @@ def _selection(pcrs: Iterable[int]) -> tuple[TPMS_PCR_SELECTION, ...]:
 def _check_parent(public: Any) -> None:
     """Raise `FormatError` unless a public area is what the template asks for, with a point of its curve."""
     unique = public.unique
-    if isinstance(unique, TPMS_ECC_POINT) and evolve(public, unique=STORAGE_PARENT.unique) == STORAGE_PARENT:
-        assert isinstance(STORAGE_PARENT.parameters, TPMS_ECC_PARMS)
-        curve = CURVES[STORAGE_PARENT.parameters.curveID]
+    if isinstance(unique, TPMS_ECC_POINT) and evolve(public, unique=_PARENT.unique) == _PARENT:
+        assert isinstance(_PARENT.parameters, TPMS_ECC_PARMS)
+        curve = CURVES[_PARENT.parameters.curveID]
         if is_on_curve(curve, (int.from_bytes(unique.x, "big"), int.from_bytes(unique.y, "big"))):
             return
     raise FormatError("TPM response", "CreatePrimary", "another key than the template asks for")
