@@ -8,6 +8,8 @@ from attrs import evolve
 
 from sim.hw.spec import CpuSpec, FirmwareSpec, HostSpec
 from sim.image.efi_lists import encode_signature_lists
+from sim.image.payload import content_of, gzip_stored
+from sim.image.vib import Payload, build_vib
 from sim.kernel.api import ApiError
 from sim.kernel.configuration import (
     ENCRYPTED_FILE,
@@ -318,6 +320,38 @@ def test_other_pcrs_are_not_in_the_policy(running, monkeypatch, pcr):
         driver.client().pcr_extend(pcr, {TPM_ALG.SHA256: bytes(32)})
 
     monkeypatch.setattr(TpmDriver, "load", extend_first)
+    assert again(running).host.state is HostState.RUNNING
+
+
+def driver_vib(machinery, provider):
+    """A signed VIB with a new version of a driver's files, of another maker if one likes."""
+    bank = machinery.host.board.disk.volume("bootbank")
+    old = next(each for each in machinery.image.bank.database.records if each.descriptor.name == "vmkusb")
+    spec = evolve(old.descriptor, version="9.0-1", payloads=(), vendor=provider)
+    payload = Payload(name="vmkusb", kind="vgz", data=gzip_stored(content_of(bank.peek(old.files[0]))))
+    level = spec.level.xml_name
+    return build_vib(spec, [payload], machinery.pki.signer(level, provider), machinery.sim.utc_now())
+
+
+def pcr_13(machinery):
+    client = TpmClient(machinery.host.board.tpm.transmit)
+    return client.pcr_read({TPM_ALG.SHA256: (13,)})[TPM_ALG.SHA256][13]
+
+
+@pytest.mark.parametrize("provider", ["VMware", "SomebodyElse"])
+@pytest.mark.parametrize("exec_only", [False, True])
+def test_an_updated_driver_does_not_shut_the_configuration(running, provider, exec_only):
+    if exec_only:
+        running.host.call("host.set_option", {"key": EXEC, "value": "TRUE"})
+        again(running)
+        running.host.call("host.require", {"exec_installed_only": True})
+    before = pcr_13(running)
+    answer = running.host.call("image.install", {"archive": driver_vib(running, provider)})
+    assert answer["installed"]
+    again(running)
+    assert running.host.state is HostState.RUNNING
+    assert pcr_13(running) != before
+    assert pcrs_of(running) == ((7, 14) if exec_only else (7,))
     assert again(running).host.state is HostState.RUNNING
 
 
