@@ -80,6 +80,17 @@ METHODS: Mapping[str, Method] = {
             Parameter("value", str),
             changes=True,
         ),
+        _method(
+            "host.encryption", "how the configuration is kept: mode TPM or NONE, and what a boot must fulfil"
+        ),
+        _method(
+            "host.require",
+            "seal the configuration key to Secure Boot, to execInstalledOnly, or no longer",
+            Parameter("secure_boot", bool, required=False),
+            Parameter("exec_installed_only", bool, required=False),
+            changes=True,
+        ),
+        _method("host.recovery_key", "16 groups of 6 digits that open the configuration without the TPM"),
         _method("host.reboot", "power the VMs off and reset the host", changes=True),
         _method("vm.list", "all VMs with state and allocation"),
         _method("vm.power_on", "admit and start a VM", Parameter("spec", dict), changes=True),

@@ -11,7 +11,7 @@ Sources: vSphere API reference for what can be asked of a host; the shapes of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -27,9 +27,10 @@ from sim.image.bootbank import BootBank
 from sim.image.install import InstallError, install, set_acceptance
 from sim.image.vib import read_vib
 from sim.kernel.api import ApiError
+from sim.kernel.configuration import ConfigurationError
 from sim.kernel.counters import Snapshot, snapshot
 from sim.kernel.loader import LoadedModule
-from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, with_option
+from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, shown, with_option
 from sim.kernel.quoting import PCR_COUNT, Attestor
 from sim.kernel.vm import AdmissionError, CpuAllocation, VmSpec, VmStateError
 from sim.tpm.client import TpmError
@@ -57,6 +58,9 @@ class Management:
             "host.counters": self.host_counters,
             "host.options": self.host_options,
             "host.set_option": self.set_option,
+            "host.encryption": self.encryption,
+            "host.require": self.require,
+            "host.recovery_key": self.recovery_key,
             "host.reboot": self.reboot,
             "vm.list": self.vm_list,
             "vm.power_on": self.vm_power_on,
@@ -103,10 +107,8 @@ class Management:
 
     def host_options(self) -> dict[str, Any]:
         """Return the kernel options of this boot, and those that the boot bank holds for the next one."""
-        return {
-            "current": {**BOOT_OPTIONS, **dict(self._kernel.boot.kernel_options)},
-            "next_boot": {**BOOT_OPTIONS, **dict(kernel_options(self._bank().config.kernelopt))},
-        }
+        following = kernel_options(self._bank().config.kernelopt)
+        return {"current": _options(self._kernel.boot.kernel_options), "next_boot": _options(following)}
 
     def set_option(self, key: str, value: str) -> None:
         """Write a kernel option into the boot bank."""
@@ -117,6 +119,33 @@ class Management:
         except (OptionError, FormatError) as error:
             raise ApiError("InvalidArgument", str(error)) from error
         self._store(changed)
+
+    def forget_option(self, key: str) -> None:
+        """Take a kernel option out of the boot bank, where it can be read."""
+        try:
+            bank = self._bank()
+            options = [each for each in kernel_options(bank.config.kernelopt) if each[0] != key]
+            self._write(bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options))))
+        except (ApiError, FormatError, DiskError) as error:
+            self._kernel.sim.log("vmkernel", f"{key} stays in the boot bank: {error}")
+
+    def encryption(self) -> dict[str, Any]:
+        """Return how the configuration is kept."""
+        return self._kernel.vault.status()
+
+    def require(self, *, secure_boot: bool | None = None, exec_installed_only: bool | None = None) -> None:
+        """Set what a boot must fulfil before the TPM gives out the configuration key."""
+        try:
+            self._kernel.vault.require(secure_boot=secure_boot, exec_installed_only=exec_installed_only)
+        except ConfigurationError as error:
+            raise ApiError("InvalidState", str(error)) from error
+
+    def recovery_key(self) -> str:
+        """Return the recovery key of the configuration."""
+        try:
+            return self._kernel.vault.recovery_key()
+        except ConfigurationError as error:
+            raise ApiError("InvalidState", str(error)) from error
 
     def reboot(self) -> None:
         """Ask for a reboot at the next instant."""
@@ -285,6 +314,11 @@ class Management:
         return bank
 
     def _store(self, bank: BootBank) -> None:
+        """Write a changed bank, and have the next boot's configuration open all the same."""
+        self._kernel.vault.expect_change()
+        self._write(bank)
+
+    def _write(self, bank: BootBank) -> None:
         """Write the bank to the disk; one that the disk cannot take leaves it as it was."""
         volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
         before = {path: volume.peek(path) for path in volume.paths()}
@@ -305,6 +339,10 @@ class Management:
             action(argument)
         except (AdmissionError, VmStateError, ScenarioError) as error:
             raise _vm_refusal(error) from error
+
+
+def _options(options: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {key: shown(key, value) for key, value in {**BOOT_OPTIONS, **dict(options)}.items()}
 
 
 def _structured(data: Mapping[str, object], cls: type[T], path: str) -> T:

@@ -6,7 +6,7 @@ written into boot.cfg of the running boot bank and takes effect at the next boot
 Leaves out: advanced options that take effect while the host runs.
 
 Sources: VMware's security guide for ESXi (`enableTboot`, off by default); vSphere API, VMkernel.Boot options
-(`execInstalledOnly`); that the key in boot.cfg is spelled as the option is inferred.
+(`execInstalledOnly`); its security guide (`encryptionRecoveryKey`); that the key in boot.cfg is spelled as the option is inferred.
 """
 
 from __future__ import annotations
@@ -16,9 +16,22 @@ from collections.abc import Iterable, Mapping
 
 from sim.errors import VmksimError
 
-__all__ = ["BOOT_OPTIONS", "OPTIONS_MAX", "OptionError", "format_kernelopt", "with_option"]
+__all__ = [
+    "BOOT_OPTIONS",
+    "EXEC_INSTALLED_ONLY",
+    "OPTIONS_MAX",
+    "RECOVERY_OPTION",
+    "OptionError",
+    "format_kernelopt",
+    "shown",
+    "with_option",
+]
 
-BOOT_OPTIONS: Mapping[str, str] = {"enableTboot": "FALSE", "execInstalledOnly": "FALSE"}
+EXEC_INSTALLED_ONLY = "execInstalledOnly"
+RECOVERY_OPTION = "encryptionRecoveryKey"
+"""The recovery key of the configuration, for one boot; never shown or logged, and taken out once it was used."""
+
+BOOT_OPTIONS: Mapping[str, str] = {"enableTboot": "FALSE", EXEC_INSTALLED_ONLY: "FALSE"}
 """The boot options that the simulator acts on, with their defaults."""
 
 OPTIONS_MAX = 100
@@ -46,3 +59,8 @@ def with_option(options: Iterable[tuple[str, str]], key: str, value: str) -> tup
 def format_kernelopt(options: Iterable[tuple[str, str]]) -> str:
     """Return the text that stands behind `kernelopt=`."""
     return " ".join(f"{key}={value}" if value else key for key, value in options)
+
+
+def shown(key: str, value: str) -> str:
+    """Return the value of an option as logs and answers show it: not, when it is a secret."""
+    return "(hidden)" if key == RECOVERY_OPTION and value else value

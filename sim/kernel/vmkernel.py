@@ -3,7 +3,7 @@
 `START` below is the order in which the kernel comes up, top to bottom, one line a step; each step is a method of the
 same name.  After the last one the kernel only reacts: to timers of its scheduler and to management calls.
 
-Models: random placement of the kernel image, per-CPU areas and stacks; the scheduler; the TPM driver; the loading of
+Models: random placement of the kernel image, per-CPU areas and stacks; the scheduler; the TPM driver; the saved configuration; the loading of
 each signed module from the very bytes that were booted; user worlds; the closed interface.
 
 A step that cannot be done ends in a purple screen: `Panic`, a log line, and a host that halts.  A module or an agent
@@ -33,11 +33,13 @@ from sim.image.contents import kernel_modules
 from sim.image.imgdb import DATABASE_FILE, VibRecord, read_database
 from sim.image.trust import TrustStore
 from sim.kernel.api import ManagementApi
+from sim.kernel.configuration import ConfigurationVault
 from sim.kernel.layout import Layout, LayoutProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.management import PRODUCT, Management
 from sim.kernel.memory import KernelMemory
 from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
+from sim.kernel.options import shown
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.tpm_driver import TpmDriver
@@ -69,6 +71,7 @@ START = (
     "set_up_processors",
     "start_scheduler",
     "load_tpm_driver",
+    "unlock_configuration",
     "load_modules",
     "start_user_worlds",
     "open_management_interface",
@@ -121,7 +124,9 @@ class VMkernel:
         self.vms = VmManager(self.sim, board, self.scheduler)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
         self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)
-        self.api = ManagementApi(self.sim, Management(self).handlers())
+        management = Management(self)
+        self.vault = ConfigurationVault(board, boot, self.tpm, rng, management.forget_option)
+        self.api = ManagementApi(self.sim, management.handlers())
         self._with_agents: list[BootModule] = []
         self._owners: dict[str, VibRecord] = {}
         self._procedure: Procedure | None = None
@@ -158,7 +163,7 @@ class VMkernel:
             f"cpu: {pcpus} pCPUs at {spec.cpu.core_hz // 1_000_000} MHz; memory: {format_bytes(spec.memory_bytes)}"
         )
         for key, value in self.boot.kernel_options:
-            self._log(f"boot option {key}={value}")
+            self._log(f"boot option {key}={shown(key, value)}")
 
     def read_image_database(self) -> None:
         """Read which VIBs are installed and the acceptance level; without it no module can be verified."""
@@ -201,6 +206,10 @@ class VMkernel:
     def load_tpm_driver(self) -> None:
         """Find the TPM, or say "Error loading TPM" and go on."""
         self.tpm.load()
+
+    def unlock_configuration(self) -> None:
+        """Have the TPM unseal the key of the saved configuration; a host whose state is another one stops here."""
+        self.vault.unlock()
 
     def load_modules(self) -> None:
         """Queue one step for each file that was booted: the kernel modules in it are verified, placed and mapped."""

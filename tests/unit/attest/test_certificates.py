@@ -52,6 +52,7 @@ def leaf(
     key=KEY,
     is_authority=False,
     extra=None,
+    critical=True,
 ):
     """An endorsement certificate, made by a library that this project does not read certificates with."""
     names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
@@ -72,7 +73,7 @@ def leaf(
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     for extension in (make, extra):
         if extension is not None:
-            builder = builder.add_extension(extension, critical=True)
+            builder = builder.add_extension(extension, critical=critical)
     signed = builder.sign(issuer.private_key, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.DER)
 
@@ -135,6 +136,12 @@ def test_a_certificate_for_anything_else_is_no_endorsement_key_s(changes):
 
 def test_the_root_s_own_certificate_is_no_endorsement_key_s():
     assert "not that of an endorsement key" in refusal(ROOT.certificate_der)
+
+
+def test_a_pinned_certificate_does_not_vouch_for_its_own_key():
+    plain = leaf(critical=False)
+    check_ek_certificate(plain, (ROOT.certificate_der,), NOW)
+    assert "not that of an endorsement key" in refusal(plain, roots=(plain,))
 
 
 def test_a_certificate_that_does_not_name_the_manufacturer_is_refused():

@@ -598,6 +598,14 @@ def test_attack_10_a_certified_key_that_is_not_an_endorsement_key_is_refused(boo
         assert bit in verdict.message
 
 
+def test_attack_10_a_credential_for_another_public_area_of_the_same_key_is_refused(booted):
+    evidence = booted.machine.evidence()
+    public = keys.read_public(evidence.ek_public)
+    other = attrs.evolve(public, objectAttributes=public.objectAttributes ^ TPMA_OBJECT.noDA)
+    changed = attrs.evolve(evidence, ek_public=TPM2B_PUBLIC.encode(other))
+    assert codes(booted.appraise(changed)) == ["credential_keys"]
+
+
 def test_attack_10_an_answer_to_an_earlier_credential_is_refused(booted):
     evidence = booted.machine.evidence()
     later = make_challenge(evidence.ek_public, evidence.ak_public, Rng(99).stream("later"))

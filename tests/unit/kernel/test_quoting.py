@@ -70,8 +70,8 @@ def test_nothing_stays_in_the_tpm_after_any_call(host, client):
     host.call("tpm.activate", credential(challenge))
     host.call("tpm.quote", {"nonce": b"n" * 16})
     for _ in range(5):
-        refusal(host, {**credential(challenge), "credential_blob": bytes(66)})
-        refusal(host, {**credential(challenge), "encrypted_secret": bytes(68)})
+        for part, size in (("credential_blob", 66), ("encrypted_secret", 68)):
+            assert refusal(host, {**credential(challenge), part: bytes(size)}).code == "InvalidArgument"
     assert in_the_tpm(client) == before == [(), (), ()]
     assert host.call("tpm.identity") == identity
 

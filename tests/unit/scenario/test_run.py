@@ -114,22 +114,40 @@ def test_a_reboot_starts_the_machines_again_and_attests_anew(small):
     assert [row["status"] for row in verdicts] == ["accepted"]
 
 
+TAMPERED_WHILE_IT_RUNS = (
+    FaultSpec(kind="flip_bit", target="vib/vmkusb", unpacked=True, at_ns=2 * SECOND),
+    FaultSpec(kind="reboot", at_ns=3 * SECOND),
+)
+
+
+def test_a_host_whose_secure_boot_is_switched_off_while_it_runs_does_not_get_its_configuration(small):
+    attacked = evolve(
+        small,
+        duration_ns=20 * SECOND,
+        faults=(FaultSpec(kind="disable_secure_boot", at_ns=2 * SECOND), *TAMPERED_WHILE_IT_RUNS),
+        expect=ExpectSpec(boot="refused", component="unlock_configuration"),
+    )
+    simulation = Simulation(attacked)
+    result = simulation.finish()
+    assert result.expectation.met, result.expectation.differences
+    assert "locked" in result.boot.message
+    (entry,) = simulation.machinery.vcenter.hosts()
+    assert entry.connection_state == "notResponding"
+
+
 def test_a_host_that_is_tampered_with_while_it_runs_is_found_out_after_its_reboot(small):
     attacked = evolve(
         small,
         duration_ns=20 * SECOND,
-        faults=(
-            FaultSpec(kind="disable_secure_boot", at_ns=2 * SECOND),
-            FaultSpec(kind="flip_bit", target="vib/vmkusb", unpacked=True, at_ns=2 * SECOND),
-            FaultSpec(kind="reboot", at_ns=3 * SECOND),
-        ),
+        host=evolve(small.host, firmware=evolve(small.host.firmware, secure_boot=False)),
+        faults=TAMPERED_WHILE_IT_RUNS,
         expect=ExpectSpec(attestation="notAccepted", component="vmkusb"),
     )
     simulation = Simulation(attacked)
     result = simulation.finish()
     assert result.expectation.met, result.expectation.differences
     verdicts = simulation.sim.trace.select("vcenter.attestation")
-    assert [row["status"] for row in verdicts] == ["accepted", "notAccepted"]
+    assert ["vmkusb" in row["message"] for row in verdicts] == [False, True]
 
 
 def test_a_machine_that_admission_refuses_is_named_and_may_be_expected(small):
