@@ -23,6 +23,8 @@ from sim.errors import SimBug, VmksimError
 TPM_COMMAND = record(
     "tpm.command", locality=int, code=int, rc=int, command_bytes=int, response_bytes=int, latency_ns=int
 )
+TPM_WORDS = record("tpm.words", text=str)
+"""What a command asked for and how it ended, in plain words."""
 TPM_HASH_SEQUENCE = record("tpm.hash_sequence", phase=str, size_bytes=int)
 
 LOCALITY_MAX = 4
@@ -41,6 +43,9 @@ class TpmDevice(Protocol):
 
     def execute(self, command: bytes, locality: int = 0) -> bytes:
         """Run one command at `locality` and return the response."""
+
+    def in_words(self, command: bytes, response: bytes, locality: int) -> str:
+        """Return a line of plain words about a command and its response."""
 
     def init(self) -> None:
         """Apply _TPM_Init: what power-on and platform reset signal."""
@@ -82,6 +87,8 @@ class TpmSlot:
             len(response),
             latency_ns,
         )
+        if self._sim.trace.enabled(TPM_WORDS):
+            self._sim.trace.emit(TPM_WORDS, self.device.in_words(command, response, locality))
         return response
 
     def hash_start(self) -> None:

@@ -360,7 +360,7 @@ def _failure(tpm: Tpm, use: SessionUse, entity: Entity | None) -> RefusedError:
         _count_pin(tpm, entity, passed=False)
     if not guarded and not lockout:
         return in_session(TPM_RC.BAD_AUTH, use.number)
-    tpm.da.used = True
+    tpm.da.used = tpm.da.used or not lockout
     tpm.da.fail(tpm.time.time_ms(tpm.clock.now), lockout=lockout)
     return in_session(TPM_RC.AUTH_FAIL, use.number)
 

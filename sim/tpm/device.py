@@ -28,6 +28,7 @@ from sim.tpm.pcr import PcrBanks
 from sim.tpm.profile import TpmProfile
 from sim.tpm.sessions import SessionTable
 from sim.tpm.timekeeping import Timekeeper
+from sim.tpm.words import in_words
 
 __all__ = ["Clock", "Hierarchy", "StoppedClock", "Tpm"]
 
@@ -129,6 +130,10 @@ class Tpm:
         self.locality = locality
         self._hash_sequence = None
         return run_command(self, command)
+
+    def in_words(self, command: bytes, response: bytes, locality: int) -> str:
+        """Return a line of plain words about a command and its response."""
+        return in_words(command, response, locality)
 
     def init(self) -> None:
         """Apply _TPM_Init, which power-on and platform reset signal: Startup must come next."""

@@ -83,6 +83,10 @@ class FaultyTpm:
             self.last_latency_ns += fault.delay_ns
         return b"" if fault is not None and fault.kind == "lose_answer" else response
 
+    def in_words(self, command: bytes, response: bytes, locality: int) -> str:
+        """Return a line of plain words about a command and its response."""
+        return self.tpm.in_words(command, response, locality)
+
     def init(self) -> None:
         """Apply _TPM_Init."""
         self.tpm.init()

@@ -166,7 +166,7 @@ def answer_sessions(request: Request, parameters: bytes, before: dict[int, Entit
     """Return the parameters of a response as sent, and its session area; `before` holds the entities as they were."""
     tpm = request.tpm
     for use in request.uses:
-        if use.handle is not None and any(guards_of(before[use.handle], use.session)):
+        if use.handle is not None and guards_of(before[use.handle], use.session) == (False, True):
             tpm.da.used = True
         if use.session is not None:
             use.session.nonce_tpm = tpm.random.bytes(len(use.session.nonce_tpm))

@@ -29,6 +29,9 @@ class RecordingTpm:
         self.last_latency_ns = 1_000 * (locality + 1)
         return bytes.fromhex("80010000000a00000101")
 
+    def in_words(self, command, response, locality):
+        return f"{len(command)} bytes at locality {locality}"
+
     def init(self):
         self.calls.append(("init",))
 
@@ -167,6 +170,8 @@ def test_a_command_is_charged_and_traced_with_code_and_response(board):
     (traced,) = board.sim.trace.select("tpm.command")
     assert (traced["locality"], traced["code"], traced["rc"]) == (2, 0x144, 0x101)
     assert (traced["command_bytes"], traced["response_bytes"], traced["latency_ns"]) == (12, 10, 3_000)
+    (words,) = board.sim.trace.select("tpm.words")
+    assert words["text"] == "12 bytes at locality 2"
 
 
 def test_a_packet_too_short_for_a_code_is_traced_as_such(board):
