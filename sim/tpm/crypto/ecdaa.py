@@ -57,9 +57,7 @@ def sign_sm2(curve: Curve, private: int, hash_alg: int, digest: bytes) -> tuple[
     return r, s
 
 
-def verify_sm2(
-    curve: Curve, public: Point, digest: bytes, r: int, s: int
-) -> bool:
+def verify_sm2(curve: Curve, public: Point, digest: bytes, r: int, s: int) -> bool:
     """Tell whether (r, s) signs `digest` by SM2."""
     t = (r + s) % curve.n
     if not (0 < r < curve.n and 0 < s < curve.n and t):
