@@ -8,6 +8,7 @@ import pytest
 from sim.tpm.client import TpmClient
 from sim.tpm.constants import TPM_ALG, TPM_RC
 from sim.tpm.device import Tpm
+from sim.tpm.faults import Fault, FaultyTpm
 from sim.tpm.server import listener
 from sim.tpm.server.listener import TpmServer
 from sim.tpm.server.platform import Platform
@@ -236,6 +237,56 @@ def test_the_handshake_of_other_clients_is_answered(server):
     assert read(connection, 12) == struct.pack(">III", 1, 0x0D, 0)
     connection.sendall(struct.pack(">I", 20))
     assert connection.recv(1) == b""
+
+
+def test_failure_mode_is_forced_from_outside(server):
+    server.raw(STARTUP)
+    signals = server.open(control=True)
+    server.signal(signals, 1, 30)
+    assert rc(server.raw(GET_RANDOM)) == TPM_RC.FAILURE
+    server.signal(signals, 17)
+    assert rc(server.raw(STARTUP)) == 0
+
+
+@pytest.mark.parametrize("codes", [(1, 25), (1, 20), (1, 99)])
+def test_signals_without_an_answer_end_the_connection(server, codes):
+    signals = server.open(control=True)
+    server.signal(signals, *codes[:-1])
+    signals.sendall(struct.pack(">I", codes[-1]))
+    assert signals.recv(1) == b""
+
+
+def test_the_make_is_told_as_text(server):
+    answer = server.tell(0x12, struct.pack(">QII", 1, 0, 0), answer_bytes=12)
+    total = int.from_bytes(answer[4:8], "big")
+    text = server.tell(0x12, struct.pack(">QII", 1, 0, 0), answer_bytes=12 + total)[12:]
+    assert b"id:49424D00" in text
+    assert server.tell(0x12, struct.pack(">QII", 1, total + 1, 0), answer_bytes=12)[:4] != OK
+
+
+def test_state_that_cannot_be_is_refused(server):
+    assert server.tell(0xC, struct.pack(">III", 0, 9, 0), answer_bytes=16)[:4] != OK
+    assert server.tell(0xD, struct.pack(">III", 0, 9, 0)) != OK
+    assert server.tell(0xD, struct.pack(">III", 0, 1, 0)) == OK
+    connection = server.open(control=True)
+    connection.sendall(struct.pack(">IIII", 0xD, 0, 1, 2**31))
+    assert connection.recv(1) == b""
+
+
+def test_a_dropped_command_ends_the_connection():
+    tpm = Tpm(b"a seed for tests")
+    plan = FaultyTpm(tpm, (Fault(kind="drop", command=0x17B),))
+    server = Server(Platform(tpm, faults=plan))
+    server.clients = []
+    server.start()
+    connection = server.open()
+    server.raw(STARTUP, connection)
+    connection.sendall(GET_RANDOM)
+    assert connection.recv(1) == b""
+    assert rc(server.raw(GET_RANDOM)) == 0
+    server.stop()
+    for each in server.clients:
+        each.close()
 
 
 def test_physical_presence_follows_the_button(server):
