@@ -21,9 +21,8 @@ import attrs
 from sim.core.context import Sim
 from sim.core.facts import fact
 from sim.core.rng import FastStream
-from sim.core.structure import FieldError, between, matches, quantity
 from sim.core.trace import record
-from sim.core.units import GIB, MIB, PAGE_BYTES
+from sim.core.units import MIB, PAGE_BYTES
 from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.memory import Extent
@@ -31,30 +30,12 @@ from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, 
 from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.scheduler import Scheduler
-from sim.kernel.workload import Idle, Workload, WorkloadSpec
+from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
+from sim.kernel.workload import Idle, Workload
 from sim.kernel.world import World, WorldState
 
 __all__ = ["AdmissionError", "CpuAllocation", "PowerState", "Vm", "VmManager", "VmSpec", "VmStateError"]
 
-SHARES_LOW = fact(
-    "sched.shares_low", 500, unit="1/vCPU", source="vSphere API, SharesInfo.Level", kind="vendor"
-)
-SHARES_NORMAL = fact(
-    "sched.shares_normal", 1000, unit="1/vCPU", source="vSphere API, SharesInfo.Level", kind="vendor"
-)
-SHARES_HIGH = fact(
-    "sched.shares_high", 2000, unit="1/vCPU", source="vSphere API, SharesInfo.Level", kind="vendor"
-)
-VCPUS_MAX = fact(
-    "vm.vcpus_max", 768, unit="1", source="ESXi 8.0 configuration maximums, vCPUs per VM", kind="vendor"
-)
-MEMORY_BYTES_MAX = fact(
-    "vm.memory_bytes_max",
-    24 << 40,
-    unit="byte",
-    source="ESXi 8.0 configuration maximums, RAM per VM",
-    kind="vendor",
-)
 OVERHEAD_BYTES = fact(
     "vm.overhead_bytes",
     32 * MIB,
@@ -62,13 +43,6 @@ OVERHEAD_BYTES = fact(
     source="Waldspurger, Memory Resource Management in VMware ESX Server, OSDI 2002",
     kind="vendor",
 )
-
-SHARES_MAX = 1_000_000
-"""The most shares of one vCPU."""
-
-HZ_MAX = VCPUS_MAX.value * 10_000_000_000
-
-LEVELS = {"low": SHARES_LOW, "normal": SHARES_NORMAL, "high": SHARES_HIGH}
 
 VM_POWER = record("vm.power", vm=str, old=str, new=str)
 VM_WORLD = record("vm.world", vm=str, world=int, name=str, kind=str)
@@ -88,51 +62,6 @@ class PowerState(StrEnum):
     POWERED_OFF = "poweredOff"
     POWERED_ON = "poweredOn"
     SUSPENDED = "suspended"
-
-
-@attrs.frozen(kw_only=True)
-class CpuAllocation:
-    """What a VM is entitled to: shares per vCPU (low, normal, high or a number), reservation and limit in Hz.
-
-    Reservation and limit are of the whole VM; a limit of None means unlimited.
-    """
-
-    shares: int | str = "normal"
-    reservation_hz: int = attrs.field(default=0, metadata=quantity("hz"), validator=between(0, HZ_MAX))
-    limit_hz: int | None = attrs.field(
-        default=None, metadata=quantity("hz"), validator=attrs.validators.optional(between(1, HZ_MAX))
-    )
-
-    def __attrs_post_init__(self) -> None:
-        if isinstance(self.shares, str):
-            if self.shares not in LEVELS:
-                raise FieldError("shares", self.shares, "low, normal, high or a number")
-        elif isinstance(self.shares, bool) or not 1 <= self.shares <= SHARES_MAX:
-            raise FieldError("shares", self.shares, f"low, normal, high or an integer from 1 to {SHARES_MAX}")
-        if self.limit_hz is not None and self.limit_hz < self.reservation_hz:
-            raise FieldError("limit_hz", self.limit_hz, "at least the reservation")
-
-    @property
-    def shares_per_vcpu(self) -> int:
-        """The shares of one vCPU as a number."""
-        return LEVELS[self.shares].value if isinstance(self.shares, str) else self.shares
-
-
-def _whole_pages(_instance: object, attribute: attrs.Attribute[int], value: int) -> None:
-    between(PAGE_BYTES, MEMORY_BYTES_MAX.value)(_instance, attribute, value)
-    if value % PAGE_BYTES:
-        raise FieldError(attribute.name, value, "a multiple of 4 KiB")
-
-
-@attrs.frozen(kw_only=True)
-class VmSpec:
-    """A virtual machine as a scenario declares it."""
-
-    name: str = attrs.field(validator=matches(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}", "a VM name"))
-    vcpus: int = attrs.field(default=1, validator=between(1, VCPUS_MAX.value))
-    memory_bytes: int = attrs.field(default=GIB, metadata=quantity("bytes"), validator=_whole_pages)
-    cpu: CpuAllocation = attrs.field(factory=CpuAllocation)
-    workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)
 
 
 class Vm:

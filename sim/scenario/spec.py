@@ -28,7 +28,7 @@ from sim.core.units import KIB, MIB, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.kernel.sched.options import SchedOptions
-from sim.kernel.vm import VmSpec
+from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.inputs import InputFile
 
