@@ -1,9 +1,9 @@
-"""Hypothesis strategies for the users' own property tests: machines, virtual machines, workloads, faults, scenarios.
+"""Strategies for whole scenarios: machines, virtual machines, workloads, faults.
 
 Every strategy gives small values that run in a fraction of a second, and shrinks to the plainest one: one pCPU, one busy
 VM, no fault.
 
-Models nothing.  Leaves out strategies for page tables, layouts and schedulers' internals.  Sources: none; the ranges are
+Models nothing.  Leaves out what lies below a scenario.  Sources: none; the ranges are chosen to run quickly.
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""The commands `vmksim image ...`: make, sign, inspect and verify VIBs and boot banks.
+
+Models nothing.  Leaves out anything that a script could not do too: every command calls public functions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sim.cli.common import EXIT_NOT_AS_WANTED, SEEDS, about, json_option, print_json
+
+
+@click.group()
+def image() -> None:
+    """Signed VIBs and boot banks.
+
+    Keys and roots are PEM files, or those of the simulated world with --seed.
+    """
+
+
+_signing_options = (
+    click.option("--seed", type=SEEDS, help="Sign with the makers of the world with this seed."),
+    click.option(
+        "--provider",
+        help="Which maker of that world signs (default: the first of the level; an unknown one joins it).",
+    ),
+    click.option("--key", type=click.Path(path_type=Path), help="Unencrypted PEM key."),
+    click.option("--certs", type=click.Path(path_type=Path), help="PEM certificates: the key's own first."),
+)
+_level_option = click.option("--level", default=None, help="Acceptance level, such as PartnerSupported.")
+_time_option = click.option(
+    "--time", "moment", help="Calendar time of the action, ISO 8601 (default: 2026-01-01, as worlds begin)."
+)
+_target_option = click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The file to write."
+)
+
+
+def _signing(command: Any) -> Any:
+    for option in reversed(_signing_options):
+        command = option(command)
+    return command
+
+
+@image.command("build")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", required=True)
+@click.option("--version", "vib_version", required=True, help='Such as "1.0-1".')
+@click.option("--vendor", required=True)
+@click.option("--summary", default="", help="One line.")
+@click.option(
+    "--module", is_flag=True, help="FOLDER is one ELF file: make it the kernel module of that name."
+)
+@_level_option
+@_signing
+@_time_option
+@_target_option
+def image_build(folder: Path, *, moment: str | None, out: Path, level: str | None, **options: Any) -> None:
+    """Pack the files below FOLDER into a VIB; above CommunitySupported it is signed too."""
+    from sim.scenario.imagework import build_vib_file
+
+    identity = build_vib_file(folder, out, level=level, moment=moment, **options)
+    click.echo(f"{out}: {identity}")
+
+
+@image.command("bank")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--modules", type=click.IntRange(1, 400), default=24, help="How many drivers.")
+@click.option("--seed", type=SEEDS, default=0, help="The world whose makers sign.")
+def image_bank(folder: Path, modules: int, seed: int) -> None:
+    """Write the boot bank of the standard image into FOLDER."""
+    from sim.scenario.imagework import write_bank
+
+    click.echo(f"{folder}: {write_bank(folder, modules, seed)} files")
+
+
+@image.command("sign")
+@click.argument("file", type=click.Path(path_type=Path))
+@_level_option
+@_signing
+@_time_option
+@_target_option
+def image_sign(file: Path, *, moment: str | None, out: Path, level: str | None, **options: Any) -> None:
+    """Sign the VIB in FILE anew, at another level if one is given."""
+    from sim.scenario.imagework import sign_vib_file
+
+    with about(file):
+        identity = sign_vib_file(file, out, level=level, moment=moment, **options)
+    click.echo(f"{out}: {identity}")
+
+
+@image.command("inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+def image_inspect(path: Path, *, as_json: bool) -> int:
+    """Show what is in the VIB file or the boot bank folder PATH; exit status 1 if a checksum is wrong."""
+    from sim.core.structure import plain
+    from sim.image.inspection import VibInspection
+    from sim.report.console import print_sections
+    from sim.report.image import bank_sections, vib_sections
+    from sim.scenario.imagework import inspect_path
+
+    with about(path):
+        found = inspect_path(path)
+    if as_json:
+        print_json(plain(found))
+    else:
+        print_sections(vib_sections(found) if isinstance(found, VibInspection) else bank_sections(found))
+    return EXIT_NOT_AS_WANTED if found.problems else 0
+
+
+@image.command("verify")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--seed", type=SEEDS, help="Trust the makers of the world with this seed.")
+@click.option("--roots", type=click.Path(path_type=Path), help="Trust these PEM root certificates.")
+@click.option("--issuer", "issuers", multiple=True, help="LEVEL=FILE: who signs for a level (with --roots).")
+@_time_option
+def image_verify(
+    path: Path, *, seed: int | None, roots: Path | None, issuers: tuple[str, ...], moment: str | None
+) -> int:
+    """Check the signature of the VIB file, or everything in the boot bank folder, PATH; exit status 1 if refused."""
+    from sim.image.bankcheck import BankReport
+    from sim.report.console import print_sections
+    from sim.report.image import bank_check_sections, identity_section
+    from sim.scenario.imagework import verify_path
+
+    with about(path):
+        found = verify_path(path, seed=seed, roots=roots, issuers=issuers, moment=moment)
+    if isinstance(found, BankReport):
+        print_sections(bank_check_sections(found))
+        return 0 if found.ok else EXIT_NOT_AS_WANTED
+    print_sections([identity_section(found)])
+    return 0

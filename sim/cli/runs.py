@@ -1,0 +1,151 @@
+"""The commands that run a simulation and tell of it: `run`, `boot`, `resume` and `report`.
+
+Models nothing.  Leaves out anything that a script could not do too: every command calls public functions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sim.cli.common import (
+    EXIT_NOT_AS_WANTED,
+    about,
+    json_option,
+    log_option,
+    out_option,
+    running,
+    scenario_argument,
+    seed_option,
+)
+from sim.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from sim.scenario.run import Simulation
+
+SLICES = 50
+LOG_LINES_SHOWN = 60
+
+
+@click.command()
+@scenario_argument
+@seed_option
+@json_option
+@out_option
+@log_option
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Write a checkpoint into this file, and stop there."
+)
+@click.option("--save-at", default="0s", help="When: simulated time since power-on, such as 15s.")
+def run(
+    scenario: Path,
+    seed: int | None,
+    *,
+    save: Path | None,
+    save_at: str,
+    as_json: bool,
+    out: Path | None,
+    all_log_lines: bool,
+) -> int:
+    """Boot the host of SCENARIO, run its virtual machines, add it to vCenter, and report.
+
+    The exit status is 0 only if all ended as the scenario expects.
+    """
+    from sim.scenario.load import load_scenario
+
+    loaded = load_scenario(scenario)
+    from sim.scenario.run import Simulation
+
+    with about(scenario):
+        simulation = Simulation(loaded, seed=seed)
+    if save is not None:
+        running.append(simulation)
+        simulation.run(_moment_ns(save_at))
+        simulation.save(save)
+        click.echo(f"{save}: saved at {simulation.sim.now} ns of simulated time")
+        return 0
+    return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
+
+
+@click.command()
+@scenario_argument
+@seed_option
+@json_option
+@out_option
+@log_option
+def boot(scenario: Path, seed: int | None, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+    """Boot the host of SCENARIO and stop: no virtual machines, no vCenter."""
+    from sim.scenario.load import load_scenario
+    from sim.scenario.run import Simulation, boot_only
+
+    loaded = boot_only(load_scenario(scenario))
+    with about(scenario):
+        simulation = Simulation(loaded, seed=seed)
+    return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
+
+
+def _moment_ns(text: str) -> int:
+    from sim.core.units import parse_ns
+
+    try:
+        return parse_ns(text)
+    except ValueError as error:
+        raise ScenarioError("--save-at", "wrong value", got=text, wanted=str(error)) from None
+
+
+def _drive(simulation: Simulation, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+    """Run a simulation to its end with a progress line, write and print its outcome, return the exit status."""
+    from sim.report.console import Progress, print_sections
+    from sim.report.run_report import run_sections
+    from sim.scenario.output import make_folder, write_outcome
+
+    if out is not None:
+        make_folder(out)
+    running.append(simulation)
+    with Progress(f"booting {simulation.scenario.host.name}") as progress:
+        while not simulation.finished:
+            simulation.advance(SLICES)
+            progress.update(simulation.phase, simulation.sim.now, simulation.end_ns)
+    result = simulation.finish()
+    if out is not None:
+        write_outcome(result, simulation.sim.trace, out)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+    else:
+        lines_max = None if all_log_lines else LOG_LINES_SHOWN
+        print_sections(run_sections(result, simulation.sim.trace.sink(), log_lines_max=lines_max))
+    return 0 if result.expectation.met else EXIT_NOT_AS_WANTED
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+@log_option
+def report(folder: Path, *, as_json: bool, all_log_lines: bool) -> None:
+    """Print the report of an earlier run from the files in FOLDER."""
+    from sim.core.tracefile import read_trace
+    from sim.report.console import print_sections
+    from sim.report.run_report import run_sections
+    from sim.scenario.result import TRACE_FILE, read_result
+
+    result = read_result(folder)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+        return
+    trace_path = folder / TRACE_FILE
+    sink = read_trace(trace_path) if trace_path.exists() else None
+    print_sections(run_sections(result, sink, log_lines_max=None if all_log_lines else LOG_LINES_SHOWN))
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@json_option
+@out_option
+@log_option
+def resume(checkpoint: Path, *, as_json: bool, out: Path | None, all_log_lines: bool) -> int:
+    """Go on from CHECKPOINT, which `run --save` wrote; restore only files that you trust."""
+    from sim.scenario.run import Simulation
+
+    return _drive(Simulation.restore(checkpoint), as_json=as_json, out=out, all_log_lines=all_log_lines)

@@ -1,0 +1,1 @@
+"""Labs: attacks and exercises that a teacher can hand out, one module each."""
