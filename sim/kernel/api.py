@@ -92,6 +92,13 @@ METHODS: Mapping[str, Method] = {
         ),
         _method("host.recovery_key", "16 groups of 6 digits that open the configuration without the TPM"),
         _method("host.reboot", "power the VMs off and reset the host", changes=True),
+        _method(
+            "host.enable_crypto",
+            "take the host's key out of a credential made for its TPM; encrypted VMs can start then",
+            Parameter("credential_blob", bytes),
+            Parameter("encrypted_secret", bytes),
+            changes=True,
+        ),
         _method("vm.list", "all VMs with state and allocation"),
         _method("vm.power_on", "admit and start a VM", Parameter("spec", dict), changes=True),
         _method("vm.power_off", "stop a VM and free its memory", Parameter("name", str), changes=True),
@@ -106,6 +113,7 @@ METHODS: Mapping[str, Method] = {
         ),
         _method("module.list", "loaded modules with provider, acceptance level and place"),
         _method("image.vibs", "installed VIBs with acceptance level and verification state"),
+        _method("image.database", "database: the image database (imgdb.tgz) that this boot was made with"),
         _method("image.acceptance", "the acceptance level of the host"),
         _method(
             "image.set_acceptance",

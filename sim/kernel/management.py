@@ -24,6 +24,7 @@ from sim.hw.disk import DiskError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bankcheck import verify_bank
 from sim.image.bootbank import BootBank
+from sim.image.imgdb import DATABASE_FILE
 from sim.image.install import InstallError, install, set_acceptance
 from sim.image.vib import read_vib
 from sim.kernel.api import ApiError
@@ -62,6 +63,7 @@ class Management:
             "host.require": self.require,
             "host.recovery_key": self.recovery_key,
             "host.reboot": self.reboot,
+            "host.enable_crypto": self.enable_crypto,
             "vm.list": self.vm_list,
             "vm.power_on": self.vm_power_on,
             "vm.power_off": self.vm_power_off,
@@ -70,6 +72,7 @@ class Management:
             "vm.reconfigure": self.vm_reconfigure,
             "module.list": self.module_list,
             "image.vibs": self.image_vibs,
+            "image.database": self.image_database,
             "image.acceptance": self.image_acceptance,
             "image.set_acceptance": self.image_set_acceptance,
             "image.install": self.image_install,
@@ -98,6 +101,7 @@ class Management:
             "core_hz": spec.cpu.core_hz,
             "memory_bytes": spec.memory_bytes,
             "memory_free_bytes": kernel.board.memory.frames_free * PAGE_BYTES,
+            "crypto_state": "safe" if kernel.vms.host_key is not None else "incapable",
             "up_ns": kernel.sim.now - kernel.started_ns,
         }
 
@@ -199,6 +203,13 @@ class Management:
         """Return every loaded module."""
         return [_module(module) for module in self._kernel.loader.modules()]
 
+    def image_database(self) -> dict[str, Any]:
+        """Return the image database as the boot loader read it: an update since then is not in it."""
+        try:
+            return {"database": self._kernel.boot.module(DATABASE_FILE).data}
+        except KeyError:
+            raise ApiError("NotFound", f"this boot had no {DATABASE_FILE}") from None
+
     def image_vibs(self) -> list[dict[str, Any]]:
         """Return the VIBs of the boot bank, each with what its signature proves now."""
         kernel = self._kernel
@@ -275,6 +286,11 @@ class Management:
             return {"secret": attestor.activate(credential_blob, encrypted_secret)}
         except TpmError as error:
             raise ApiError("InvalidState", f"the TPM refused: {error}") from error
+
+    def enable_crypto(self, credential_blob: bytes, encrypted_secret: bytes) -> None:
+        """Open a credential with the TPM and keep the key in it until the host is reset."""
+        self._kernel.vms.host_key = self.tpm_activate(credential_blob, encrypted_secret)["secret"]
+        self._kernel.sim.log("vmkernel", "Crypto: host key installed; encrypted virtual machines can start")
 
     def tpm_event_log(self) -> dict[str, Any]:
         """Return the boot's event log."""

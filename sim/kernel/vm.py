@@ -105,6 +105,7 @@ class VmManager:
         self.sim = sim
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
+        self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
@@ -134,6 +135,8 @@ class VmManager:
         known = self.vms.get(spec.name)
         if known is not None and known.state is not PowerState.POWERED_OFF:
             raise VmStateError(f"{spec.name} is {known.state}")
+        if spec.encrypted and self.host_key is None:
+            raise VmStateError(f"{spec.name} is encrypted, and the host holds no key")
         streams = [self._rng.fast(f"vm/{spec.name}/vcpu{index}") for index in range(spec.vcpus)]
         if workload_of is None:
             workloads = [spec.workload.build(stream) for stream in streams]

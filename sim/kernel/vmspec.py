@@ -89,3 +89,4 @@ class VmSpec:
     memory_bytes: int = attrs.field(default=GIB, metadata=quantity("bytes"), validator=_whole_pages)
     cpu: CpuAllocation = attrs.field(factory=CpuAllocation)
     workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)
+    encrypted: bool = False

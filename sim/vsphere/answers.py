@@ -16,10 +16,11 @@ from typing import Any, Final, TypeVar
 from attrs import field, frozen
 
 from sim.attest.credential import Challenge
+from sim.attest.engines.case import IMAGE_DATABASE_BYTES_MAX
 from sim.attest.evidence import Evidence
-from sim.errors import FormatError
+from sim.errors import FormatError, LimitError
 
-__all__ = ["HostInfo", "Identity", "read_evidence", "read_host_info", "read_identity"]
+__all__ = ["HostInfo", "Identity", "read_evidence", "read_host_info", "read_identity", "read_image_database"]
 
 TEXT_CHARS_MAX: Final = 256
 BANKS_MAX: Final = 8
@@ -81,6 +82,14 @@ def read_evidence(
         event_log=_typed(events, "event_log", bytes),
         log_truncated=_typed(events, "log_truncated", bool),
     )
+
+
+def read_image_database(answer: object) -> bytes:
+    """Read the answer of FetchImageDatabase; FormatError when it is not one, LimitError when it is too long."""
+    data = _typed(_mapping(answer, "image database"), "database", bytes)
+    if len(data) > IMAGE_DATABASE_BYTES_MAX:
+        raise LimitError(_WHAT, "database", f"more than {IMAGE_DATABASE_BYTES_MAX} bytes")
+    return data
 
 
 def _pcr_values(value: object) -> dict[str, dict[int, bytes]]:

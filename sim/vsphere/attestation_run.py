@@ -20,6 +20,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from sim.attest.credential import Challenge, make_challenge
+from sim.attest.engines import Case
 from sim.attest.evidence import Evidence
 from sim.attest.policy import AppraisalPolicy
 from sim.attest.tpm_report import HostTpmAttestationReport
@@ -31,9 +32,16 @@ from sim.core.procedure import Procedure
 from sim.core.rng import Stream
 from sim.core.units import MS, US
 from sim.errors import FormatError, VmksimError
-from sim.vsphere.answers import HostInfo, Identity, read_evidence, read_host_info, read_identity
+from sim.vsphere.answers import (
+    HostInfo,
+    Identity,
+    read_evidence,
+    read_host_info,
+    read_identity,
+    read_image_database,
+)
 from sim.vsphere.attestation_report import attestation_report
-from sim.vsphere.faults import HostConnectFault, InvalidArgument, MethodFault
+from sim.vsphere.faults import HostConnectFault, InvalidArgument, MethodFault, NotFound
 from sim.vsphere.hostd import HostAgent
 from sim.vsphere.inventory import HostEntry
 
@@ -66,6 +74,8 @@ class Outcome:
     reasons: tuple[Reason, ...] = ()
     report: HostTpmAttestationReport = field(factory=HostTpmAttestationReport, repr=False)
     clock: ClockState | None = None
+    case: Case | None = field(default=None, repr=False)
+    """What policy engines may look at; None when there was nothing to appraise."""
 
     @property
     def status(self) -> str:
@@ -87,6 +97,7 @@ class AttestationRun:
         known: HostEntry | None,
         credentials: tuple[str, str],
         chance: Stream,
+        inventory: bool = False,
     ) -> None:
         self.agent = agent
         self.outcome: Outcome | None = None
@@ -95,6 +106,7 @@ class AttestationRun:
         self._known = known
         self._credentials = credentials
         self._chance = chance
+        self._inventory = inventory
         self._procedure: Procedure | None = None
         self._session = ""
         self._nonce = b""
@@ -133,6 +145,7 @@ class AttestationRun:
             self.challenge,
             self.ask_event_log,
             self.ask_quote,
+            *([self.ask_image_database] if self._inventory else []),
             self.judge,
         ):
             self._procedure.next(step)
@@ -173,6 +186,14 @@ class AttestationRun:
         }
         self._ask("quote", "RetrieveTpmQuote", params)
 
+    def ask_image_database(self) -> None:
+        """Fetch the inventory that policy engines want; a host without one is judged without."""
+        if self.outcome is None:
+            try:
+                self._answers["database"] = self._call("FetchImageDatabase")
+            except NotFound:
+                self._answers["database"] = {"database": b""}
+
     def judge(self) -> None:
         """Appraise the bytes of the answers."""
         if self.outcome is not None:
@@ -183,16 +204,17 @@ class AttestationRun:
         answers = (self._answers[key] for key in ("activation", "log", "quote"))
         try:
             evidence = read_evidence(self._identity, self._challenge, *answers)
+            database = read_image_database(self._answers.get("database", {"database": b""}))
         except FormatError as error:
             self._fail("answers", INTERNAL_FAILURE, str(error))
             return
-        self.outcome = self._appraise(evidence, self._challenge)
+        self.outcome = self._appraise(evidence, database, self._challenge)
 
     def log_out(self) -> None:
         """End the session."""
         self.agent.logout(self._session)
 
-    def _appraise(self, evidence: Evidence, challenge: Challenge) -> Outcome:
+    def _appraise(self, evidence: Evidence, database: bytes, challenge: Challenge) -> Outcome:
         known = self._known
         last = known.last_accepted if known is not None else None
         rebooted = None
@@ -213,6 +235,7 @@ class AttestationRun:
                 reliable=verdict.replayed and not evidence.log_truncated,
             ),
             clock=verdict.clock,
+            case=Case(host=self.agent.name, evidence=evidence, verdict=verdict, image_database=database),
         )
 
     def _ask(

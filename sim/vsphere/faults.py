@@ -26,6 +26,7 @@ __all__ = [
     "InvalidState",
     "ManagedObjectNotFound",
     "MethodFault",
+    "NoCompatibleHost",
     "NoPermission",
     "NotAuthenticated",
     "NotFound",
@@ -69,6 +70,20 @@ class NotSupported(RuntimeFault):
 
     def __str__(self) -> str:
         return f"{self.text} ({self.method})" if self.method else self.text
+
+
+class NoCompatibleHost(VimFault):
+    """No host may take a virtual machine: `reasons` says of each host why not."""
+
+    text = "No host is compatible with the virtual machine."
+
+    def __init__(self, reasons: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        told = "; ".join(f"{host}: {reason}" for host, reason in self.reasons)
+        return f"{self.text} ({told})" if told else self.text
 
 
 class InvalidArgument(RuntimeFault):

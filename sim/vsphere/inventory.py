@@ -16,6 +16,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from sim.attest.engines import Decision
 from sim.attest.tpm_report import HostTpmAttestationReport
 from sim.attest.verdict import ClockState, Reason
 
@@ -23,6 +24,8 @@ __all__ = [
     "ALARM_DESCRIPTION",
     "ALARM_NAME",
     "ATTESTATION_FAILED_EVENT",
+    "POLICY_ALARM_NAME",
+    "POLICY_FAILED_EVENT",
     "HostEntry",
     "TpmAttestationInfo",
     "VcEvent",
@@ -31,6 +34,9 @@ __all__ = [
 ALARM_NAME: Final = "Host TPM attestation alarm"
 ALARM_DESCRIPTION: Final = "Default alarm that indicates host TPM attestation failure."
 ATTESTATION_FAILED_EVENT: Final = "com.vmware.vc.host.TPMAttestationFailedEvent"
+POLICY_ALARM_NAME: Final = "Host integrity policy alarm"
+POLICY_FAILED_EVENT: Final = "vmkernel-sim.host.PolicyFailedEvent"
+"""An alarm and an event of this project's own: those of third parties have no common name."""
 
 GREEN: Final = "green"
 RED: Final = "red"
@@ -63,7 +69,8 @@ class HostEntry:
     """A host in the inventory.
 
     `tpm_attestation` None is shown as N/A: the host has no TPM that is switched on.  `report` holds the PCR values
-    and the event details; `boot_id` tells which boot they belong to.
+    and the event details; `boot_id` tells which boot they belong to.  `decisions` are those of the policy engines, and
+    `quarantined` and `key_withheld` what follows from them.
     """
 
     name: str
@@ -74,6 +81,10 @@ class HostEntry:
     reasons: tuple[Reason, ...] = ()
     report: HostTpmAttestationReport = field(factory=HostTpmAttestationReport, repr=False)
     alarm: str = GRAY
+    policy_alarm: str = GRAY
+    decisions: tuple[Decision, ...] = ()
+    quarantined: bool = False
+    key_withheld: bool = False
     last_accepted: ClockState | None = field(default=None, repr=False)
     last_accepted_boot_id: str = field(default="", repr=False)
 

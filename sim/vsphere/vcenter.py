@@ -2,9 +2,10 @@
 
 Models: login at the host agent, a fresh nonce, attestation key, quote and event log fetched over the management API,
 the appraisal of nothing but these bytes, and what follows from the verdict: `tpmAttestation`, the PCR values and
-event details, the attestation alarm and its event.  A host without a TPM that is switched on gets no verdict (N/A).
+event details, the attestation alarm and its event.  Policy engines of third
+parties are asked after the verdict, and what they refuse leads to an alarm, to quarantine or to a key that is withheld.  A host without a TPM that is switched on gets no verdict (N/A).
 
-Leaves out: clusters, placement and every other duty of vCenter; renewal of verdicts by itself: a verdict holds until
+Leaves out: clusters, placement by load and every other duty of vCenter; renewal of verdicts by itself: a verdict holds until
 the host is reconnected or rebooted, and carries its time.
 
 Sources: VMware's vSphere Security guide (attestation on add, reboot and reconnect; Secure Boot is a requirement);
@@ -13,11 +14,12 @@ vSphere Web Services API (HostTpmAttestationInfo); the message of an unreachable
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from attrs import evolve
 
+from sim.attest.engines.seal import SealedKey
 from sim.attest.policy import AppraisalPolicy
 from sim.core.context import Sim
 from sim.core.procedure import Procedure
@@ -25,13 +27,16 @@ from sim.core.trace import record
 from sim.errors import VmksimError
 from sim.image.manifest import ReferenceManifest
 from sim.vsphere.attestation_run import AttestationRun, Outcome
-from sim.vsphere.faults import AlreadyConnected, NotFound
+from sim.vsphere.engagement import Action, Engagement, Judgement, judge, key_for, refuse_all
+from sim.vsphere.faults import AlreadyConnected, MethodFault, NoCompatibleHost, NotFound
 from sim.vsphere.hostd import VPXUSER, HostAgent
 from sim.vsphere.inventory import (
     ALARM_NAME,
     ATTESTATION_FAILED_EVENT,
     GRAY,
     GREEN,
+    POLICY_ALARM_NAME,
+    POLICY_FAILED_EVENT,
     RED,
     HostEntry,
     TpmAttestationInfo,
@@ -41,6 +46,7 @@ from sim.vsphere.inventory import (
 __all__ = ["VCenter"]
 
 VC_EVENT = record("vcenter.event", type=str, host=str, message=str)
+POLICY_DECISION = record("vcenter.policy", host=str, engine=str, trusted=int, message=str)
 ATTESTED = record("vcenter.attestation", host=str, status=str, message=str)
 
 EVENTS_MAX: Final = 1_000_000
@@ -64,11 +70,13 @@ class VCenter:
         vendor_roots: tuple[bytes, ...],
         manifest: ReferenceManifest,
         policy: AppraisalPolicy | None = None,
+        engagements: tuple[Engagement, ...] = (),
         credentials: tuple[str, str] = VPXUSER,
     ) -> None:
         if policy is None:
             policy = AppraisalPolicy(vendor_roots=vendor_roots, manifest=manifest, now=sim.epoch)
         self.policy = evolve(policy, vendor_roots=vendor_roots, manifest=manifest)
+        self.engagements = engagements
         self.events: list[VcEvent] = []
         self._sim = sim
         self._credentials = credentials
@@ -144,6 +152,7 @@ class VCenter:
             known=self._hosts.get(name),
             credentials=self._credentials,
             chance=self._rng.stream(f"attestation/{name}"),
+            inventory=bool(self.engagements),
         )
         ending = _Ending(self, run, on_done, on_error)
         procedure = run.procedure(ending.done, ending.failed)
@@ -178,7 +187,76 @@ class VCenter:
                 ATTESTATION_FAILED_EVENT, name, f"TPM attestation failed for host {name}: {outcome.message}"
             )
         self._set_alarm(name, {True: GREEN, False: RED, None: GRAY}[outcome.accepted])
+        if self.engagements:
+            self._enforce(agent, outcome)
         return self._hosts[name]
+
+    def place_vm(self, spec: Mapping[str, object]) -> str:
+        """Power a virtual machine on, on the first connected host that may take it, and return that host's name.
+
+        `spec` is the table of a `VmSpec`.  Errors: `NoCompatibleHost` says of each host why not.
+        """
+        refusals: list[tuple[str, str]] = []
+        for name, entry in self._hosts.items():
+            if entry.connection_state != "connected" or entry.quarantined:
+                refusals.append((name, "in quarantine" if entry.quarantined else entry.connection_state))
+                continue
+            agent = self._agents[name]
+            session = agent.login(*self._credentials)
+            try:
+                agent.call("PowerOnVM_Task", {"spec": dict(spec)}, session=session)
+            except MethodFault as fault:
+                refusals.append((name, str(fault)))
+                continue
+            finally:
+                agent.logout(session)
+            return name
+        raise NoCompatibleHost(tuple(refusals))
+
+    def _enforce(self, agent: HostAgent, outcome: Outcome) -> None:
+        """Ask the policy engines about a host, and act on what they say."""
+        name = agent.name
+        judgement, key = Judgement(), None
+        if outcome.case is not None:
+            judgement = judge(self.engagements, outcome.case)
+            key = key_for(self.engagements, outcome.case, judgement)
+        elif outcome.accepted is False:
+            judgement = refuse_all(self.engagements, outcome.message)
+        self._hosts[name] = evolve(
+            self._hosts[name],
+            decisions=judgement.decisions,
+            quarantined=Action.QUARANTINE in judgement.actions,
+            key_withheld=Action.WITHHOLD_KEY in judgement.actions,
+        )
+        for decided in judgement.decisions:
+            self._sim.trace.emit(POLICY_DECISION, name, decided.engine, int(decided.trusted), decided.message)
+        if judgement.message:
+            self._sim.log("vcenter", f"{name}: policy {judgement.message}")
+            actions = ", ".join(judgement.actions)
+            self._post(POLICY_FAILED_EVENT, name, f"{judgement.message} (actions: {actions})")
+        if Action.ALARM in judgement.actions or judgement.decisions:
+            self._set_policy_alarm(name, RED if Action.ALARM in judgement.actions else GREEN)
+        if key is not None:
+            self._hand_over(agent, key)
+
+    def _hand_over(self, agent: HostAgent, key: SealedKey) -> None:
+        """Give a host its key, in a form that only its own TPM can open; a host that cannot has none."""
+        try:
+            session = agent.login(*self._credentials)
+            try:
+                params = {"credential_blob": key.credential_blob, "encrypted_secret": key.encrypted_secret}
+                agent.call("EnableCrypto", params, session=session)
+            finally:
+                agent.logout(session)
+        except MethodFault as fault:
+            self._post("HostCryptoFailedEvent", agent.name, f"{agent.name} did not take its key: {fault}")
+
+    def _set_policy_alarm(self, name: str, status: str) -> None:
+        before = self._hosts[name].policy_alarm
+        if before != status:
+            self._hosts[name] = evolve(self._hosts[name], policy_alarm=status)
+            text = f"Alarm '{POLICY_ALARM_NAME}' on {name} changed from {before} to {status}"
+            self._post("AlarmStatusChangedEvent", name, text)
 
     def lose(self, agent: HostAgent, error: VmksimError) -> None:
         """Note that a host could not be reached: a new one stays out, a known one is not responding."""
