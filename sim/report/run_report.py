@@ -156,6 +156,12 @@ def attestation_section(result: RunResult) -> Section:
     ]
     if verdict.connection not in ("", "connected"):
         lines.append(f"  vCenter sees the host as {verdict.connection}: this is its last verdict")
+    lines += [
+        f"  policy {row.engine}: {'trusted' if row.trusted else row.message}" for row in verdict.policies
+    ]
+    if verdict.quarantined or verdict.key_withheld:
+        done = (("in quarantine", verdict.quarantined), ("key withheld", verdict.key_withheld))
+        lines.append(f"  the host is {', '.join(what for what, is_so in done if is_so)}")
     mood = {"accepted": "good", "notAccepted": "bad"}.get(verdict.status, "plain")
     return Section(title="Attestation", lines=tuple(lines), mood=mood)
 

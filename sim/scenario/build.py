@@ -25,6 +25,7 @@ from sim.image.pki import Pki
 from sim.image.vib import read_vib
 from sim.kernel.host import Host
 from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
+from sim.scenario.policies import engagements
 from sim.scenario.spec import Scenario
 from sim.scenario.strike import check_target, strike
 from sim.scenario.world import world_pki, world_tpm_vendor
@@ -77,7 +78,12 @@ def build(scenario: Scenario, seed: int) -> Machinery:
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None
     if scenario.vcenter is not None:
-        vcenter = VCenter(sim, vendor_roots=(vendor.root_certificate_der,), manifest=manifest)
+        vcenter = VCenter(
+            sim,
+            vendor_roots=(vendor.root_certificate_der,),
+            manifest=manifest,
+            engagements=engagements(scenario.vcenter.engines, sim, manifest, pki.trust),
+        )
     return Machinery(
         sim=sim,
         pki=pki,

@@ -26,6 +26,7 @@ from sim.scenario.result import (
     ExpectationResult,
     ModuleRow,
     PcpuRow,
+    PolicyRow,
     ReasonRow,
     RunResult,
 )
@@ -92,6 +93,8 @@ def _differences(
         yield f"attestation: expected {expect.attestation}, was {attestation.status}{why}"
     if expect.component is not None and expect.component not in _named(boot, attestation):
         yield f"component: {expect.component} is named by no message"
+    if expect.quarantined is not None and attestation.quarantined is not expect.quarantined:
+        yield f"quarantined: expected {expect.quarantined}, was {attestation.quarantined}"
     for name in sorted(refused.keys() - set(expect.vms_refused)):
         yield f"virtual machine {name} was refused: {refused[name]}"
     for name in expect.vms_refused:
@@ -102,7 +105,8 @@ def _differences(
 def _named(boot: BootResult, attestation: AttestationResult) -> str:
     """Return every text in which a component may be named."""
     reasons = [f"{reason.component} {reason.message}" for reason in attestation.reasons]
-    return " ".join((boot.component, boot.message, attestation.message, *reasons))
+    policies = [row.message for row in attestation.policies]
+    return " ".join((boot.component, boot.message, attestation.message, *reasons, *policies))
 
 
 _BOOT_STATES = {HostState.RUNNING: "ok", HostState.HALTED: "refused"}
@@ -195,6 +199,12 @@ def _pcpus(kernel: VMkernel) -> Iterator[PcpuRow]:
         yield PcpuRow(index=index, busy_ns=times.busy_ns, switch_ns=times.switch_ns, idle_ns=times.idle_ns)
 
 
+def _policies(entry: HostEntry) -> tuple[PolicyRow, ...]:
+    return tuple(
+        PolicyRow(engine=each.engine, trusted=each.trusted, message=each.message) for each in entry.decisions
+    )
+
+
 def _attestation(machinery: Machinery) -> AttestationResult:
     """Return what vCenter shows for the host: its last verdict, or why there is none."""
     if machinery.vcenter is None:
@@ -216,5 +226,8 @@ def _attestation(machinery: Machinery) -> AttestationResult:
             ReasonRow(code=reason.code, message=reason.message, component=reason.component)
             for reason in entries[0].reasons
         ),
+        policies=_policies(entries[0]),
+        quarantined=entries[0].quarantined,
+        key_withheld=entries[0].key_withheld,
         time_ns=(info.time - machinery.sim.epoch) // timedelta(microseconds=1) * 1000,
     )

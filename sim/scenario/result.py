@@ -120,6 +120,15 @@ class ReasonRow:
 
 
 @frozen(kw_only=True)
+class PolicyRow:
+    """What a policy engine said of the host at its last attestation; `message` is empty when it trusts it."""
+
+    engine: str
+    trusted: bool
+    message: str = ""
+
+
+@frozen(kw_only=True)
 class AttestationResult:
     """The verifier's last word as vCenter shows it: "accepted", "notAccepted" or "N/A".
 
@@ -131,6 +140,9 @@ class AttestationResult:
     message: str = ""
     reasons: tuple[ReasonRow, ...] = ()
     time_ns: int | None = None
+    policies: tuple[PolicyRow, ...] = ()
+    quarantined: bool = False
+    key_withheld: bool = False
 
 
 @frozen(kw_only=True)

@@ -28,7 +28,8 @@ from sim.scenario.plaintable import plain_table
 from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.strike import strike
-from sim.vsphere.faults import HostConnectFault
+from sim.vsphere.faults import HostConnectFault, NoCompatibleHost
+from sim.vsphere.inventory import HostEntry
 
 __all__ = ["RunResult", "Simulation", "boot_only", "simulate"]
 
@@ -58,7 +59,7 @@ def boot_only(scenario: Scenario) -> Scenario:
         vms=(),
         faults=faults,
         vcenter=None,
-        expect=evolve(expect, attestation=None, vms_refused=()),
+        expect=evolve(expect, attestation=None, vms_refused=(), quarantined=None),
     )
 
 
@@ -191,12 +192,28 @@ class Simulation:
             self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
 
     def _start_vms(self) -> None:
+        """Power the virtual machines on when the host has booted, unless vCenter is to place them."""
+        if self.scenario.vcenter is not None and self.scenario.vcenter.place_vms:
+            return
         for spec in self.scenario.virtual_machines():
             try:
                 self.host.call("vm.power_on", {"spec": plain_table(spec)})
             except ApiError as error:
-                self.refused_vms.append((spec.name, error.message))
-                self._note("virtual machine refused", f"{spec.name}: {error.message}")
+                self._refused(spec.name, error.message)
+
+    def _place_vms(self, _entry: HostEntry) -> None:
+        """Let vCenter place the virtual machines, after an attestation."""
+        vcenter = self.machinery.vcenter
+        assert vcenter is not None
+        for spec in self.scenario.virtual_machines():
+            try:
+                vcenter.place_vm(plain_table(spec))
+            except NoCompatibleHost as error:
+                self._refused(spec.name, str(error))
+
+    def _refused(self, name: str, why: str) -> None:
+        self.refused_vms.append((name, why))
+        self._note("virtual machine refused", f"{name}: {why}")
 
     def _strike(self, fault: FaultSpec, number: int) -> None:
         if fault.kind != "reboot":
@@ -216,11 +233,13 @@ class Simulation:
         vcenter, agent = self.machinery.vcenter, self.machinery.agent
         if vcenter is None or not self._wanted_in_vcenter:
             return
+        places = self.scenario.vcenter is not None and self.scenario.vcenter.place_vms
+        done = self._place_vms if places else None
         if any(entry.name == agent.name for entry in vcenter.hosts()):
-            self._attestation = vcenter.on_host_rebooted(agent.name)
+            self._attestation = vcenter.on_host_rebooted(agent.name, on_done=done)
         else:
             self._note("add host", agent.name)
-            self._attestation = vcenter.add_host(agent)
+            self._attestation = vcenter.add_host(agent, on_done=done)
 
     def _stop_attestation(self) -> None:
         """Cut an attestation short: the host it talks to goes down."""

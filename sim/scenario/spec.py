@@ -31,6 +31,7 @@ from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.inputs import InputFile
+from sim.scenario.policies import ENGINES_MAX, EngineSpec
 
 __all__ = [
     "DURATION_NS_MAX",
@@ -163,9 +164,16 @@ class VmEntry(VmSpec):
 
 @frozen(kw_only=True)
 class VCenterSpec:
-    """The vCenter to which the host is added, at `add_host` after the first boot."""
+    """The vCenter to which the host is added, at `add_host` after the first boot.
+
+    `engines` are asked after each attestation.  With `place_vms` it is vCenter that powers the virtual machines on,
+    after the attestation, and not the operator when the host has booted; workloads that are functions of the scenario's
+    own cannot travel over the management API.
+    """
 
     add_host_ns: int = field(default=SECOND, metadata=quantity("ns"), validator=between(0, DURATION_NS_MAX))
+    place_vms: bool = False
+    engines: tuple[EngineSpec, ...] = field(default=(), validator=_tuple_of_at_most(ENGINES_MAX))
 
 
 @frozen(kw_only=True)
@@ -180,7 +188,7 @@ class ExpectSpec:
     """How the run should end; what is None is not checked.
 
     `component` must be named by the message of the refused boot or of the verdict; `vms_refused` are the virtual
-    machines that admission control should refuse.
+    machines that admission control should refuse.  `quarantined` is what the policy engines should have brought about.
     """
 
     boot: str = field(default="ok", validator=in_choices(*BOOT_OUTCOMES))
@@ -189,6 +197,7 @@ class ExpectSpec:
         default=None, validator=optional(matches(r"[ -~]{1,200}", "a printable name"))
     )
     vms_refused: tuple[str, ...] = ()
+    quarantined: bool | None = None
 
 
 @frozen(kw_only=True)
@@ -218,10 +227,9 @@ class Scenario:
         self._check_vms()
         self._check_tpm()
         self._check_times()
-        if self.expect.attestation is not None and self.vcenter is None:
-            raise FieldError(
-                "expect", self.expect.attestation, "a [vcenter] table, without which nothing attests"
-            )
+        for wanted in (self.expect.attestation, self.expect.quarantined):
+            if wanted is not None and self.vcenter is None:
+                raise FieldError("expect", wanted, "a [vcenter] table, without which nothing attests")
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:

@@ -183,7 +183,9 @@ def _refuse_code(params: Mapping[str, object]) -> None:
     """Refuse a workload that names a Python function: a scenario's author may run code here, a client may not."""
     spec = params.get("spec")
     workload = spec.get("workload") if isinstance(spec, Mapping) else None
-    if isinstance(workload, Mapping) and ("function" in workload or workload.get("kind") == "generator"):
+    if isinstance(workload, Mapping) and (
+        bool(workload.get("function")) or workload.get("kind") == "generator"
+    ):
         raise faults.InvalidArgument("spec.workload.function")
 
 
