@@ -68,17 +68,21 @@ def read_signature(data: bytes) -> TPMT_SIGNATURE:
 # ---------------------------------------------------------------- the statement
 
 
-def check_signature(key: PublicKey, attest: bytes, signature: TPMT_SIGNATURE) -> None:
-    """Demand that the attestation key signed exactly these bytes, with SHA-256."""
+def check_signature(
+    key: PublicKey, attest: bytes, signature: TPMT_SIGNATURE, digests: tuple[str, ...] = ("sha256",)
+) -> str:
+    """Demand that the attestation key signed exactly these bytes with one of `digests`; return which."""
     value = signature.signature
-    if getattr(value, "hash", None) != TPM_ALG.SHA256:
+    digest = bank_name(getattr(value, "hash", 0))
+    if digest not in digests:
         raise AttestationError("signature", "the quote is not signed over SHA-256")
     if isinstance(key, ec.EllipticCurvePublicKey):
         kind, raw = TPM_ALG.ECDSA, _ecdsa_der(value)
     else:
         kind, raw = TPM_ALG.RSASSA, value.sig if isinstance(value, TPMS_SIGNATURE_RSA) else b""
-    if signature.sigAlg != kind or not verify(key, raw, attest, "sha256"):
+    if signature.sigAlg != kind or not verify(key, raw, attest, digest):
         raise AttestationError("signature", "the signature of the quote is not by the attestation key")
+    return digest
 
 
 def _ecdsa_der(value: object) -> bytes:
@@ -117,9 +121,12 @@ def check_qualified_signer(attest: TPMS_ATTEST, public_area: bytes) -> None:
         )
 
 
-def check_nonce(attest: TPMS_ATTEST, nonce: bytes) -> None:
+NONCE_BYTES_MIN: Final = 16
+
+
+def check_nonce(attest: TPMS_ATTEST, nonce: bytes, bytes_min: int = NONCE_BYTES_MIN) -> None:
     """Demand the nonce of this appraisal; a quote with any other was made for somebody else, or before."""
-    if len(nonce) < 16:
+    if len(nonce) < bytes_min:
         raise AttestationError("nonce", f"a nonce of {len(nonce)} bytes is too short to be fresh")
     if not hmac.compare_digest(attest.extraData, nonce):
         raise AttestationError(
@@ -183,9 +190,11 @@ def check_pcr_selection(
         raise AttestationError("pcr_selection", "the PCR values offered are not those that the quote covers")
 
 
-def check_pcr_digest(info: TPMS_QUOTE_INFO, values: Mapping[str, Mapping[int, bytes]]) -> None:
-    """Demand that the attested digest is over the offered values, in the order of the attested selection."""
-    state = hashlib.sha256()
+def check_pcr_digest(
+    info: TPMS_QUOTE_INFO, values: Mapping[str, Mapping[int, bytes]], digest: str = "sha256"
+) -> None:
+    """Demand that the attested digest (of the signature's hash) is over the offered values, in the attested order."""
+    state = hashlib.new(digest)
     for selection in info.pcrSelect:
         bank = values.get(bank_name(selection.hash), {})
         for pcr in selection.pcrs:

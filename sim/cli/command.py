@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from sim._version import __version__
+from sim.cli.attest import attest
 from sim.cli.common import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, EXIT_NOT_AS_WANTED, running
 from sim.cli.evidence import eventlog, tpmreport
 from sim.cli.image import image
@@ -97,5 +98,5 @@ def cli() -> None:
     """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
 
 
-for _command in (run, boot, resume, report, image, tpm, eventlog, tpmreport, keys, facts):
+for _command in (run, boot, resume, report, attest, image, tpm, eventlog, tpmreport, keys, facts):
     cli.add_command(_command)

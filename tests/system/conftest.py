@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sim import cli
 from sim.core.rng import Rng
 from sim.tpm.device import Tpm
 from sim.tpm.profile import TpmProfile
@@ -97,6 +98,19 @@ def served(tpm, trace):
     server = TpmServer(platform)
     server.start()
     return server
+
+
+@pytest.fixture
+def vmksim(capsys):
+    """A function that runs the command and returns (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture

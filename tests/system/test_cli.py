@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from sim import cli
 from sim.core.tracefile import read_trace
 from sim.errors import SimBug
 from sim.scenario.result import read_result
@@ -32,19 +31,6 @@ memory = "64MiB"
 [expect]
 attestation = "accepted"
 """
-
-
-@pytest.fixture
-def vmksim(capsys):
-    """A function that runs the command and returns (exit status, standard output, standard error)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

@@ -6,21 +6,6 @@ import shutil
 
 import pytest
 
-from sim import cli
-
-
-@pytest.fixture
-def vmksim(capsys):
-    """A function that runs the command and returns (exit status, standard output, standard error)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
-
 
 @pytest.fixture
 def payload(tmp_path):
