@@ -30,10 +30,18 @@ from sim.errors import FormatError, LimitError
 from sim.image.algorithms import PublicKey, key_problem
 from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_GENERATED_VALUE
 from sim.tpm.eventlog import EventLog
-from sim.tpm.hashing import bank_name
+from sim.tpm.hashing import BANK_NAMES, bank_name
 from sim.tpm.wire import TPMS_QUOTE_INFO
 
-__all__ = ["Files", "OfflineVerdict", "appraise_files", "read_key", "read_pcr_file", "recognise"]
+__all__ = [
+    "Files",
+    "OfflineVerdict",
+    "appraise_files",
+    "read_key",
+    "read_pcr_file",
+    "recognise",
+    "write_pcr_file",
+]
 
 _MAGIC: Final = TPM_GENERATED_VALUE.to_bytes(4, "big")
 SMALL_FILE_BYTES_MAX: Final = 64 * 1024
@@ -41,6 +49,7 @@ DIGESTS: Final = ("sha256", "sha384", "sha512")
 """The hashes that a quote may be signed over."""
 
 _SELECTIONS_MAX: Final = 16
+_BITMAP_BYTES: Final = 4
 _SELECTION_STRUCT: Final = struct.Struct("<I" + "HB4sx" * _SELECTIONS_MAX)
 _DIGESTS_PER_LIST: Final = 8
 _DIGEST_LIST: Final = struct.Struct("<I" + "H64s" * _DIGESTS_PER_LIST)
@@ -282,6 +291,23 @@ def read_pcr_file(data: bytes) -> dict[str, dict[int, bytes]]:
     if digests:
         raise FormatError(_WHAT, "", f"{len(digests)} values more than PCRs")
     return values
+
+
+def write_pcr_file(values: Values) -> bytes:
+    """Return the file of PCR values that `tpm2_quote -o` would write for {bank: {PCR: value}}."""
+    fields: list[int | bytes] = []
+    digests: list[bytes] = []
+    for bank, pcrs in values.items():
+        bitmap = sum(1 << pcr for pcr in pcrs).to_bytes(_BITMAP_BYTES, "little")
+        fields += [BANK_NAMES[bank], PCR_COUNT // 8, bitmap]
+        digests += [value for _, value in sorted(pcrs.items())]
+    fields += [0, 0, b""] * (_SELECTIONS_MAX - len(values))
+    lists = [digests[at : at + _DIGESTS_PER_LIST] for at in range(0, len(digests), _DIGESTS_PER_LIST)]
+    data = _SELECTION_STRUCT.pack(len(values), *fields) + _COUNT.pack(len(lists))
+    for each in lists:
+        sized = [part for value in each for part in (len(value), value)]
+        data += _DIGEST_LIST.pack(len(each), *sized, *[0, b""] * (_DIGESTS_PER_LIST - len(each)))
+    return data
 
 
 def _digests(data: bytes) -> list[bytes]:

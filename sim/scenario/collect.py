@@ -12,6 +12,7 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from sim._version import __version__
+from sim.attest.offline import write_pcr_file
 from sim.kernel.counters import publish
 from sim.kernel.host import Host, HostState
 from sim.kernel.loader import LoadedModule
@@ -20,6 +21,10 @@ from sim.kernel.vmkernel import VMkernel
 from sim.kernel.world import WorldTimes
 from sim.scenario.result import (
     EVENT_LOG_FILE,
+    KEY_FILE,
+    PCR_FILE,
+    QUOTE_FILE,
+    SIGNATURE_FILE,
     AttestationResult,
     BootResult,
     CpuRow,
@@ -51,6 +56,7 @@ def collect(simulation: Simulation) -> RunResult:
     if kernel is not None:
         publish(kernel.scheduler, sim.metrics)
     log = _event_log(host)
+    evidence = _evidence(machinery)
     return RunResult(
         scenario_id=simulation.scenario.id,
         name=simulation.scenario.name,
@@ -64,6 +70,8 @@ def collect(simulation: Simulation) -> RunResult:
         pcrs=_pcrs(machinery),
         event_log_file=EVENT_LOG_FILE if log else None,
         event_log=log,
+        evidence_files=tuple(evidence),
+        evidence=evidence,
         modules=tuple(_modules(host, kernel)) if kernel is not None else (),
         modules_refused=tuple(kernel.refused) if kernel is not None else (),
         vms=tuple(_cpu_row(vm, sim.now) for vm in kernel.vms.vms.values()) if kernel is not None else (),
@@ -134,6 +142,21 @@ def _event_log(host: Host) -> bytes:
     if host.boot is not None:
         return host.boot.event_log
     return host.failure.event_log if host.failure is not None else b""
+
+
+def _evidence(machinery: Machinery) -> dict[str, bytes]:
+    """Return what the last attestation of the host was judged by, as files; nothing if there was none."""
+    entries = machinery.vcenter.hosts() if machinery.vcenter is not None else ()
+    cases = [entry.case for entry in entries if entry.name == machinery.host.name and entry.case is not None]
+    if not cases:
+        return {}
+    evidence = cases[0].evidence
+    return {
+        QUOTE_FILE: evidence.attest,
+        SIGNATURE_FILE: evidence.signature,
+        KEY_FILE: evidence.ak_public,
+        PCR_FILE: write_pcr_file(evidence.pcr_values),
+    }
 
 
 def _pcrs(machinery: Machinery) -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from sim.core.structure import plain, structure
 from sim.core.units import MIB
@@ -153,6 +153,14 @@ class ExpectationResult:
     differences: tuple[str, ...] = ()
 
 
+QUOTE_FILE = "quote.bin"
+SIGNATURE_FILE = "quote.sig"
+KEY_FILE = "ak.pub"
+PCR_FILE = "pcrs.bin"
+EVIDENCE_FILES = (QUOTE_FILE, SIGNATURE_FILE, KEY_FILE, PCR_FILE)
+"""What `tpm2_quote` would leave: TPMS_ATTEST, TPMT_SIGNATURE, TPM2B_PUBLIC of the attestation key, the PCR values."""
+
+
 @frozen(kw_only=True)
 class RunResult:
     """The outcome of one run.  Equal version, scenario and seed give an equal result."""
@@ -171,6 +179,9 @@ class RunResult:
     """bank -> PCR number -> value, in hex, as the TPM holds them at the end."""
     event_log_file: str | None = None
     event_log: bytes = field(default=b"", repr=False)
+    evidence_files: tuple[str, ...] = ()
+    """The files of the last attestation that are written beside the result, of those in `EVIDENCE_FILES`."""
+    evidence: dict[str, bytes] = field(factory=dict, repr=False)
     modules: tuple[ModuleRow, ...] = ()
     modules_refused: tuple[str, ...] = ()
     vms: tuple[CpuRow, ...] = ()
@@ -182,7 +193,7 @@ class RunResult:
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, a final newline, the event log by the name of its file only."""
         data = plain(self)
-        del data["event_log"]
+        del data["event_log"], data["evidence"]
         return json.dumps(data, sort_keys=True, indent=1) + "\n"
 
 
@@ -190,6 +201,8 @@ def write_result(result: RunResult, folder: Path) -> None:
     """Write `result.json` and the event log into `folder`, each whole or not at all."""
     if result.event_log_file is not None:
         write_atomically(folder / result.event_log_file, result.event_log)
+    for name in result.evidence_files:
+        write_atomically(folder / name, result.evidence[name])
     write_atomically(folder / RESULT_FILE, result.to_json().encode())
 
 
@@ -221,7 +234,11 @@ def read_result(folder: Path) -> RunResult:
             raise FormatError("result", str(path), f"schema version {SCHEMA_VERSION} expected")
         if data.get("event_log_file") == EVENT_LOG_FILE:
             data["event_log"] = (folder / EVENT_LOG_FILE).read_bytes()
-        return structure(data, RunResult)
+        result = structure(data, RunResult)
+        evidence = {
+            name: (folder / name).read_bytes() for name in EVIDENCE_FILES if name in result.evidence_files
+        }
+        return evolve(result, evidence=evidence)
     except OSError as error:
         raise FormatError("result", str(path), f"cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError, ScenarioError) as error:

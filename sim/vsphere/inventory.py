@@ -16,7 +16,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from sim.attest.engines import Decision
+from sim.attest.engines import Case, Decision
 from sim.attest.tpm_report import HostTpmAttestationReport
 from sim.attest.verdict import ClockState, Reason
 
@@ -82,6 +82,8 @@ class HostEntry:
     report: HostTpmAttestationReport = field(factory=HostTpmAttestationReport, repr=False)
     alarm: str = GRAY
     policy_alarm: str = GRAY
+    case: Case | None = field(default=None, repr=False)
+    """The evidence of the last attestation with the verdict on it."""
     decisions: tuple[Decision, ...] = ()
     quarantined: bool = False
     key_withheld: bool = False

@@ -170,6 +170,7 @@ class VCenter:
             boot_id=outcome.boot_id,
             report=outcome.report,
             reasons=outcome.reasons,
+            case=outcome.case,
             tpm_attestation=self._info(outcome),
         )
         if outcome.clock is not None and outcome.accepted:

@@ -7,6 +7,7 @@ import pytest
 
 from sim.scenario.load import load_scenario
 from sim.scenario.run import Simulation, boot_only
+from sim.tpm.wire import TPMS_ATTEST
 
 pytestmark = pytest.mark.client
 
@@ -102,3 +103,14 @@ def test_a_wrong_call_is_one_line_with_status_2(attest, files, options, said):
     assert (status, out) == (2, "")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_tpm2_checkquote_accepts_the_evidence_that_a_run_leaves(tools, vmksim, tmp_path):
+    vmksim("run", ROOT / "examples" / "demo.toml", "--out", tmp_path)
+    nonce = TPMS_ATTEST.decode((tmp_path / "quote.bin").read_bytes()).extraData.hex()
+    check = f"checkquote -Q -u ak.pub -m quote.bin -s quote.sig -f pcrs.bin -q {nonce} -g sha256"
+    tools(check)
+    (tmp_path / "pcrs.bin").write_bytes(
+        (tmp_path / "pcrs.bin").read_bytes().replace(b"\xff" * 32, bytes(32), 1)
+    )
+    tools(check, fails=True)

@@ -68,7 +68,10 @@ def test_out_holds_result_trace_and_event_log_from_which_the_report_can_be_print
 ):
     folder = tmp_path / "deep" / "out"
     _, printed, _ = vmksim("run", scenario(), "--out", folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["eventlog.bin", "result.json", "trace.npz"]
+    evidence = ["ak.pub", "eventlog.bin", "pcrs.bin", "quote.bin", "quote.sig"]
+    assert sorted(path.name for path in folder.iterdir()) == [*evidence, "result.json", "trace.npz"]
+    status, judged, _ = vmksim("attest", *(folder / name for name in evidence), "--secure-boot")
+    assert (status, judged.splitlines()[2]) == (0, "accepted")
     assert vmksim("report", folder) == (0, printed, "")
     result = read_result(folder)
     assert sum(1 for _ in read_trace(folder / "trace.npz").rows("log.line")) > 20
