@@ -154,7 +154,8 @@ class AddressSpace:
 
     def translate(self, va: int, access: Access) -> Outcome:
         """Walk the tables for one access; see `sim.hw.mmu.walk`."""
-        return walk(self._memory.read_u64, self._memory.write_u64, self.control, va, access)
+        tables = self._memory.tables
+        return walk(tables.read, tables.write, self.control, va, access)
 
     def load(self, va: int, size: int, access: Access | None = None) -> bytes | PageFault | GeneralProtection:
         """Return `size` bytes read at `va` through the MMU, or the fault that stopped the access."""
