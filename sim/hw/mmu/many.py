@@ -348,7 +348,8 @@ class _Chunk:
             else:
                 self._fault(front.part(np.flatnonzero(denied)), FAULT_PRESENT)
             unmarked = front.part(np.flatnonzero(~denied & (wrong != 0)))
-            self._mark(unmarked, level)
+            if unmarked.va.size:
+                self._mark(unmarked, level)
             good = np.flatnonzero(~denied)
             front, leaf = front.part(good), leaf[good]
         pa = leaf & self.plan.leaf_address[level]

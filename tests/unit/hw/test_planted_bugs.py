@@ -99,7 +99,10 @@ IN_WALK = {
     },
     "WP ignored": (" or not control.wp", " or True"),
     "WP always on": (" or not control.wp", ""),
-    "WP asked for user writes": ("        return rights.write\n", "        return rights.write or wp_off\n"),
+    "WP asked for user writes": (
+        "permitted = _user_may(rights, access) if access.user_mode",
+        "permitted = (_user_may(rights, access) or not control.wp and rights.user) if access.user_mode",
+    ),
     "SMEP off": ("not (rights.user and control.smep)", "True"),
     "AC disables SMEP": (
         "not (rights.user and control.smep)",
@@ -112,9 +115,11 @@ IN_WALK = {
     "reserved bits unchecked": ("if entry & (leaf_reserved if leaf else table_reserved):", "if False:"),
     "reserved checked before present": (
         "        if not entry & PRESENT:",
-        "        if entry & table_reserved:\n"
-        "            return PageFault(error_code=_error_code(control, access) | 9, cr2=va, level=level)\n"
-        "        if not entry & PRESENT:",
+        (
+            "        if entry & table_reserved:\n"
+            "            return PageFault(error_code=_error_code(control, access) | 9, cr2=va, level=level)\n"
+            "        if not entry & PRESENT:"
+        ),
     ),
     "RSVD without P": ("| FAULT_PRESENT | FAULT_RESERVED", "| FAULT_RESERVED"),
     "I/D always": ("_FETCH and (control.smep or control.nxe)", "_FETCH"),
@@ -140,8 +145,10 @@ IN_WALK = {
     "A not in the leaf": ("leaf | ACCESSED | (DIRTY", "leaf | (DIRTY"),
     "D lost where one entry stands at two levels": (
         "        write_u64(leaf_pa, wanted)",
-        "        write_u64(leaf_pa, wanted)\n    for entry_pa, entry in path[:-1]:\n"
-        "        write_u64(entry_pa, entry | ACCESSED)",
+        (
+            "        write_u64(leaf_pa, wanted)\n    for entry_pa, entry in path[:-1]:\n"
+            "        write_u64(entry_pa, entry | ACCESSED)"
+        ),
     ),
     "key applied to fetches": ("and rights.user and access.kind is not _FETCH and", "and rights.user and"),
     "key applied to supervisor pages": ("control.pke and rights.user and", "control.pke and"),
@@ -158,10 +165,6 @@ IN_WALK = {
     "large offset cut to 4 KiB": ("va & (page_bytes - 1)", "va & 0xFFF"),
     "PAT bit of a large page in the address": ("entry & masks.leaf_address[level]", "entry & masks.address"),
 }
-IN_WALK["WP asked for user writes"] = (
-    "permitted = _user_may(rights, access) if access.user_mode",
-    "permitted = (_user_may(rights, access) or not control.wp and rights.user) if access.user_mode",
-)
 
 IN_MANY = {
     "W from the leaf only": ("(front.granted | DIRTY)", "(front.granted | DIRTY | WRITABLE)"),
@@ -205,9 +208,13 @@ IN_MANY = {
         "np.where(self.implicit, _IMPLICIT, np.where(",
         "np.where(np.logical_and(self.implicit, np.logical_not(self.user)), _IMPLICIT, np.where(",
     ),
-    "reserved bits unchecked": (
-        "reserved = present & ((entry & must_be_zero) != 0)",
-        "reserved = present & False",
+    "reserved bits unchecked in a leaf": (
+        "np.where(leaf, self.plan.leaf_reserved[min(level, 3)], self.plan.table_reserved[level])",
+        "np.where(leaf, 0, self.plan.table_reserved[level])",
+    ),
+    "reserved bits unchecked above the leaf": (
+        "LEAF_IF[level] | masks.table_reserved[level]",
+        "LEAF_IF[level]",
     ),
     "reserved checked before present": ("reserved = present & (", "reserved = ("),
     "RSVD without P": ("FAULT_PRESENT | FAULT_RESERVED)", "FAULT_RESERVED)"),
@@ -218,8 +225,10 @@ IN_MANY = {
     "W/R never set": ("(0, FAULT_WRITE, fetch)", "(0, 0, fetch)"),
     "A set on a not-present entry": (
         "        present = (entry & PRESENT) != 0\n",
-        "        present = (entry & PRESENT) != 0\n"
-        "        self.tables.words[self._places(front, level)[~present]] |= ACCESSED\n",
+        (
+            "        present = (entry & PRESENT) != 0\n"
+            "        self.tables.words[self._places(front, level)[~present]] |= ACCESSED\n"
+        ),
     ),
     "A set in a denied leaf": ("~denied & (wrong != 0)", "wrong != 0"),
     "D set on reads": ("places[writes]", "places"),
@@ -234,11 +243,6 @@ IN_MANY = {
         "            if level != leaf_level:\n                tables.words[places] |= ACCESSED",
     ),
     "A taken for set": ("mask = want = ACCESSED", "mask = want = 0"),
-    "D lost where one entry stands at two levels": (
-        "        tables.words[places[writes]] |= DIRTY",
-        "        tables.words[places[writes]] |= DIRTY\n"
-        "        tables.words[places] &= -1 ^ (DIRTY if leaf_level == 1 and front.va[0] == 8 else 0)",
-    ),
     "key applied to fetches": ("writes, np.zeros(_KEYS, np.bool_)]", "writes, access_disabled]"),
     "key applied to supervisor pages": (" & ((granted & USER) != 0)", ""),
     "keys ignored": ("if self.plan.control.pke:", "if False:"),
