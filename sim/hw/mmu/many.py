@@ -7,8 +7,8 @@ marking in between, in tables that map themselves too.
 How: accesses go through the levels together, 16,384 at a time so that the arrays stay in the cache.  At each level one
 comparison separates the entries that simply lead on from those that need a look: absent, reserved, or a large page.
 Levels at which all accesses of a chunk use one entry are walked once.  The rights are decided by one mask and one
-pattern for each class of access, made from the control state without the functions of `walk`, so that each
-implementation can convict the other.
+pattern for each class of access (`sim.hw.mmu.classes`), without the functions of `walk`, so that each implementation
+can convict the other.
 
 Leaves out: what `walk` leaves out; the level at which a walk stopped.
 
@@ -25,6 +25,20 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from sim.errors import SimBug
+from sim.hw.mmu.classes import (
+    EXECUTE,
+    FETCH,
+    IMPLICIT,
+    KEY_SHIFT,
+    KEYS,
+    KIND_CODES,
+    KINDS,
+    RIGHTS,
+    SUPERVISOR,
+    USER_MODE,
+    WRITE,
+    class_rules,
+)
 from sim.hw.mmu.paging import (
     ACCESSED,
     DIRTY,
@@ -34,17 +48,13 @@ from sim.hw.mmu.paging import (
     PAGE_SHIFT,
     PRESENT,
     USER,
-    WRITABLE,
     ControlState,
     page_shift,
 )
 from sim.hw.mmu.walk import (
-    FAULT_FETCH,
     FAULT_KEY,
     FAULT_PRESENT,
     FAULT_RESERVED,
-    FAULT_USER,
-    FAULT_WRITE,
     VECTOR_PAGE_FAULT,
     VECTOR_PROTECTION,
     VECTOR_STACK,
@@ -55,15 +65,6 @@ if TYPE_CHECKING:
     from sim.hw.tablestore import TableStore
 
 CHUNK_ACCESSES = 1 << 14
-
-READ, WRITE, FETCH = range(3)
-KIND_CODES = {Kind.READ: READ, Kind.WRITE: WRITE, Kind.FETCH: FETCH}
-_SUPERVISOR, _IMPLICIT, _USER_MODE = range(3)
-_KINDS = 3
-_KEYS = 16
-_EXECUTE = -(1 << 63)
-"""Bit 63 of an entry with NX turned over, so that rights are what all levels have set."""
-_RIGHTS = WRITABLE | USER | _EXECUTE
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -88,13 +89,11 @@ class Accesses:
 
     @classes.default
     def _classes(self) -> int | NDArray[np.intp]:
-        mode = np.where(self.implicit, _IMPLICIT, np.where(self.user, _USER_MODE, _SUPERVISOR)).astype(
-            np.intp
-        )
+        mode = np.where(self.implicit, IMPLICIT, np.where(self.user, USER_MODE, SUPERVISOR)).astype(np.intp)
         codes = np.asarray(KIND_CODES[self.kind] if isinstance(self.kind, Kind) else self.kind)
         if codes.size and codes.max() > FETCH:
             raise SimBug(f"{codes.max()} is no kind of access")
-        both: NDArray[np.intp] = mode * _KINDS + codes
+        both: NDArray[np.intp] = mode * KINDS + codes
         return both if both.ndim else int(both)
 
     def __attrs_post_init__(self) -> None:
@@ -170,7 +169,7 @@ def _signed(word: int) -> int:
 @lru_cache(maxsize=64)
 def _plan(control: ControlState) -> _Plan:
     masks = control.masks
-    rights = [_rights_wanted(control, mode, kind) for mode in range(3) for kind in range(_KINDS)]
+    rules = class_rules(control)
     plain = [0, PRESENT | masks.leaf_reserved[1]]
     plain += [PRESENT | LEAF_IF[level] | masks.table_reserved[level] for level in range(2, 6)]
     return _Plan(
@@ -180,45 +179,11 @@ def _plan(control: ControlState) -> _Plan:
         table_reserved=[_signed(each) for each in masks.table_reserved],
         leaf_reserved=[_signed(each) for each in masks.leaf_reserved],
         leaf_address=[_signed(each) for each in masks.leaf_address],
-        mask=np.array([mask for mask, _ in rights], np.int64),
-        want=np.array([want for _, want in rights], np.int64),
-        code=np.array([_code(control, mode, kind) for mode in range(3) for kind in range(_KINDS)], np.uint16),
-        key_denies=_key_table(control),
+        mask=np.array(rules.mask, np.int64),
+        want=np.array(rules.want, np.int64),
+        code=np.array(rules.code, np.uint16),
+        key_denies=np.array(rules.key_denies, np.bool_),
     )
-
-
-def _rights_wanted(control: ControlState, mode: int, kind: int) -> tuple[int, int]:
-    """Return which bits of the path matter to a class of access, and how they must stand."""
-    mask = want = ACCESSED
-    if kind == WRITE:
-        mask, want = mask | DIRTY, want | DIRTY
-    if mode == _USER_MODE:
-        needs = USER | (WRITABLE if kind == WRITE else 0) | (_EXECUTE if kind == FETCH else 0)
-        return mask | needs, want | needs
-    if kind == FETCH:
-        needs, shuns_user = _EXECUTE, control.smep
-    else:
-        needs = WRITABLE if kind == WRITE and control.wp else 0
-        shuns_user = control.smap and not (control.ac and mode == _SUPERVISOR)
-    return mask | needs | (USER if shuns_user else 0), want | needs
-
-
-def _code(control: ControlState, mode: int, kind: int) -> int:
-    """Return the bits of the error code that a class of access has anyway."""
-    fetch = FAULT_FETCH if control.nxe or control.smep else 0
-    return (0, FAULT_WRITE, fetch)[kind] | (FAULT_USER if mode == _USER_MODE else 0)
-
-
-def _key_table(control: ControlState) -> Flags:
-    """Return for class times 16 plus key whether the key of a user-mode page denies the access."""
-    keys = np.arange(_KEYS)
-    access_disabled = control.pkru >> 2 * keys & 1 == 1
-    write_disabled = control.pkru >> 2 * keys & 2 == 2
-    rows = []
-    for mode in range(3):
-        writes = access_disabled | write_disabled if control.wp or mode == _USER_MODE else access_disabled
-        rows += [access_disabled, writes, np.zeros(_KEYS, np.bool_)]
-    return np.concatenate(rows) & control.pke
 
 
 # ---------------------------------------------------------------- one chunk
@@ -283,7 +248,7 @@ class _Chunk:
             entry = int(self.tables.words[(slot << INDEX_BITS) + (low >> page_shift(level) & INDEX_MASK)])
             if entry & self.plan.plain[level] != PRESENT:
                 break
-            granted &= entry ^ _EXECUTE
+            granted &= entry ^ EXECUTE
             slot = int(self.tables.slots(np.array([(entry & self.plan.address) >> PAGE_SHIFT]))[0])
             level -= 1
         return _Front(who=front.who, va=front.va, granted=granted, slot=slot), level
@@ -305,7 +270,7 @@ class _Chunk:
             front = _Front(
                 who=front.who,
                 va=front.va,
-                granted=(entry ^ _EXECUTE) & front.granted,
+                granted=(entry ^ EXECUTE) & front.granted,
                 slot=self.tables.slots((entry & self.plan.address) >> PAGE_SHIFT),
             )
             level -= 1
@@ -333,14 +298,15 @@ class _Chunk:
     def _decide(self, front: _Front, leaf: Ints, level: int) -> None:
         """Grant or deny accesses whose walk has come to a page, and mark what a granted one used."""
         classes = self._classes_of(front)
-        granted = (leaf ^ _EXECUTE) & (front.granted | DIRTY)
+        granted = (leaf ^ EXECUTE) & (front.granted | DIRTY)
         wrong = (granted ^ self.plan.want[classes]) & self.plan.mask[classes]
         if self.plan.control.pke:
-            keyed = self.plan.key_denies[classes * _KEYS + (leaf >> 59 & 15)] & ((granted & USER) != 0)
+            keys = classes * KEYS + (leaf >> KEY_SHIFT & KEYS - 1)
+            keyed = self.plan.key_denies[keys] & ((granted & USER) != 0)
         else:
             keyed = None
         if wrong.any() or (keyed is not None and keyed.any()):
-            denied = (wrong & _RIGHTS) != 0
+            denied = (wrong & RIGHTS) != 0
             if keyed is not None:
                 denied |= keyed
                 self._fault(front.part(np.flatnonzero(keyed)), FAULT_PRESENT | FAULT_KEY)
@@ -359,7 +325,7 @@ class _Chunk:
     def _mark(self, front: _Front, leaf_level: int) -> None:
         """Set A in every entry of these granted walks, and D in the leaves that are written."""
         tables, control = self.tables, self.plan.control
-        writes = np.flatnonzero(np.broadcast_to(self._classes_of(front) % _KINDS == WRITE, front.va.shape))
+        writes = np.flatnonzero(np.broadcast_to(self._classes_of(front) % KINDS == WRITE, front.va.shape))
         mpn = np.array([(control.cr3 & self.plan.address) >> PAGE_SHIFT])
         for level in range(control.levels, leaf_level - 1, -1):
             places = self._places(_Front(who=None, va=front.va, granted=-1, slot=tables.slots(mpn)), level)

@@ -89,6 +89,8 @@ class Translation:
     page_bytes: int
     rights: Rights
     global_page: bool
+    leaf: int = field(default=0, eq=False, repr=False)
+    """The entry that maps the page, as the walk has left it: what a TLB takes key and D from."""
 
 
 @frozen(kw_only=True)
@@ -157,13 +159,14 @@ def walk(read_u64: ReadWord, write_u64: WriteWord, control: ControlState, va: in
         return PageFault(error_code=_error_code(control, access) | denied, cr2=va)
     write = access.kind is _WRITE
     if not every & ACCESSED or (write and not entry & DIRTY):
-        _mark_used(write_u64, path, dirty=write)
+        entry = _mark_used(write_u64, path, dirty=write)
     page_bytes = 1 << shift
     return Translation(
         pa=entry & masks.leaf_address[level] | va & (page_bytes - 1),
         page_bytes=page_bytes,
         rights=rights,
         global_page=entry & GLOBAL != 0,
+        leaf=entry,
     )
 
 
@@ -219,8 +222,8 @@ def _error_code(control: ControlState, access: Access) -> int:
     return code
 
 
-def _mark_used(write_u64: WriteWord, path: list[tuple[int, int]], *, dirty: bool) -> None:
-    """Set A along the path and, if `dirty`, D in the leaf, writing only entries that change.
+def _mark_used(write_u64: WriteWord, path: list[tuple[int, int]], *, dirty: bool) -> int:
+    """Set A along the path and, if `dirty`, D in the leaf, writing only entries that change; return the leaf.
 
     An entry may stand at two levels of one walk; the leaf is written last, so that its D bit stays.
     """
@@ -231,3 +234,4 @@ def _mark_used(write_u64: WriteWord, path: list[tuple[int, int]], *, dirty: bool
     wanted = leaf | ACCESSED | (DIRTY if dirty else 0)
     if wanted != leaf:
         write_u64(leaf_pa, wanted)
+    return wanted
