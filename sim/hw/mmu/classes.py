@@ -17,7 +17,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from sim.hw.mmu.paging import ACCESSED, DIRTY, USER, WRITABLE, ControlState
-from sim.hw.mmu.walk import FAULT_FETCH, FAULT_USER, FAULT_WRITE, Access, Kind
+from sim.hw.mmu.walk import FAULT_FETCH, FAULT_USER, FAULT_WRITE, Kind
 
 READ, WRITE, FETCH = range(3)
 KIND_CODES = {Kind.READ: READ, Kind.WRITE: WRITE, Kind.FETCH: FETCH}
@@ -32,7 +32,7 @@ RIGHTS = WRITABLE | USER | EXECUTE
 
 @frozen(kw_only=True)
 class ClassRules:
-    """The rules under one control state, by class of access: 3 times who accesses, plus the kind."""
+    """The rules under one control state, by class of access (`Access.number`)."""
 
     mask: tuple[int, ...]
     """The bits of the path that matter: W, U, `EXECUTE`, and A and D, whose lack is no denial but asks for a walk."""
@@ -42,12 +42,6 @@ class ClassRules:
     """The bits of the error code that the access has anyway."""
     key_denies: tuple[bool, ...]
     """For class times 16 plus key: whether the key of a user-mode page denies the access."""
-
-
-def class_of(access: Access) -> int:
-    """Return the class of one access."""
-    mode = IMPLICIT if access.implicit else USER_MODE if access.user else SUPERVISOR
-    return mode * KINDS + KIND_CODES[access.kind]
 
 
 @lru_cache(maxsize=256)

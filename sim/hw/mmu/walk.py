@@ -57,6 +57,8 @@ class Kind(Enum):
 
 _WRITE = Kind.WRITE
 _FETCH = Kind.FETCH
+_KINDS = {Kind.READ: 0, Kind.WRITE: 1, Kind.FETCH: 2}
+_WHO = {(False, False): 0, (False, True): 1, (True, True): 1, (True, False): 2}
 
 
 @frozen
@@ -73,6 +75,13 @@ class Access:
     stack: bool = False
     user_mode: bool = field(init=False, eq=False, repr=False)
     """Whether the access counts as a user-mode access."""
+
+    number: int = field(init=False, eq=False, repr=False)
+    """The class of the access (`sim.hw.mmu.classes`): 3 times who makes it, plus the place of its kind."""
+
+    @number.default
+    def _number(self) -> int:
+        return _WHO[self.user, self.implicit] * 3 + _KINDS[self.kind]
 
     @user_mode.default
     def _user_mode(self) -> bool:
