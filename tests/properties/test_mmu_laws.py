@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sim.core.context import Sim
 from sim.core.units import MIB
-from sim.hw.memory import PhysicalMemory
-from sim.hw.mmu import Access, AddressSpace, Kind, MappingError, PageFault, Rights
+from sim.hw.memory import Extent, PhysicalMemory
+from sim.hw.mmu import Access, AddressSpace, Kind, MappingError, PageFault, Rights, Translation
 from sim.hw.mmu.cpu import LogicalCpu
 from sim.hw.mmu.invariants import (
     WEAKER,
@@ -26,6 +26,9 @@ from sim.hw.mmu.tlb import Geometry, TlbSpec
 from .test_mmu_many import INDICES, addresses, controls, memories
 
 RIGHTS = st.builds(Rights, write=st.booleans(), user=st.booleans(), execute=st.booleans())
+KERNEL_RIGHTS = st.builds(
+    Rights, write=st.booleans(), user=st.sampled_from([False, False, True]), execute=st.booleans()
+)
 ACCESSES = st.builds(Access, st.sampled_from(Kind), st.booleans(), st.booleans(), st.booleans())
 TABLES = [table << 12 | index << 3 for table in range(4) for index in INDICES]
 BASE = 1 << 39
@@ -98,7 +101,7 @@ def test_a_large_page_and_its_pieces_translate_alike(size, rights, is_global, ke
     pieces.check_invariants()
 
 
-class Translations(RuleBasedStateMachine):
+class Processors(RuleBasedStateMachine):
     """Two processors, their space and its changes, each followed by a shootdown that may still be on its way.
 
     For every page the outcomes that walks could have given since its last complete shootdown are kept.
@@ -115,6 +118,8 @@ class Translations(RuleBasedStateMachine):
             LogicalCpu(number, self.memory, self.space.control, tlb=SMALL_TLB) for number in range(2)
         ]
         self.unit = ShootdownUnit(self.sim, self.memory, self.cpus, ShootdownSpec(lazy=False))
+        (self.frames,) = self.memory.allocate(self.PAGES, "data")
+        self.space.map_run(BASE, self.frames.first_mpn, self.PAGES, Rights(write=True))
         self.tables = [self.snapshot()]
         self.since = [0] * self.PAGES
 
@@ -131,13 +136,17 @@ class Translations(RuleBasedStateMachine):
         page = (shootdown.invalidation.va - BASE) // 4096
         self.since[page] = max(self.since[page], shootdown.number + 1)
 
-    @rule(page=st.integers(0, PAGES - 1), rights=RIGHTS, cpu=st.integers(0, 1))
+    @rule(page=st.integers(0, PAGES - 1), rights=KERNEL_RIGHTS, cpu=st.integers(0, 1))
     def map(self, page, rights, cpu):
         if self.space.mapping_at(BASE + page * 4096) is None:
             (extent,) = self.memory.allocate(1, "data")
             assert not self.unit.holds(extent.first_mpn)
             self.space.map(BASE + page * 4096, extent.first_mpn, rights)
             self.changed(page, cpu)
+
+    @rule(cpu=st.integers(0, 1))
+    def write_protect_the_first(self, cpu):
+        self.protect(0, Rights(), cpu)
 
     @rule(page=st.integers(0, PAGES - 1), cpu=st.integers(0, 1))
     def unmap(self, page, cpu):
@@ -147,18 +156,22 @@ class Translations(RuleBasedStateMachine):
             mapping is not None and others
         ):  # tables stay, so that no table frame is reused while entries are stale
             self.space.unmap(BASE + page * 4096)
-            self.changed(page, cpu, frees=self.extent_of(mapping))
+            self.changed(page, cpu, frees=(Extent(first_mpn=mapping.mpn, count=1),))
 
-    def extent_of(self, mapping):
-        from sim.hw.memory import Extent
-
-        return (Extent(first_mpn=mapping.mpn, count=1),)
-
-    @rule(page=st.integers(0, PAGES - 1), rights=RIGHTS, cpu=st.integers(0, 1))
+    @rule(page=st.integers(0, PAGES - 1), rights=KERNEL_RIGHTS, cpu=st.integers(0, 1))
     def protect(self, page, rights, cpu):
         if self.space.mapping_at(BASE + page * 4096) is not None:
             self.space.protect(BASE + page * 4096, rights)
             self.changed(page, cpu)
+
+    @rule(cpu=st.integers(0, 1), kind=st.sampled_from([Kind.READ, Kind.WRITE]))
+    def touch_all(self, cpu, kind):
+        for page in range(self.PAGES):
+            self.access(page, cpu, Access(kind))
+
+    @rule()
+    def all_goes_quiet(self):
+        self.sim.engine.run()
 
     @rule(ns=st.integers(1, 3000))
     def time_passes(self, ns):
@@ -173,6 +186,9 @@ class Translations(RuleBasedStateMachine):
         check_was_true_once(
             outcome, [dry_walk(memory.tables.read, control, va, access) for memory in possible]
         )
+        if isinstance(outcome, Translation) and access.kind is Kind.WRITE and not self.unit.in_flight:
+            path, _ = self.space._leaf_at(va - 5)
+            assert self.memory.read_u64(path[-1]) & 0x60 == 0x60
 
     @invariant()
     def nothing_is_stale_when_all_is_quiet(self):
@@ -183,8 +199,8 @@ class Translations(RuleBasedStateMachine):
             check_no_stale_grant(self.cpus, self.memory.tables.read, pages, root=self.space.control.cr3)
 
 
-Translations.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
-TestTranslations = Translations.TestCase
+Processors.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+TestProcessors = Processors.TestCase
 
 
 @settings(max_examples=20)
