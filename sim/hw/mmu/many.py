@@ -229,7 +229,7 @@ class _Chunk:
     def run(self) -> None:
         """Translate all of them."""
         levels = self.plan.control.levels
-        sign = self.va >> (page_shift(levels + 1) - 1)
+        sign = self.va >> self.plan.control.sign_shift
         broken = np.flatnonzero(sign.view(np.uint64) + np.uint64(1) > 1)
         root = self.tables.slots(np.array([(self.plan.control.cr3 & self.plan.address) >> PAGE_SHIFT]))
         front = _Front(who=None, va=self.va, granted=-1, slot=int(root[0]))
