@@ -221,7 +221,7 @@ class Guest:
 
 def many_against_unicorn(bench: Bench) -> float | None:
     try:
-        import unicorn  # noqa: F401
+        import unicorn  # noqa: F401 - only whether it is there
     except ImportError:
         return None
     guest = Guest(bench)
@@ -229,6 +229,34 @@ def many_against_unicorn(bench: Bench) -> float | None:
     if not guest.walked(bench):
         raise SystemExit("the benchmark's guest did not walk its page tables")
     return found
+
+
+def scattered_against_reading() -> float:
+    """Return the same ratio where nothing helps: random pages behind 3,000 tables, all kinds, most of them refused."""
+    memory = PhysicalMemory(MEMORY_BYTES)
+    space = AddressSpace(memory, "scattered")
+    stream = np.random.default_rng(1)
+    pages = [int(page) << 12 for page in np.unique(stream.integers(0, 1 << 35, 1500))]
+    for number, va in enumerate(pages):
+        rights = Rights(write=number % 2 == 0, user=number % 3 == 0, execute=number % 5 == 0)
+        space.map(va, number, rights)
+    va = np.array(pages, np.uint64)[stream.integers(0, len(pages), MANY)] + np.uint64(8)
+    kind, user = stream.integers(0, 3, MANY).astype(np.uint8), stream.integers(0, 2, MANY) == 1
+    batch = Accesses(va=va, kind=kind, user=user)
+    kinds = (Kind.READ, Kind.WRITE, Kind.FETCH)
+    rows = zip(va[:FEW].tolist(), kind[:FEW].tolist(), user[:FEW].tolist(), strict=True)
+    few = [(at, Access(kinds[code], by_user)) for at, code, by_user in rows]
+
+    def together() -> int:
+        space.translate_many(batch)
+        return MANY
+
+    def one_by_one() -> int:
+        for at, access in few:
+            space.translate(at, access)
+        return FEW
+
+    return ratio(together, one_by_one)
 
 
 def figure(name: str, value: float, against: str, bar: float) -> dict[str, object]:

@@ -96,6 +96,11 @@ class Accesses:
         both: NDArray[np.intp] = mode * KINDS + codes
         return both if both.ndim else int(both)
 
+    def part(self, which: slice) -> Accesses:
+        """Return some of the accesses, as a batch."""
+        flags = {name: _pick(getattr(self, name), which) for name in ("kind", "user", "implicit", "stack")}
+        return Accesses(va=self.va[which], **flags)
+
     def __attrs_post_init__(self) -> None:
         if self.va.dtype != np.uint64 or self.va.ndim != 1:
             raise SimBug("addresses must be a plain array of unsigned 64-bit words")

@@ -20,6 +20,7 @@ from sim.hw.mmu import (
     Rights,
     Translation,
 )
+from sim.hw.mmu import cpu as cpu_module
 from sim.hw.mmu.cpu import Invpcid, LogicalCpu, TlbCosts
 from sim.hw.mmu.tlb import Geometry, TlbSpec
 
@@ -312,7 +313,9 @@ def test_what_a_processor_answers_with_a_fault_is_refused(memory, space, context
 # ---------------------------------------------------------------- batches and costs
 
 
-def test_a_batch_is_its_accesses_one_after_another(memory, space):
+@pytest.mark.parametrize("together_at", [1, 10, 4096])
+def test_a_batch_is_its_accesses_one_after_another(memory, space, monkeypatch, together_at):
+    monkeypatch.setattr(cpu_module, "BATCH_ACCESSES", together_at)
     space.map(VA + LARGE, 2000, SHARED)
     rng = np.random.default_rng(7)
     va = VA + rng.integers(0, 12, 500) * 4096 + rng.integers(0, 4096, 500)
@@ -348,6 +351,27 @@ def test_a_batch_is_its_accesses_one_after_another(memory, space):
     assert (together.cycles, together.cr2) == (apart.cycles, apart.cr2)
     assert together.first_hits.count > 50
     assert set(out.vector.tolist()) >= {0, 14}
+
+
+def test_a_batch_that_the_first_level_holds_is_served_together(memory, space, monkeypatch):
+    space.map(0, 512, Permission.DATA, large=True)
+    copied = pickle.loads(pickle.dumps(memory))
+    cpu, twin = (LogicalCpu(0, each, space.control) for each in (memory, copied))
+    rng = np.random.default_rng(3)
+    va = (VA + rng.integers(0, 8, 6000) * 4096 + rng.integers(0, 4096, 6000)).astype(np.uint64)
+    va[::5] = rng.integers(0, LARGE, 1200)
+    batch = Accesses(va=va, kind=np.where(rng.integers(0, 4, 6000) == 0, 1, 0).astype(np.uint8))
+    for each in (cpu, twin):
+        each.translate_many(batch)
+    monkeypatch.setattr(twin, "_all_from_first", lambda *_: False)
+    one_by_one = twin.translate_many(batch)
+    before = counts(cpu)
+    monkeypatch.setattr(cpu, "translate", None)
+    out = cpu.translate_many(batch)
+    assert np.array_equal(out.pa, one_by_one.pa)
+    assert not out.vector.any()
+    assert counts(cpu) == (before[0] + 6000, *before[1:])
+    assert list(cpu.tlb.entries()) == list(twin.tlb.entries())
 
 
 def test_every_access_is_accounted_and_fractions_of_a_nanosecond_are_kept(memory, space):
