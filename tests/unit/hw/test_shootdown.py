@@ -257,3 +257,12 @@ def test_a_run_saved_in_the_middle_of_a_shootdown_ends_the_same(host):
     assert other.log == host.log
     assert other.sim.trace.digest() == host.sim.trace.digest()
     assert other.memory.owner_of(other.extents[0].first_mpn) is None
+
+
+def test_a_root_with_a_context_in_it_and_processors_out_of_order_are_refused(host):
+    with pytest.raises(SimBug, match="goes into pcid"):
+        Invalidation(root=0x1007, va=VA)
+    with pytest.raises(SimBug, match="numbered from 0"):
+        ShootdownUnit(host.sim, host.memory, host.cpus[1:])
+    with pytest.raises(ValueError, match="pages"):
+        Invalidation(root=0x1000, va=VA, pages=0)
