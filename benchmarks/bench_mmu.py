@@ -282,6 +282,10 @@ def run() -> list[dict[str, object]]:
         figures.append(figure(name, peer, "Unicorn with paging on, the same tables", 2))
     value = ratio(bench.many, bench.one_by_one)
     figures.append(figure("translate_many, 1,048,576 accesses, rate", value, "its own walk for reading", 30))
+    value = scattered_against_reading()
+    figures.append(
+        figure("translate_many, scattered and refused, rate", value, "its own walk for reading", 30)
+    )
     figures.append(
         figure("walk for reading, rate", walk_against_bare(bench), "a bare walk in one function", 0.5)
     )

@@ -21,7 +21,7 @@ from attrs import field, frozen, validators
 
 from sim.core.facts import fact
 from sim.errors import SimBug
-from sim.hw.mmu.paging import PAGE_SHIFT, Rights, page_shift
+from sim.hw.mmu.paging import Rights, page_shift
 
 _SOURCE = "Intel Optimization Reference Manual 248966, TLB parameters of Skylake (recalled)"
 PCIDS = 4096
@@ -96,19 +96,20 @@ class Cached:
 class Buffer:
     """One set-associative buffer for pages of one or more levels."""
 
-    __slots__ = ("_lru", "_sets", "levels", "ways")
+    __slots__ = ("_lru", "_sets", "_shifts", "levels", "ways")
 
     def __init__(self, geometry: Geometry, levels: tuple[int, ...], *, lru: bool) -> None:
         self.ways = geometry.ways
         self.levels = levels
         self._lru = lru
+        self._shifts = tuple((level, page_shift(level)) for level in levels)
         self._sets: list[dict[int, Cached]] = [{} for _ in range(geometry.entries // geometry.ways)]
 
     def find(self, va: int, pcid: int, *, use: bool = True) -> Cached | None:
         """Return the entry that translates `va` for this process context, and note its use unless told not to."""
         sets = self._sets
-        for level in self.levels:
-            page = va >> PAGE_SHIFT + 9 * (level - 1)
+        for level, shift in self._shifts:
+            page = va >> shift
             chosen = sets[page % len(sets)]
             if not chosen:
                 continue

@@ -146,7 +146,7 @@ def walk(read_u64: ReadWord, write_u64: WriteWord, control: ControlState, va: in
     masks = control.masks
     table = control.cr3 & masks.address
     every, some = -1, 0
-    path: list[tuple[int, int]] = []
+    unused: list[tuple[int, int]] = []
     for level, shift, leaf_if, table_reserved, leaf_reserved in control.steps:
         entry_pa = table | (va >> shift & INDEX_MASK) << 3
         entry = read_u64(entry_pa)
@@ -156,26 +156,27 @@ def walk(read_u64: ReadWord, write_u64: WriteWord, control: ControlState, va: in
         if entry & (leaf_reserved if leaf else table_reserved):
             code = _error_code(control, access) | FAULT_PRESENT | FAULT_RESERVED
             return PageFault(error_code=code, cr2=va, level=level)
-        path.append((entry_pa, entry))
         every &= entry
         some |= entry
         if leaf:
             break
+        if not entry & ACCESSED:
+            unused.append((entry_pa, entry))
         table = entry & masks.address
     rights = _RIGHTS[every & (WRITABLE | USER)] if some & NO_EXECUTE else _RIGHTS_X[every & (WRITABLE | USER)]
     denied = _denied(control, access, rights, entry)
     if denied:
         return PageFault(error_code=_error_code(control, access) | denied, cr2=va)
-    write = access.kind is _WRITE
-    if not every & ACCESSED or (write and not entry & DIRTY):
-        entry = _mark_used(write_u64, path, dirty=write)
+    marked = entry | (ACCESSED | DIRTY if access.kind is _WRITE else ACCESSED)
+    if unused or marked != entry:
+        _mark_used(write_u64, unused, (entry_pa, entry), marked)
     page_bytes = 1 << shift
     return Translation(
         pa=entry & masks.leaf_address[level] | va & (page_bytes - 1),
         page_bytes=page_bytes,
         rights=rights,
         global_page=entry & GLOBAL != 0,
-        leaf=entry,
+        leaf=marked,
     )
 
 
@@ -231,16 +232,14 @@ def _error_code(control: ControlState, access: Access) -> int:
     return code
 
 
-def _mark_used(write_u64: WriteWord, path: list[tuple[int, int]], *, dirty: bool) -> int:
-    """Set A along the path and, if `dirty`, D in the leaf, writing only entries that change; return the leaf.
+def _mark_used(
+    write_u64: WriteWord, unused: list[tuple[int, int]], leaf: tuple[int, int], marked: int
+) -> None:
+    """Set A in the upper entries that lack it, and make the leaf what it becomes, writing only what changes.
 
     An entry may stand at two levels of one walk; the leaf is written last, so that its D bit stays.
     """
-    leaf_pa, leaf = path[-1]
-    for entry_pa, entry in path[:-1]:
-        if not entry & ACCESSED:
-            write_u64(entry_pa, entry | ACCESSED)
-    wanted = leaf | ACCESSED | (DIRTY if dirty else 0)
-    if wanted != leaf:
-        write_u64(leaf_pa, wanted)
-    return wanted
+    for entry_pa, entry in unused:
+        write_u64(entry_pa, entry | ACCESSED)
+    if marked != leaf[1]:
+        write_u64(leaf[0], marked)

@@ -139,16 +139,16 @@ IN_WALK = {
         "    if denied:",
         "    if denied:\n        write_u64(entry_pa, entry | DIRTY)\n    if denied:",
     ),
-    "D set on reads": ("write = access.kind is _WRITE\n", "write = True\n"),
-    "D never set": ("(DIRTY if dirty else 0)", "0"),
-    "A only in the leaf": ("in path[:-1]:", "in []:"),
-    "A not in the leaf": ("leaf | ACCESSED | (DIRTY", "leaf | (DIRTY"),
+    "D set on reads": ("(ACCESSED | DIRTY if access.kind is _WRITE else ACCESSED)", "(ACCESSED | DIRTY)"),
+    "D never set": ("(ACCESSED | DIRTY if access.kind is _WRITE else ACCESSED)", "ACCESSED"),
+    "A only in the leaf": ("if not entry & ACCESSED:", "if False:"),
+    "A not in the leaf": (
+        "(ACCESSED | DIRTY if access.kind is _WRITE else ACCESSED)",
+        "(DIRTY if access.kind is _WRITE else 0)",
+    ),
     "D lost where one entry stands at two levels": (
-        "        write_u64(leaf_pa, wanted)",
-        (
-            "        write_u64(leaf_pa, wanted)\n    for entry_pa, entry in path[:-1]:\n"
-            "        write_u64(entry_pa, entry | ACCESSED)"
-        ),
+        "        write_u64(leaf[0], marked)\n",
+        "        write_u64(leaf[0], marked)\n    for entry_pa, entry in unused:\n        write_u64(entry_pa, entry | ACCESSED)\n",
     ),
     "key applied to fetches": ("and rights.user and access.kind is not _FETCH and", "and rights.user and"),
     "key applied to supervisor pages": ("control.pke and rights.user and", "control.pke and"),
