@@ -114,7 +114,10 @@ class PhysicalMemory(FrameBooks):
                 del contents[mpn]
 
     def __getstate__(self) -> dict[str, object]:
-        pages = {mpn: bytearray(page) for mpn, page in self._contents.items()}
+        pages = {
+            mpn: page if isinstance(page, bytearray) else bytearray(page)
+            for mpn, page in self._contents.items()
+        }
         return {**self.__dict__, "_contents": pages, "tables": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
