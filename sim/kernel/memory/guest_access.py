@@ -11,9 +11,10 @@ Sources: Intel Software Developer's Manual volume 3C, chapter 29.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sim.errors import SimBug
+from sim.hw.mca import MachineCheck, MceRecord
 from sim.hw.memory import FRAME_BYTES
 from sim.hw.mmu.ept import EptAccess, EptMisconfiguration, EptTranslation, EptViolation
 from sim.hw.mmu.nested import NestedControl, NestedOutcome, NestedTranslation, walk_nested
@@ -26,28 +27,35 @@ __all__ = ["GuestAccess", "GuestStop"]
 RETRIES_MAX = 64
 """Violations resolved for one access: every page of a 5-level walk can be missing, then shared, then in need of W."""
 
-GuestStop = PageFault | GeneralProtection | EptViolation | EptMisconfiguration
+EptStop = EptViolation | EptMisconfiguration | MceRecord
+"""What can stop an access by guest-physical address: no memory there, or bytes that a memory error destroyed."""
+
+GuestStop = PageFault | GeneralProtection | EptStop
 """What can stop a guest's access: the first two are the guest's own business."""
 
 
 class GuestAccess:
-    """The accesses of one VM to its memory."""
+    """The accesses of one VM to its memory.
 
-    def __init__(self, space: GuestSpace) -> None:
+    `on_machine_check(record)` is told of an error that the guest met, before the access returns it.
+    """
+
+    def __init__(
+        self, space: GuestSpace, on_machine_check: Callable[[MceRecord], object] | None = None
+    ) -> None:
         self.space = space
+        self._on_machine_check = on_machine_check
         self._memory = space.memory
 
-    def translate(self, control: ControlState, va: int, access: Access) -> NestedOutcome:
+    def translate(self, control: ControlState, va: int, access: Access) -> NestedOutcome | MceRecord:
         """Translate one access of a virtual processor, giving frames to pages that are touched for the first time.
 
         `control` is the guest's, with a guest-physical CR3.  Errors: `OutOfMemory` of the pager.
         """
-        nested = NestedControl(guest=control, ept=self.space.tables.control)
-        for _ in range(RETRIES_MAX):
-            walked = walk_nested(self._memory.read_u64, self._memory.write_u64, nested, va, access)
-            if not isinstance(walked.outcome, EptViolation) or not self.space.resolve(walked.outcome):
-                return walked.outcome
-        raise SimBug(f"{self.space.owner}: {RETRIES_MAX} EPT violations for one access at {va:#x}")
+        try:
+            return self._translate(control, va, access)
+        except MachineCheck as error:
+            return self._met(error)
 
     def load(
         self, control: ControlState, va: int, size: int, access: Access | None = None
@@ -55,11 +63,14 @@ class GuestAccess:
         """Return `size` bytes as the guest reads them at linear address `va`, or what stopped it."""
         wanted = access if access is not None else Access(Kind.READ)
         parts = []
-        for at, count in _pieces(va, size):
-            outcome = self.translate(control, at, wanted)
-            if not isinstance(outcome, NestedTranslation):
-                return outcome
-            parts.append(self._memory.read(outcome.pa, count))
+        try:
+            for at, count in _pieces(va, size):
+                outcome = self._translate(control, at, wanted)
+                if not isinstance(outcome, NestedTranslation):
+                    return outcome
+                parts.append(self._memory.read(outcome.pa, count))
+        except MachineCheck as error:
+            return self._met(error)
         return b"".join(parts)
 
     def store(
@@ -68,34 +79,56 @@ class GuestAccess:
         """Write `data` as the guest does at linear address `va`; returns what stopped it, after whole pages perhaps."""
         wanted = access if access is not None else Access(Kind.WRITE)
         done = 0
-        for at, count in _pieces(va, len(data)):
-            outcome = self.translate(control, at, wanted)
-            if not isinstance(outcome, NestedTranslation):
-                return outcome
-            self._memory.write(outcome.pa, data[done : done + count])
-            done += count
+        try:
+            for at, count in _pieces(va, len(data)):
+                outcome = self._translate(control, at, wanted)
+                if not isinstance(outcome, NestedTranslation):
+                    return outcome
+                self._memory.write(outcome.pa, data[done : done + count])
+                done += count
+        except MachineCheck as error:
+            return self._met(error)
         return None
 
-    def load_physical(self, gpa: int, size: int) -> bytes | EptViolation | EptMisconfiguration:
+    def load_physical(self, gpa: int, size: int) -> bytes | EptStop:
         """Return bytes at a guest-physical address, as a virtual device or a guest without paging reads them."""
         parts = []
-        for at, count in _pieces(gpa, size):
-            outcome = self._reach(at, Kind.READ)
-            if not isinstance(outcome, EptTranslation):
-                return outcome
-            parts.append(self._memory.read(outcome.pa, count))
+        try:
+            for at, count in _pieces(gpa, size):
+                outcome = self._reach(at, Kind.READ)
+                if not isinstance(outcome, EptTranslation):
+                    return outcome
+                parts.append(self._memory.read(outcome.pa, count))
+        except MachineCheck as error:
+            return self._met(error)
         return b"".join(parts)
 
-    def store_physical(self, gpa: int, data: bytes) -> EptViolation | EptMisconfiguration | None:
+    def store_physical(self, gpa: int, data: bytes) -> EptStop | None:
         """Write bytes at a guest-physical address; see `load_physical`."""
         done = 0
-        for at, count in _pieces(gpa, len(data)):
-            outcome = self._reach(at, Kind.WRITE)
-            if not isinstance(outcome, EptTranslation):
-                return outcome
-            self._memory.write(outcome.pa, data[done : done + count])
-            done += count
+        try:
+            for at, count in _pieces(gpa, len(data)):
+                outcome = self._reach(at, Kind.WRITE)
+                if not isinstance(outcome, EptTranslation):
+                    return outcome
+                self._memory.write(outcome.pa, data[done : done + count])
+                done += count
+        except MachineCheck as error:
+            return self._met(error)
         return None
+
+    def _translate(self, control: ControlState, va: int, access: Access) -> NestedOutcome:
+        nested = NestedControl(guest=control, ept=self.space.tables.control)
+        for _ in range(RETRIES_MAX):
+            walked = walk_nested(self._memory.read_u64, self._memory.write_u64, nested, va, access)
+            if not isinstance(walked.outcome, EptViolation) or not self.space.resolve(walked.outcome):
+                return walked.outcome
+        raise SimBug(f"{self.space.owner}: {RETRIES_MAX} EPT violations for one access at {va:#x}")
+
+    def _met(self, error: MachineCheck) -> MceRecord:
+        if self._on_machine_check is not None:
+            self._on_machine_check(error.record)
+        return error.record
 
     def _reach(self, gpa: int, kind: Kind) -> EptTranslation | EptViolation | EptMisconfiguration:
         for _ in range(RETRIES_MAX):

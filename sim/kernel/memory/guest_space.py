@@ -23,6 +23,7 @@ from sim.core.facts import fact
 from sim.core.units import SECOND
 from sim.errors import SimBug, VmksimError
 from sim.hw.frame_counts import SHARED_OWNER
+from sim.hw.mca import MachineCheck, consumed
 from sim.hw.memory import FRAME_BYTES, Extent, OutOfMemory, PhysicalMemory
 from sim.hw.mmu.ept import QUALIFY_WRITE, EptViolation
 from sim.hw.mmu.ept_entries import EptControl, EptRights
@@ -89,7 +90,7 @@ class DemandZero:
 class GuestSpace:
     """The guest-physical memory of the VM `name`: `pages` pages from guest-physical address 0.
 
-    `scrub_bytes_per_s` is how fast frames are zeroed; what that and the exits take is collected for `take_cost_ns`.
+    `poisoned` maps pages whose bytes a memory error destroyed to the frames they had.  `scrub_bytes_per_s` is how fast frames are zeroed; what that and the exits take is collected for `take_cost_ns`.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class GuestSpace:
         self.violations = 0
         self.frames_scrubbed = 0
         self.shared_pages = 0
+        self.poisoned: dict[int, int] = {}
         self.memory = memory
         self._scrub_bytes_per_s = scrub_bytes_per_s
         self._cost_ns = 0
@@ -134,6 +136,7 @@ class GuestSpace:
             raise MappingError(f"a shared frame from {mpn:#x} on would be writable")
         self.tables.map(ppn, mpn, count, rights)
         self.shared_pages += shared
+        self._heal(ppn, count)
 
     def unmap(self, ppn: int, count: int = 1) -> tuple[Extent, ...]:
         """Remove whatever is mapped in a range; the frames, which are returned in order, keep owner and references."""
@@ -201,7 +204,7 @@ class GuestSpace:
 
     def untouched(self, ppn: int, count: int) -> bool:
         """Tell whether a range lies within the VM's memory and none of it has a frame."""
-        if ppn + count > self.pages:
+        if ppn + count > self.pages or any(ppn <= each < ppn + count for each in self.poisoned):
             return False
         return next(self._leaves(ppn, count), None) is None
 
@@ -246,6 +249,23 @@ class GuestSpace:
         self.map(ppn, copy.first_mpn)
         return copy.first_mpn
 
+    def poison(self, mpn: int) -> tuple[int, ...]:
+        """Unmap a frame whose bytes are lost, and return the pages that had it: touching one is a machine check.
+
+        References of the pages are dropped but for the last holder's, so that the frame can be retired.
+        """
+        pages = tuple(
+            leaf.ppn + mpn - leaf.mpn
+            for leaf in list(self.tables.leaves())
+            if leaf.mpn <= mpn < leaf.mpn + leaf.count
+        )
+        for ppn in pages:
+            self.unmap(ppn)
+            self.poisoned[ppn] = mpn
+            if self.memory.references(mpn) > 1:
+                self.memory.drop_reference(mpn)
+        return pages
+
     def take_cost_ns(self) -> int:
         """Return the simulated time that exits and scrubbing took since the last call, for whoever runs the guest."""
         taken, self._cost_ns = self._cost_ns, 0
@@ -257,10 +277,15 @@ class GuestSpace:
         self.tables.destroy()
 
     def resolve(self, violation: EptViolation) -> bool:
-        """Handle an EPT violation of the guest; return whether its access can be tried again.  Errors: of the pager."""
+        """Handle an EPT violation of the guest; return whether its access can be tried again.
+
+        Errors: of the pager; `MachineCheck` where the bytes of the page are lost.
+        """
         ppn = violation.gpa // FRAME_BYTES
         if ppn >= self.pages:
             return False
+        if ppn in self.poisoned:
+            raise MachineCheck(consumed(self.poisoned[ppn] * FRAME_BYTES))
         self.violations += 1
         self._cost_ns += EPT_VIOLATION_NS.value
         leaf = self.tables.leaf_at(ppn)
@@ -306,16 +331,22 @@ class GuestSpace:
         self.frames_scrubbed += done
         self._cost_ns += done * FRAME_BYTES * SECOND // self._scrub_bytes_per_s
 
+    def _heal(self, ppn: int, count: int) -> None:
+        for each in [each for each in self.poisoned if ppn <= each < ppn + count]:
+            del self.poisoned[each]
+
     def _leaves(self, ppn: int, count: int) -> Iterator[EptLeaf]:
         return self.tables.leaves(ppn, ppn + count)
 
     def _gaps(self, ppn: int, count: int) -> Iterator[tuple[int, int]]:
-        """Return (first page, pages) of the parts of a range that have no frame."""
+        """Return (first page, pages) of the parts of a range that have no frame and lost none."""
         at = ppn
-        for leaf in self._leaves(ppn, count):
-            if leaf.ppn > at:
-                yield at, leaf.ppn - at
-            at = leaf.end_ppn
+        taken = [(leaf.ppn, leaf.end_ppn) for leaf in self._leaves(ppn, count)]
+        taken += [(each, each + 1) for each in self.poisoned if ppn <= each < ppn + count]
+        for first, end in sorted(taken):
+            if first > at:
+                yield at, first - at
+            at = end
         if at < ppn + count:
             yield at, ppn + count - at
 
