@@ -169,7 +169,7 @@ class McaBanks:
         self._mcg_status = 0
 
     def log(self, record: MceRecord) -> MceRecord:
-        """Enter an error and return it as its bank holds it: OVER is set where an earlier one was not read yet.
+        """Enter an error and return it as its bank shows it: OVER is set where an earlier one was not read yet.
 
         A corrected error adds to the count of one that is there; it never displaces an uncorrected one.
         """
@@ -182,9 +182,11 @@ class McaBanks:
         self._banks[record.bank] = entered
         if len(self.records) < RECORDS_MAX:
             self.records.append(record)
+        left_out = entered.uncorrected and not record.uncorrected
+        told = record if left_out else entered
         if not record.uncorrected and self.on_corrected is not None:
-            self.on_corrected(entered if not entered.uncorrected else record)
-        return entered
+            self.on_corrected(told)
+        return told
 
     def read_msr(self, number: int) -> int:
         """Return a machine-check register as RDMSR does; `SimBug` for one that is not there."""
