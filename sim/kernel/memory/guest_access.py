@@ -12,6 +12,7 @@ Sources: Intel Software Developer's Manual volume 3C, chapter 29.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from sim.errors import SimBug
 from sim.hw.mca import MachineCheck, MceRecord
@@ -32,6 +33,9 @@ EptStop = EptViolation | EptMisconfiguration | MceRecord
 
 GuestStop = PageFault | GeneralProtection | EptStop
 """What can stop a guest's access: the first two are the guest's own business."""
+
+_Stop = TypeVar("_Stop")
+_Reach = Callable[[int], int | _Stop]
 
 
 class GuestAccess:
@@ -61,61 +65,69 @@ class GuestAccess:
         self, control: ControlState, va: int, size: int, access: Access | None = None
     ) -> bytes | GuestStop:
         """Return `size` bytes as the guest reads them at linear address `va`, or what stopped it."""
-        wanted = access if access is not None else Access(Kind.READ)
-        parts = []
-        try:
-            for at, count in _pieces(va, size):
-                outcome = self._translate(control, at, wanted)
-                if not isinstance(outcome, NestedTranslation):
-                    return outcome
-                parts.append(self._memory.read(outcome.pa, count))
-        except MachineCheck as error:
-            return self._met(error)
-        return b"".join(parts)
+        return self._read(va, size, self._linear(control, access or Access(Kind.READ)))
 
     def store(
         self, control: ControlState, va: int, data: bytes, access: Access | None = None
     ) -> GuestStop | None:
         """Write `data` as the guest does at linear address `va`; returns what stopped it, after whole pages perhaps."""
-        wanted = access if access is not None else Access(Kind.WRITE)
-        done = 0
-        try:
-            for at, count in _pieces(va, len(data)):
-                outcome = self._translate(control, at, wanted)
-                if not isinstance(outcome, NestedTranslation):
-                    return outcome
-                self._memory.write(outcome.pa, data[done : done + count])
-                done += count
-        except MachineCheck as error:
-            return self._met(error)
-        return None
+        return self._write(va, data, self._linear(control, access or Access(Kind.WRITE)))
 
     def load_physical(self, gpa: int, size: int) -> bytes | EptStop:
         """Return bytes at a guest-physical address, as a virtual device or a guest without paging reads them."""
+        return self._read(gpa, size, self._physical(Kind.READ))
+
+    def store_physical(self, gpa: int, data: bytes) -> EptStop | None:
+        """Write bytes at a guest-physical address; see `load_physical`."""
+        return self._write(gpa, data, self._physical(Kind.WRITE))
+
+    def _read(self, address: int, size: int, reach: _Reach[_Stop]) -> bytes | _Stop | MceRecord:
         parts = []
         try:
-            for at, count in _pieces(gpa, size):
-                outcome = self._reach(at, Kind.READ)
-                if not isinstance(outcome, EptTranslation):
-                    return outcome
-                parts.append(self._memory.read(outcome.pa, count))
+            for at, count in _pieces(address, size):
+                pa = reach(at)
+                if not isinstance(pa, int):
+                    return pa
+                parts.append(self._memory.read(pa, count))
         except MachineCheck as error:
             return self._met(error)
         return b"".join(parts)
 
-    def store_physical(self, gpa: int, data: bytes) -> EptStop | None:
-        """Write bytes at a guest-physical address; see `load_physical`."""
+    def _write(self, address: int, data: bytes, reach: _Reach[_Stop]) -> _Stop | MceRecord | None:
         done = 0
         try:
-            for at, count in _pieces(gpa, len(data)):
-                outcome = self._reach(at, Kind.WRITE)
-                if not isinstance(outcome, EptTranslation):
-                    return outcome
-                self._memory.write(outcome.pa, data[done : done + count])
+            for at, count in _pieces(address, len(data)):
+                pa = reach(at)
+                if not isinstance(pa, int):
+                    return pa
+                self._memory.write(pa, data[done : done + count])
                 done += count
         except MachineCheck as error:
             return self._met(error)
         return None
+
+    def _linear(self, control: ControlState, access: Access) -> _Reach[GuestStop]:
+        """Return a function from a linear address to the machine's, or to what stops the access."""
+
+        def reach(at: int) -> int | GuestStop:
+            outcome = self._translate(control, at, access)
+            return outcome.pa if isinstance(outcome, NestedTranslation) else outcome
+
+        return reach
+
+    def _physical(self, kind: Kind) -> _Reach[EptStop]:
+        """Return a function from a guest-physical address to the machine's, or to what stops the access."""
+
+        def reach(at: int) -> int | EptStop:
+            for _ in range(RETRIES_MAX):
+                outcome = self.space.tables.walk(at, EptAccess.of(kind))
+                if isinstance(outcome, EptTranslation):
+                    return outcome.pa
+                if not isinstance(outcome, EptViolation) or not self.space.resolve(outcome):
+                    return outcome
+            raise SimBug(f"{self.space.owner}: {RETRIES_MAX} EPT violations for one access to {at:#x}")
+
+        return reach
 
     def _translate(self, control: ControlState, va: int, access: Access) -> NestedOutcome:
         nested = NestedControl(guest=control, ept=self.space.tables.control)
@@ -129,13 +141,6 @@ class GuestAccess:
         if self._on_machine_check is not None:
             self._on_machine_check(error.record)
         return error.record
-
-    def _reach(self, gpa: int, kind: Kind) -> EptTranslation | EptViolation | EptMisconfiguration:
-        for _ in range(RETRIES_MAX):
-            outcome = self.space.tables.walk(gpa, EptAccess.of(kind))
-            if not isinstance(outcome, EptViolation) or not self.space.resolve(outcome):
-                return outcome
-        raise SimBug(f"{self.space.owner}: {RETRIES_MAX} EPT violations for one access to {gpa:#x}")
 
 
 def _pieces(address: int, size: int) -> Iterator[tuple[int, int]]:
