@@ -220,12 +220,12 @@ class GuestMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES, ppn=PPNS)
     def form_or_split(self, name, ppn):
-        tables = self.spaces[name].tables
-        leaf = tables.leaf_at(ppn)
+        space = self.spaces[name]
+        leaf = space.tables.leaf_at(ppn)
         if leaf is not None and leaf.count > 1:
-            tables.split(ppn)
+            assert space.break_large(ppn) == 1
         elif leaf is not None:
-            tables.form(ppn)
+            space.form_large(ppn)
 
     @rule(name=NAMES)
     def collect(self, name):

@@ -17,18 +17,18 @@ for guests as the option Mem.AllocGuestLargePage has them.  `ppn` is a guest pag
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from sim.core.facts import fact
 from sim.core.units import SECOND
 from sim.errors import SimBug, VmksimError
 from sim.hw.frame_counts import SHARED_OWNER
 from sim.hw.mca import MachineCheck, consumed
-from sim.hw.memory import FRAME_BYTES, Extent, OutOfMemory, PhysicalMemory
+from sim.hw.memory import FRAME_BYTES, Extent, PhysicalMemory
 from sim.hw.mmu.ept import QUALIFY_WRITE, EptViolation
 from sim.hw.mmu.ept_entries import EptControl, EptRights
 from sim.hw.mmu.ept_tables import EptLeaf, EptTables
 from sim.hw.mmu.space import MappingError
+from sim.kernel.memory.pager import LARGE_FRAMES, DemandZero, Pager
 
 __all__ = ["DemandZero", "GuestSpace", "Pager"]
 
@@ -47,50 +47,15 @@ EPT_VIOLATION_NS = fact(
     kind="assumed",
 )
 
-_LARGE_FRAMES = 512
 _READ_ONLY = EptRights(write=False)
 _ALL = EptRights()
-
-
-class Pager(Protocol):
-    """Decides how a guest page gets a frame."""
-
-    def fill(self, space: GuestSpace, ppn: int) -> bool:
-        """Back the page, which has no frame, and return True; or leave it and return False.  May raise `OutOfMemory`."""
-        ...
-
-    def unprotect(self, space: GuestSpace, ppn: int) -> bool:
-        """Allow what was denied at a page that has a frame of the VM, and return True; or return False."""
-        ...
-
-
-class DemandZero:
-    """The simplest pager: zeroed frames on the first touch, a large page where that is possible."""
-
-    def __init__(self, *, large_pages: bool = True) -> None:
-        self.large_pages = large_pages
-
-    def fill(self, space: GuestSpace, ppn: int) -> bool:
-        """Give the page, or the untouched 2 MiB around it, zeroed frames."""
-        first = ppn & -_LARGE_FRAMES
-        if self.large_pages and space.untouched(first, _LARGE_FRAMES):
-            try:
-                space.back_large(first)
-                return True
-            except OutOfMemory:
-                pass  # no whole 2 MiB is free: one frame does as well
-        space.populate(ppn, 1)
-        return True
-
-    def unprotect(self, space: GuestSpace, ppn: int) -> bool:
-        """Deny: nobody protected the page but on purpose."""
-        return False
 
 
 class GuestSpace:
     """The guest-physical memory of the VM `name`: `pages` pages from guest-physical address 0.
 
-    `poisoned` maps pages whose bytes a memory error destroyed to the frames they had.  `scrub_bytes_per_s` is how fast frames are zeroed; what that and the exits take is collected for `take_cost_ns`.
+    `poisoned` maps pages whose bytes a memory error destroyed to the frames they had.  `scrub_bytes_per_s` is how fast
+    frames are zeroed; what that and the exits take is collected for `take_cost_ns`.
     """
 
     def __init__(
@@ -125,7 +90,7 @@ class GuestSpace:
         return self.memory.frames_of(self.owner) + self.shared_pages
 
     def map(self, ppn: int, mpn: int, count: int = 1, rights: EptRights = _ALL) -> None:
-        """Map frames of the VM, or shared ones without the right to write, as large as alignment allows.
+        """Map frames of the VM as large as alignment allows, or among them shared ones, without the right to write.
 
         Each shared frame must have had its reference counted for this mapping (`map_shared` does both).  Errors:
         `MappingError` for a frame that is neither, a page outside or mapped already; then nothing has changed.
@@ -134,7 +99,7 @@ class GuestSpace:
         shared = self._shared_among(Extent(first_mpn=mpn, count=count))
         if shared and rights.write:
             raise MappingError(f"a shared frame from {mpn:#x} on would be writable")
-        self.tables.map(ppn, mpn, count, rights)
+        self.tables.map(ppn, mpn, count, rights, large=not shared)
         self.shared_pages += shared
         self._heal(ppn, count)
 
@@ -199,8 +164,32 @@ class GuestSpace:
 
         Errors: `OutOfMemory` if no 2 MiB block is free; then nothing has changed.
         """
-        whole = self.memory.allocate(_LARGE_FRAMES, self.owner, contiguous=True, align_frames=_LARGE_FRAMES)
+        whole = self.memory.allocate(LARGE_FRAMES, self.owner, contiguous=True, align_frames=LARGE_FRAMES)
         self._back(ppn, whole)
+
+    def break_large(self, ppn: int) -> int:
+        """Break the large leaf around a page into the next smaller size, and return that size in pages; 1 if none is there.
+
+        Errors: `OutOfMemory` when there is no frame for the table; then nothing has changed.
+        """
+        leaf = self._leaf(ppn)
+        return self.tables.split(ppn) if leaf.count > 1 else 1
+
+    def form_large(self, ppn: int) -> bool:
+        """Form a large leaf around a page if its frames lie in a row and are the VM's own; return whether there is one.
+
+        The books of the frames drop their 4 KiB detail as well.
+        """
+        leaf = self._leaf(ppn)
+        if leaf.count > 1:
+            return True
+        first = leaf.mpn - ppn % LARGE_FRAMES
+        if first < 0 or not self.memory.owns_all(Extent(first_mpn=first, count=LARGE_FRAMES), self.owner):
+            return False
+        if not self.tables.form(ppn):
+            return False
+        self.memory.form(first)
+        return True
 
     def untouched(self, ppn: int, count: int) -> bool:
         """Tell whether a range lies within the VM's memory and none of it has a frame."""
@@ -381,8 +370,8 @@ class GuestSpace:
 def _aligned_parts(ppn: int, pages: int) -> Iterator[tuple[int, int]]:
     """Cut a range so that its middle part begins and ends at multiples of 512."""
     end = ppn + pages
-    low = min(end, -(-ppn // _LARGE_FRAMES) * _LARGE_FRAMES)
-    high = max(low, end // _LARGE_FRAMES * _LARGE_FRAMES)
+    low = min(end, -(-ppn // LARGE_FRAMES) * LARGE_FRAMES)
+    high = max(low, end // LARGE_FRAMES * LARGE_FRAMES)
     for first, last in ((ppn, low), (low, high), (high, end)):
         if first < last:
             yield first, last - first

@@ -156,6 +156,33 @@ def test_shared_pages_are_read_only_and_copied_on_the_first_write(memory):
         space.check_invariants()
 
 
+def test_a_large_page_is_broken_and_formed_in_tables_and_books(memory):
+    space, access = guest(memory)
+    access.store_physical(0, b"kept")
+    blocks = memory.blocks_broken
+    assert space.break_large(5) == 1
+    assert space.break_large(5) == 1
+    (frame,) = space.unmap(7)
+    memory.transfer(frame, "somebody")
+    assert memory.blocks_broken == blocks + 1
+    assert not space.form_large(5), "there is a hole"
+    memory.transfer(frame, space.owner)
+    space.map(7, frame.first_mpn)
+    space.share(9)
+    space.protect(0, 512, READ_ONLY)
+    assert not space.form_large(5), "one frame is shared, though all have equal rights"
+    assert not space.form_large(9)
+    space.check_invariants()
+    space.unshare(9)
+    space.protect(0, 512, EptRights())
+    assert space.form_large(5)
+    assert memory.blocks_broken == blocks
+    assert space.form_large(5)
+    assert access.load_physical(0, 4) == b"kept"
+    space.check_invariants()
+    memory.check_invariants()
+
+
 def test_a_shared_frame_is_never_writable_by_any_call(memory):
     one, access = guest(memory)
     access.load_physical(0, 1)
@@ -176,6 +203,19 @@ def test_a_shared_frame_is_never_writable_by_any_call(memory):
         assert memory.references(mpn) == before
     assert one.protect(0, 512, READ_ONLY) == 512
     one.check_invariants()
+
+
+def test_a_run_with_a_shared_frame_in_it_is_mapped_page_by_page(memory):
+    space, access = guest(memory)
+    (frames,) = memory.allocate(512, space.owner, contiguous=True, align_frames=512)
+    memory.transfer(Extent(first_mpn=frames.first_mpn + 3, count=1), SHARED_OWNER)
+    space.map(512, frames.first_mpn, 512, READ_ONLY)
+    assert (space.shared_pages, space.tables.leaf_at(515).count) == (1, 1)
+    with pytest.raises(MappingError, match="writable"):
+        space.protect(512, 512, EptRights())
+    assert access.store_physical(515 << 12, b"own") is None
+    assert space.shared_pages == 0
+    space.check_invariants()
 
 
 def test_copying_a_shared_page_without_a_free_frame_changes_nothing(memory):
