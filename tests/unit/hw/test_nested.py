@@ -144,6 +144,10 @@ def test_the_result_is_ept_of_the_guests_result():
     assert (outcome.page_bytes, outcome.memory_type) == (4096, 6)
     large = Machine(ept_leaf=2).outcome()
     assert large.page_bytes == 4096, "the smaller of the two pages"
+    machine = Machine(guest_leaf=2)
+    machine.map(VA & ((1 << 21) - 1) & ~0xFFF)
+    assert machine.outcome().page_bytes == 4096
+    assert Machine(guest_leaf=2, ept_leaf=3).outcome().page_bytes == 2 << 20
 
 
 # ------------------------------------------------ guest paging structures under restricted EPT rights
