@@ -182,10 +182,10 @@ class VmManager:
     def power_off(self, name: str) -> None:
         """End the VM's worlds and free its memory; it stays known as powered off."""
         vm = self._require(name, PowerState.POWERED_ON, PowerState.SUSPENDED)
+        if vm.space is not None:
+            vm.space.destroy()  # first, as a machine check in its tables ends the whole kernel
         for world in vm.worlds:
             self.scheduler.end(world)
-        if vm.space is not None:
-            vm.space.destroy()
         for extent in vm.overhead:
             self._memory.free(extent)
         vm.space = vm.guest = None
