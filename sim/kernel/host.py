@@ -19,6 +19,7 @@ from sim.boot.sequence import BootSequence
 from sim.core.trace import record
 from sim.errors import SimBug
 from sim.hw.board import Board
+from sim.hw.mca import MachineCheck
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
 from sim.kernel.layout import LayoutProfile
@@ -99,7 +100,11 @@ class Host:
         """
         if self.kernel is None or self.state is not HostState.RUNNING:
             raise ApiError("InvalidState", f"host {self.name} is {self.state}, not running")
-        return self.kernel.api.call(name, params)
+        try:
+            return self.kernel.api.call(name, params)
+        except MachineCheck as error:
+            self.kernel.machine_checks.consumed(error.record, None)
+            raise ApiError("HostCommunication", f"host {self.name} has stopped: {error}") from error
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless board and kernel keep their invariants."""
@@ -165,8 +170,13 @@ class Host:
             self._sequence.stop()
             self._sequence = None
         if self.kernel is not None:
-            self.kernel.stop(orderly=orderly)
-            self.kernel = None
+            kernel, self.kernel = self.kernel, None
+            errors = self.board.memory.errors
+            aside = (
+                errors.set_aside()
+            )  # to end worlds and free frames is our bookkeeping; no processor reads memory
+            kernel.stop(orderly=orderly)
+            errors.put_back(aside)
 
     def _enter(self, state: HostState, reason: str) -> None:
         self.state = state

@@ -1,9 +1,10 @@
 """Virtual machines: groups of vCPU worlds with a CPU allocation and memory.
 
-Models: power-on with admission control, memory frames taken from the host, one world for each vCPU and a VMX helper
-world; power-off, suspend, resume and live reconfiguration of the CPU allocation.
+Models: power-on with admission control, guest-physical memory that takes frames from the host as the guest touches it,
+one world for each vCPU and a VMX helper world; power-off, suspend, resume and live reconfiguration of the CPU
+allocation; the end of a VM whose memory a machine check destroyed.
 
-Leaves out: guest instructions, devices, memory overcommitment (a VM gets all its frames at power-on), and any work
+Leaves out: guest instructions, devices, memory overcommitment (what a VM may touch is kept free for it), and any work
 of the VMX world, which only waits.
 
 Sources: shares of 500, 1000 and 2000 per vCPU, reservations, limits, power states and faults as in the vSphere API;
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
+from functools import partial
 
 import attrs
 
@@ -25,7 +27,11 @@ from sim.core.trace import record
 from sim.core.units import MIB, PAGE_BYTES
 from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
+from sim.hw.mca import MceRecord
 from sim.hw.memory import Extent
+from sim.hw.mmu.ept_tables import table_frames_max
+from sim.kernel.memory.guest_access import GuestAccess
+from sim.kernel.memory.guest_space import GuestSpace
 from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.limit import LimitBucket
@@ -47,6 +53,9 @@ OVERHEAD_BYTES = fact(
 VM_POWER = record("vm.power", vm=str, old=str, new=str)
 VM_WORLD = record("vm.world", vm=str, world=int, name=str, kind=str)
 VM_ALLOCATION = record("vm.allocation", vm=str, shares=int, reservation_hz=int, limit_hz=int)
+VM_KILLED = record("vm.killed", vm=str, reason=str)
+"""The VMkernel ended a VM that could not go on."""
+
 VM_REFUSED = record("vm.refused", vm=str, fault=str, text=str)
 
 WorkloadFactory = Callable[[int, FastStream], Workload]
@@ -67,8 +76,9 @@ class PowerState(StrEnum):
 class Vm:
     """One virtual machine of a host; `VmManager` changes it.
 
-    `configured_bytes`: memory the guest was promised; `granted_bytes`: frames it holds; `overhead_bytes`: what the
-    VMkernel holds for it besides.
+    `configured_bytes`: memory the guest was promised; `granted_bytes`: what of it has frames; `overhead_bytes`: what the
+    VMkernel holds for it besides.  `space` is its guest-physical memory and `guest` what it does with it, both None
+    while it is powered off.
     """
 
     def __init__(self, spec: VmSpec) -> None:
@@ -76,9 +86,10 @@ class Vm:
         self.state = PowerState.POWERED_OFF
         self.vcpus: tuple[World, ...] = ()
         self.vmx: World | None = None
-        self.extents: tuple[Extent, ...] = ()
+        self.space: GuestSpace | None = None
+        self.guest: GuestAccess | None = None
+        self.overhead: tuple[Extent, ...] = ()
         self.bucket: LimitBucket | None = None
-        self.granted_bytes = 0
         self.overhead_bytes = 0
         self.powered_on_ns = 0
 
@@ -91,6 +102,19 @@ class Vm:
     def configured_bytes(self) -> int:
         """The memory the guest was promised."""
         return self.spec.memory_bytes
+
+    @property
+    def granted_bytes(self) -> int:
+        """The memory of the guest that has frames, shared ones included."""
+        return 0 if self.space is None else self.space.resident_pages * PAGE_BYTES
+
+    @property
+    def untouched_bytes(self) -> int:
+        """What a running VM may still ask the host for: its untouched memory, and tables for all of it."""
+        if self.space is None:
+            return 0
+        tables = table_frames_max(self.space.pages) - self.space.tables.table_frames
+        return self.configured_bytes - self.granted_bytes + max(0, tables) * PAGE_BYTES
 
     @property
     def worlds(self) -> tuple[World, ...]:
@@ -106,6 +130,7 @@ class VmManager:
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
         self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
+        self.on_machine_check: Callable[[MceRecord, Vm], object] | None = None
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
@@ -125,6 +150,11 @@ class VmManager:
         if vm is None:
             raise VmStateError(f"there is no VM named {name!r}")
         return vm
+
+    def owner_of_frame(self, mpn: int) -> Vm | None:
+        """Return the running VM whose guest a frame belongs to, or None: it is the kernel's, shared or free."""
+        owner = self._memory.owner_of(mpn)
+        return next((vm for vm in self._admitted() if vm.space is not None and vm.space.owner == owner), None)
 
     def power_on(self, spec: VmSpec, workload_of: WorkloadFactory | None = None) -> Vm:
         """Power a VM on; a VM that was powered off may come back with another spec.
@@ -155,13 +185,22 @@ class VmManager:
     def power_off(self, name: str) -> None:
         """End the VM's worlds and free its memory; it stays known as powered off."""
         vm = self._require(name, PowerState.POWERED_ON, PowerState.SUSPENDED)
+        if vm.space is not None:
+            vm.space.destroy()  # first, as a machine check in its tables ends the whole kernel
         for world in vm.worlds:
             self.scheduler.end(world)
-        for extent in vm.extents:
+        for extent in vm.overhead:
             self._memory.free(extent)
-        vm.extents = ()
-        vm.granted_bytes = vm.overhead_bytes = 0
+        vm.space = vm.guest = None
+        vm.overhead = ()
+        vm.overhead_bytes = 0
         self._set_state(vm, PowerState.POWERED_OFF)
+
+    def kill(self, name: str, reason: str) -> None:
+        """Power a VM off because it cannot go on, and say why."""
+        self.sim.trace.emit(VM_KILLED, name, reason)
+        self.sim.log("vmkernel", f"VM {name} is powered off: {reason}")
+        self.power_off(name)
 
     def power_off_all(self) -> None:
         """Power off every VM that is not: an orderly shutdown of the host."""
@@ -232,9 +271,12 @@ class VmManager:
 
     def _admit(self, spec: VmSpec) -> None:
         self._admit_cpu(spec)
-        free_bytes = self._memory.frames_free * PAGE_BYTES
+        promised_bytes = sum(vm.untouched_bytes for vm in self._admitted())
+        free_bytes = self._memory.frames_free * PAGE_BYTES - promised_bytes
+        tables_bytes = table_frames_max(-(-spec.memory_bytes // PAGE_BYTES)) * PAGE_BYTES
+        overhead_bytes = OVERHEAD_BYTES.value + tables_bytes
         try:
-            admit_memory(spec.name, spec.memory_bytes, OVERHEAD_BYTES.value, free_bytes=free_bytes)
+            admit_memory(spec.name, spec.memory_bytes, overhead_bytes, free_bytes=free_bytes)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
@@ -258,12 +300,15 @@ class VmManager:
         self.sim.trace.emit(VM_REFUSED, spec.name, error.fault, error.message)
 
     def _take_memory(self, vm: Vm) -> None:
-        overhead_bytes = OVERHEAD_BYTES.value
-        guest = self._memory.allocate(vm.configured_bytes // PAGE_BYTES, f"vm:{vm.name}")
-        own = self._memory.allocate(overhead_bytes // PAGE_BYTES, f"vm:{vm.name}/overhead")
-        vm.extents = (*guest, *own)
-        vm.granted_bytes = vm.configured_bytes
-        vm.overhead_bytes = overhead_bytes
+        vm.overhead_bytes = OVERHEAD_BYTES.value
+        vm.overhead = self._memory.allocate(vm.overhead_bytes // PAGE_BYTES, f"vm:{vm.name}/overhead")
+        vm.space = GuestSpace(self._memory, vm.name, -(-vm.configured_bytes // PAGE_BYTES))
+        vm.guest = GuestAccess(vm.space, partial(self._machine_check, vm))
+
+    def _machine_check(self, vm: Vm, what: MceRecord) -> None:
+        if self.on_machine_check is None:
+            raise SimBug(f"{vm.name} met a memory error before anyone handles it: {what}")
+        self.on_machine_check(what, vm)
 
     def _make_worlds(self, vm: Vm, workloads: list[Workload]) -> None:
         scheduler = self.scheduler
@@ -298,9 +343,11 @@ class VmManager:
     def check_invariants(self) -> None:
         """Raise `SimBug` unless memory, promises and the scheduler's books agree."""
         for vm in self.vms.values():
-            held = self._memory.frames_of(f"vm:{vm.name}") * PAGE_BYTES
-            if held != vm.granted_bytes:
-                raise SimBug(f"{vm.name} holds {held} bytes, granted are {vm.granted_bytes}")
+            held = self._memory.frames_of(f"vm:{vm.name}")
+            if vm.space is not None:
+                vm.space.check_invariants()
+            elif held:
+                raise SimBug(f"{vm.name} is powered off and holds {held} frames")
         if self.unreserved_hz < 0:
             raise SimBug(f"{self.reserved_hz} Hz are promised, the host has less")
         self.scheduler.check_invariants()

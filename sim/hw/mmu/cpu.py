@@ -27,7 +27,7 @@ from sim.core.units import SECOND
 from sim.errors import SimBug
 from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu.classes import EXECUTE, KEY_SHIFT, KEYS, RIGHTS, ClassRules, class_rules
-from sim.hw.mmu.many import Accesses, Translations
+from sim.hw.mmu.many import CLASS_ACCESSES, Accesses, Translations
 from sim.hw.mmu.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, USER, WRITABLE, ControlState
 from sim.hw.mmu.tlb import PCIDS, Cached, Tlb, TlbSpec
 from sim.hw.mmu.walk import (
@@ -52,12 +52,6 @@ BATCH_ACCESSES = 4096
 _PAGE_SHIFT, _CLASS_BITS, _OFFSET_MASK = np.uint64(12), np.uint64(4), np.uint64(0xFFF)
 _LEVEL_OF_BYTES = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}
 _PCID_MASK = PCIDS - 1
-_ACCESSES = tuple(
-    Access(kind, user, implicit)
-    for user, implicit in ((False, False), (True, True), (True, False))
-    for kind in Kind
-)
-"""One access of each class, in the order of their numbers."""
 
 SECOND_LEVEL_CYCLES = fact(
     "hw.tlb.second_level_hit_cycles",
@@ -292,7 +286,7 @@ class LogicalCpu:
         pcid = self.pcid
         shapes = [(page >> 4 << 12, page & 15) for page in pages.tolist()]
         for number, (va, class_) in enumerate(shapes):
-            entry = self.tlb.find_first(va, pcid, fetch=_ACCESSES[class_].kind is Kind.FETCH, use=False)
+            entry = self.tlb.find_first(va, pcid, fetch=CLASS_ACCESSES[class_].kind is Kind.FETCH, use=False)
             if entry is None or any(self._judge(entry, class_)) or not self._control.canonical(va):
                 return False
             frames[number] = entry.pa | va & (entry.page_bytes - 1)
@@ -301,7 +295,7 @@ class LogicalCpu:
         last[back] = np.arange(back.size)
         for number in np.argsort(last).tolist():
             va, class_ = shapes[number]
-            self.tlb.find_first(va, pcid, fetch=_ACCESSES[class_].kind is Kind.FETCH)
+            self.tlb.find_first(va, pcid, fetch=CLASS_ACCESSES[class_].kind is Kind.FETCH)
         self.first_hits.add(back.size)
         return True
 
@@ -310,7 +304,7 @@ class LogicalCpu:
         classes = np.broadcast_to(accesses.classes, count).tolist()
         stack = np.broadcast_to(accesses.stack, count).tolist()
         for number, va in enumerate(accesses.va.tolist()):
-            outcome = self.translate(va, _ACCESSES[classes[number]])
+            outcome = self.translate(va, CLASS_ACCESSES[classes[number]])
             if type(outcome) is Translation:
                 result.pa[start + number] = outcome.pa
             elif isinstance(outcome, PageFault):
@@ -345,8 +339,7 @@ class LogicalCpu:
         return PageFault(error_code=self._rules.code[access.number] | denied, cr2=va)
 
     def _walk(self, va: int, access: Access) -> Outcome:
-        tables = self._memory.tables
-        outcome = walk(tables.read, tables.write, self._control, va, access)
+        outcome = walk(*self._memory.entry_access(), self._control, va, access)
         self.walks.count += 1
         if type(outcome) is Translation:
             level = _LEVEL_OF_BYTES[outcome.page_bytes]

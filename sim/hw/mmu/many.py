@@ -17,11 +17,12 @@ Sources: Intel Software Developer's Manual volume 3A, sections 4.5 to 4.8.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
 from sim.errors import SimBug
@@ -58,11 +59,23 @@ from sim.hw.mmu.walk import (
     VECTOR_PAGE_FAULT,
     VECTOR_PROTECTION,
     VECTOR_STACK,
+    Access,
     Kind,
+    Outcome,
+    PageFault,
+    StackFault,
+    Translation,
 )
 
 if TYPE_CHECKING:
     from sim.hw.tablestore import TableStore
+
+CLASS_ACCESSES = tuple(
+    Access(kind, user, implicit)
+    for user, implicit in ((False, False), (True, True), (True, False))
+    for kind in Kind
+)
+"""One access of each class, in the order of their numbers."""
 
 CHUNK_ACCESSES = 1 << 14
 
@@ -139,6 +152,24 @@ def translate_many(tables: TableStore, control: ControlState, accesses: Accesses
     plan = _plan(control)
     for start in range(0, accesses.va.size, CHUNK_ACCESSES):
         _Chunk(tables, plan, accesses, result, start).run()
+    return result
+
+
+def translate_each(translate: Callable[[int, Access], Outcome], accesses: Accesses) -> Translations:
+    """Translate the accesses one by one by a function such as `AddressSpace.translate`; slow, and may raise midway."""
+    result = Translations.empty(accesses.va.size)
+    classes = np.broadcast_to(accesses.classes, accesses.va.shape).tolist()
+    stacks = np.broadcast_to(accesses.stack, accesses.va.shape).tolist()
+    for number, (va, class_, stack) in enumerate(zip(accesses.va.tolist(), classes, stacks, strict=True)):
+        outcome = translate(va, evolve(CLASS_ACCESSES[class_], stack=stack))
+        if isinstance(outcome, Translation):
+            result.pa[number] = outcome.pa
+        elif isinstance(outcome, PageFault):
+            result.vector[number] = VECTOR_PAGE_FAULT
+            result.error_code[number] = outcome.error_code
+            result.cr2[number] = outcome.cr2
+        else:
+            result.vector[number] = VECTOR_STACK if isinstance(outcome, StackFault) else VECTOR_PROTECTION
     return result
 
 

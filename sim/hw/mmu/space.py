@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 
 from sim.errors import SimBug, VmksimError
 from sim.hw.memory import FRAME_BYTES, Extent, PhysicalMemory
-from sim.hw.mmu.many import Accesses, Translations, translate_many
+from sim.hw.mmu.many import Accesses, Translations, translate_each, translate_many
 from sim.hw.mmu.paging import (
     ACCESSED,
     DIRTY,
@@ -229,11 +229,15 @@ class AddressSpace:
 
     def translate(self, va: int, access: Access) -> Outcome:
         """Walk the tables for one access; see `sim.hw.mmu.walk`."""
-        tables = self._memory.tables
-        return walk(tables.read, tables.write, self.control, va, access)
+        return walk(*self._memory.entry_access(), self.control, va, access)
 
     def translate_many(self, accesses: Accesses) -> Translations:
-        """Walk the tables for a batch of accesses; see `sim.hw.mmu.many`."""
+        """Walk the tables for a batch of accesses; see `sim.hw.mmu.many`.
+
+        While words of the memory are wrong, the walks are made one by one, by the way of ECC.
+        """
+        if self._memory.has_errors:
+            return translate_each(self.translate, accesses)
         return translate_many(self._memory.tables, self.control, accesses)
 
     def load(self, va: int, size: int, access: Access | None = None) -> bytes | PageFault | GeneralProtection:
