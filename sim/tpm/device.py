@@ -85,7 +85,7 @@ class Tpm:
         stream = seed if isinstance(seed, Stream) else Stream(seed)
         self.profile = profile if profile is not None else TpmProfile()
         self.clock: Clock = clock if clock is not None else StoppedClock()
-        self.pcrs = PcrBanks(self.profile.banks)
+        self.pcrs = PcrBanks(self.profile.banks, self.profile.event_log_bytes_max)
         self.time = Timekeeper()
         self.hierarchies = {
             handle.value: Hierarchy(seed=stream.bytes(SEED_BYTES), proof=stream.bytes(SEED_BYTES))
@@ -134,6 +134,18 @@ class Tpm:
     def in_words(self, command: bytes, response: bytes, locality: int) -> str:
         """Return a line of plain words about a command and its response."""
         return in_words(command, response, locality)
+
+    @property
+    def event_log(self) -> bytes:
+        """The log that is kept beside the PCRs, in the crypto-agile form; replaying it gives their values.
+
+        `pcrs.log.truncated` says that it passed the profile's `event_log_bytes_max` and lacks the newest events.
+        """
+        return self.pcrs.log.to_bytes()
+
+    def describe_event(self, pcr: int, event_type: int, data: bytes) -> bool:
+        """Give the newest event of that log a type and data; False when it is no event of `pcr`, or was not kept."""
+        return self.pcrs.log.describe(pcr, event_type, data)
 
     def init(self) -> None:
         """Apply _TPM_Init, which power-on and platform reset signal: Startup must come next."""

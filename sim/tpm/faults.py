@@ -87,6 +87,10 @@ class FaultyTpm:
         """Return a line of plain words about a command and its response."""
         return self.tpm.in_words(command, response, locality)
 
+    def describe_event(self, pcr: int, event_type: int, data: bytes) -> bool:
+        """Give the newest event of the log a type and data."""
+        return self.tpm.describe_event(pcr, event_type, data)
+
     def init(self) -> None:
         """Apply _TPM_Init."""
         self.tpm.init()

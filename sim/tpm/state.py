@@ -22,11 +22,21 @@ from typing import Any
 from sim.errors import FormatError, LimitError, SimBug
 from sim.tpm.device import StoppedClock, Tpm
 
-__all__ = ["apply_first_writes", "fork", "load", "restore", "save", "snapshot", "state_diff", "state_lines"]
+__all__ = [
+    "apply_first_writes",
+    "fork",
+    "load",
+    "restore",
+    "save",
+    "snapshot",
+    "state_diff",
+    "state_lines",
+    "write_whole",
+]
 
 WHAT = "TPM state"
 MAGIC = b"vmksim TPM state"
-VERSION = 1
+VERSION = 2
 STATE_BYTES_MAX = 16 * 1024 * 1024
 DEPTH_MAX = 40
 _CLASSES_FROM = ("sim.tpm.", "sim.core.rng")
@@ -75,9 +85,14 @@ def _whole_tpm(body: bytes) -> Tpm:
 
 def save(tpm: Tpm, path: Path) -> None:
     """Write the state into a file, whole or not at all."""
+    write_whole(path, snapshot(tpm))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old or the new one whole: aside, synced, renamed."""
     aside = path.with_name(path.name + ".new")
     with aside.open("wb") as file:
-        file.write(snapshot(tpm))
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
@@ -114,7 +129,8 @@ def state_diff(before: Tpm, after: Tpm) -> dict[str, tuple[str | None, str | Non
 def apply_first_writes(tpm: Tpm, after: Tpm, writes: int) -> int:
     """Copy the first `writes` entries in which `after` differs into `tpm`; return how many there are.
 
-    An entry is an attribute of the device, or one item of an attribute that is a dictionary.
+    An entry is an attribute of the device, or one item of an attribute that is a dictionary.  That a shutdown holds
+    no longer is written first: else a resume could find what came after it.
     """
     pending = _entries_that_differ(tpm, after)
     aside = vars(fork(after))
@@ -132,7 +148,7 @@ def apply_first_writes(tpm: Tpm, after: Tpm, writes: int) -> int:
 
 def _entries_that_differ(before: Tpm, after: Tpm) -> list[tuple[str, Any]]:
     entries: list[tuple[str, Any]] = []
-    for name, old in vars(before).items():
+    for name, old in sorted(vars(before).items(), key=lambda item: item[0] != "shutdown_type"):
         new = vars(after)[name]
         if name == "clock" or _tree(old) == _tree(new):
             continue

@@ -110,7 +110,7 @@ def test_one_flipped_bit_is_found(tpm, at):
     [
         (lambda data: b"", "first line"),
         (lambda data: b"something else\n", "first line"),
-        (lambda data: data.replace(b"state 1", b"state 2", 1), "version"),
+        (lambda data: data.replace(b"state 2", b"state 1", 1), "version"),
         (lambda data: data[:-1], "cut off"),
         (lambda data: data[:-50] + b"\n", "SHA-256"),
         (lambda data: with_body(data, lambda tree: 5), "not the state"),
