@@ -3,7 +3,7 @@
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out.
 
-Leaves out: faults of memory, processors, network and TPM commands.
+Leaves out: faults of memory, processors and network; those of TPM commands are `sim.tpm.fault_spec`.
 """
 
 from __future__ import annotations

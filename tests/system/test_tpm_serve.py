@@ -122,6 +122,45 @@ def test_the_trace_is_in_plain_words(serve_process):
     assert process.stdout.readline().strip() == "locality 0: Startup: start (0): done"
 
 
+def test_faults_can_be_ordered_on_the_command_line(serve_process, tmp_path):
+    state = tmp_path / "tpm.state"
+    index = 0x01500001
+    process, port = serve_process(
+        "--state",
+        state,
+        "--fault",
+        "PCR_Extend#2=fail:0x101",
+        "--fault",
+        "NV_DefineSpace#2=power_loss",
+        "--trace",
+    )
+    ask(port, STARTUP)
+    codes = [ask(port, EXTEND)[6:10].hex() for _ in range(3)]
+    assert codes == ["00000000", "00000101", "00000000"]
+    assert ask(port, define(index))[6:10] == bytes(4)
+    assert ask(port, define(index + 1)) == b"", "power went: no answer, and nothing written"
+    assert ask(port, GET_RANDOM)[6:10].hex() == "00000100", "it waits for Startup"
+    process.kill()
+    process.wait()
+    assert sorted(load(state).nv) == [index]
+    assert "fault: fail hits PCR_Extend" in process.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("PCR_Extned=fail", "did you mean 'PCR_Extend'?"),
+        ("Quote=delay:soon", "--fault.delay"),
+        ("Quote", "COMMAND"),
+    ],
+)
+def test_a_wrong_fault_is_refused_in_one_line(capsys, word, said):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tpm", "serve", "--port", "0", "--fault", word])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_make_tells_its_name(serve_process):
     _, port = serve_process("--profile", "st33tp")
     ask(port, STARTUP)
