@@ -213,6 +213,13 @@ def test_a_description_that_does_not_fit_drops_the_event():
     assert events(tpm) == ()
 
 
+def test_no_event_follows_where_the_record_before_it_did_not_fit():
+    tpm, client = limited(len(limited(1000)[0].event_log) + 120)
+    client.at_locality(2).pcr_extend(21, {SHA256: DIGEST})
+    assert tpm.pcrs.log.truncated
+    assert events(tpm) == ()
+
+
 def test_a_tpm_without_room_keeps_no_log():
     tpm, client = limited(0)
     client.pcr_extend(1, {SHA256: DIGEST})
