@@ -49,7 +49,7 @@ SAVED_PCRS = range(16)
 AUTH_PCRS = range(20, 23)
 """PCRs that share one authorisation value and one policy (measured)."""
 BANKS_BYTES_MAX = PCR_COUNT * sum(HASH_BYTES.values())
-_ALL_PCRS = (1 << PCR_COUNT) - 1
+ALL_PCRS = (1 << PCR_COUNT) - 1
 UNCOUNTED_PCRS = frozenset({16, 21, 22, 23})
 """PCRs whose change does not raise the update counter (measured)."""
 
@@ -61,7 +61,7 @@ class PcrBanks:
         self.values: dict[int, list[bytes]] = {
             int(alg): [bytes(HASH_BYTES[alg])] * PCR_COUNT for alg in banks
         }
-        self.allocated: dict[int, int] = dict.fromkeys(self.values, _ALL_PCRS)
+        self.allocated: dict[int, int] = dict.fromkeys(self.values, ALL_PCRS)
         """Per bank which PCRs are there (bit n = PCR n); a bank without any has no values."""
         self.pending: dict[int, int] | None = None
         """The allocation that the next TPM reset brings."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_CC, TPM_RC, TPM_RH
 from sim.tpm.eventlog import EV
 from sim.tpm.hashing import hash_bytes
-from sim.tpm.pcr import AUTH_PCRS, BANKS_BYTES_MAX, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
+from sim.tpm.pcr import ALL_PCRS, AUTH_PCRS, BANKS_BYTES_MAX, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
 from sim.tpm.pcr_log import Form, plain_form
 from sim.tpm.refusal import RefusedError, in_parameter
 from sim.tpm.wire import TPMS_PCR_SELECTION, TPMT_HA
@@ -62,15 +62,20 @@ def pcr_read(tpm: Tpm, selection: tuple[TPMS_PCR_SELECTION, ...]) -> tuple[Any, 
     answered = []
     digests: list[bytes] = []
     for each in selection:
+        wanted = each.pcrs
         pcrs = present_pcrs(tpm, each)[: READ_DIGESTS_MAX - len(digests)]
-        answered.append(TPMS_PCR_SELECTION.of(each.hash, pcrs))
-        digests.extend(banks[each.hash][pcr] for pcr in pcrs)
+        answered.append(each if pcrs == wanted else TPMS_PCR_SELECTION.of(each.hash, pcrs))
+        if pcrs:
+            bank = banks[each.hash]
+            digests += [bank[pcr] for pcr in pcrs]
     return (tpm.pcrs.update_counter, tuple(answered), tuple(digests))
 
 
 def present_pcrs(tpm: Tpm, selection: TPMS_PCR_SELECTION) -> tuple[int, ...]:
     """Return the selected PCRs, none if the bank is not allocated."""
     mask = tpm.pcrs.allocated.get(selection.hash, 0)
+    if mask == ALL_PCRS:
+        return selection.pcrs
     return tuple(pcr for pcr in selection.pcrs if mask >> pcr & 1) if mask else ()
 
 
