@@ -96,6 +96,8 @@ class Tpm:
         self.random = Stream(stream.bytes(SEED_BYTES))
         self.objects: dict[int, LoadedObject] = {}
         self.persistent: dict[int, LoadedObject] = {}
+        self.borrowed_slots: list[int] = []
+        """Slots that hold persistent objects while a command uses them."""
         self.object_contexts = 0
         self.reset_epoch = 0
         self.clear_epoch = 0
@@ -205,9 +207,9 @@ class Tpm:
 
     def free_slot(self) -> int | None:
         """Return the handle of a free transient slot, or None."""
-        for slot in range(self.profile.transient_slots):
-            if TRANSIENT_FIRST + slot not in self.objects:
-                return TRANSIENT_FIRST + slot
+        for slot in range(TRANSIENT_FIRST, TRANSIENT_FIRST + self.profile.transient_slots):
+            if slot not in self.objects and slot not in self.borrowed_slots:
+                return slot
         return None
 
     def provision_nv(self, index: NvIndex) -> None:

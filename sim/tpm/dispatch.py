@@ -61,6 +61,8 @@ def run_command(tpm: Tpm, command: bytes) -> bytes:
     except RefusedError as refused:
         tpm.last_latency_ns = tpm.profile.other_latency_ns
         return _HEADER.pack(_NO_SESSIONS, _HEADER_BYTES, refused.rc)
+    finally:
+        tpm.borrowed_slots.clear()
     tpm.last_latency_ns = latency_ns(tpm, spec, command)
     return response
 

@@ -41,6 +41,7 @@ STATE_BYTES_MAX = 16 * 1024 * 1024
 DEPTH_MAX = 40
 LOST_WITH_POWER = frozenset(
     {
+        "borrowed_slots",
         "clock",
         "failed",
         "h_crtm",
