@@ -114,6 +114,15 @@ def test_a_policy_session_bound_to_what_is_guarded_is_locked_out_with_it(both):
         assert rc_name(code_of(each.execute(sent))) == "LOCKOUT (0x921)"
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [(384, "VALUE (parameter 2, 0x2c4)"), (385, "SIZE (parameter 2, 0x2d5)")]
+)
+def test_a_hidden_salt_is_no_longer_than_a_block_of_the_longest_key(both, size, expected):
+    for each in both:
+        parameters = sized(b"n" * 16) + sized(bytes(size)) + b"\0" + struct.pack(">HH", NO, SHA256)
+        assert said(each, TPM_CC.StartAuthSession, (NULL, NULL), parameters) == expected
+
+
 def define(authority, attributes, size=8, policy=b""):
     public = struct.pack(">IHI", INDEX, SHA256, attributes) + sized(policy) + struct.pack(">H", size)
     return TPM_CC.NV_DefineSpace, (authority,), sized(b"") + sized(public), [b""]
