@@ -49,7 +49,7 @@ def check_not_truncated(*, truncated: bool) -> None:
 def read_event_log(data: bytes) -> EventLog:
     """Read the log; AttestationError when it is not one, or empty."""
     try:
-        log = parse(data)
+        log = parse(data, every_bank=True)
     except FormatError as error:
         raise AttestationError("event_log", f"the event log cannot be read: {error}") from error
     if not log.events:

@@ -5,6 +5,9 @@ event is appended to the log, and a full log area sets the truncation flag while
 is hashed once per bank.  A platform measurement that fails makes the firmware give the TPM up; who measures a boot
 module decides alone what a failure means.
 
+The log is firmware's own, in the machine's memory, and says what firmware says.  Each event is also described to the
+TPM's log (`sim.tpm.pcr_log`), which is the simulator's and says what the TPM took in.
+
 Leaves out: the separate log area of a TXT launch: its events follow in the same log, in true order.
 
 Sources: TCG EFI Protocol Specification, section 6.6 (HashLogExtendEvent); vmware/esx-boot (truncation flag).
@@ -128,9 +131,10 @@ class Measurer:
 
     def log(self, pcr: int, kind: int, data: bytes, digests: Digests, *, name: str) -> None:
         """Append an event whose digests are in the TPM already."""
-        if self._writer is None:
+        if self._writer is None or self._slot is None:
             return
         self._writer.append(pcr, kind, digests, data)
+        self._slot.describe_event(pcr, kind, data)
         digest = digests.get(TPM_ALG.SHA256) or next(iter(digests.values()), b"")
         self._context.sim.trace.emit(BOOT_MEASURED, self._context.board.spec.name, pcr, kind, name, digest)
 

@@ -43,12 +43,13 @@ _ATTRS_MESSAGE = re.compile(r"'(\w+)' (must be .*)")
 
 
 class FieldError(ValueError):
-    """A validator's refusal: the attribute, the value found and what is wanted."""
+    """A validator's refusal: the attribute, the value found, what is wanted, and the nearest right spelling."""
 
-    def __init__(self, name: str, got: object, wanted: str) -> None:
+    def __init__(self, name: str, got: object, wanted: str, nearest: str | None = None) -> None:
         self.name = name
         self.got = got
         self.wanted = wanted
+        self.nearest = nearest
         super().__init__(f"{name}: got {got!r}, wanted {wanted}")
 
 
@@ -85,7 +86,8 @@ def in_choices(*choices: str) -> Callable[[Any, attrs.Attribute[str], str], None
 
     def check(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
         if value not in choices:
-            raise FieldError(attribute.name, value, "one of " + ", ".join(choices))
+            near = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
+            raise FieldError(attribute.name, value, "one of " + ", ".join(choices), near[0] if near else None)
 
     return check
 
@@ -233,6 +235,7 @@ def _first_error(error: BaseException, path: str, cls: type) -> ScenarioError:
             "wrong value",
             got="nothing" if error.got is None else error.got,
             wanted=error.wanted,
+            nearest=error.nearest,
         )
     if isinstance(error, KeyError):
         return ScenarioError(path, "this key is missing")

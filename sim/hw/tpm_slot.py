@@ -47,6 +47,9 @@ class TpmDevice(Protocol):
     def in_words(self, command: bytes, response: bytes, locality: int) -> str:
         """Return a line of plain words about a command and its response."""
 
+    def describe_event(self, pcr: int, event_type: int, data: bytes) -> bool:
+        """Say what the newest extend of a PCR was, for a log that the device may keep; True when it was noted."""
+
     def init(self) -> None:
         """Apply _TPM_Init: what power-on and platform reset signal."""
 
@@ -90,6 +93,10 @@ class TpmSlot:
         if self._sim.trace.enabled(TPM_WORDS):
             self._sim.trace.emit(TPM_WORDS, self.device.in_words(command, response, locality))
         return response
+
+    def describe_event(self, pcr: int, event_type: int, data: bytes) -> bool:
+        """Say what the newest extend was: no command and no time of the machine's, but a note for who looks into it."""
+        return self.device.describe_event(pcr, event_type, data)
 
     def hash_start(self) -> None:
         """Begin the hash sequence, as the launch instruction does."""

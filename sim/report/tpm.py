@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from sim.report.table import Column, Section, Table
 from sim.tpm.constants import TPM_ALG, TPM_RH, TPMA_NV
 from sim.tpm.device import Tpm
+from sim.tpm.eventlog import event_type_name, parse
 from sim.tpm.words import handle_in_words
 
 __all__ = ["tpm_sections"]
 
 _NS_PER_MS = 1_000_000
+DATA_CHARS_MAX = 60
 _HIERARCHIES = (TPM_RH.OWNER, TPM_RH.ENDORSEMENT, TPM_RH.PLATFORM, TPM_RH.LOCKOUT)
 
 
@@ -26,6 +28,7 @@ def tpm_sections(tpm: Tpm) -> Iterator[Section]:
         rows = tuple((str(pcr), value.hex()) for pcr, value in enumerate(values))
         columns = (Column("PCR", right=True), Column("value"))
         yield Section(title=f"PCRs, {TPM_ALG(bank).name}", table=Table(columns=columns, rows=rows))
+    yield _events(tpm)
     yield _objects(tpm)
     yield _indices(tpm)
 
@@ -56,6 +59,25 @@ def _hierarchies(tpm: Tpm) -> Section:
         )
     columns = (Column("HIERARCHY"), Column("STATE"), Column("AUTH"), Column("POLICY"))
     return Section(title="Hierarchies", table=Table(columns=columns, rows=tuple(rows)))
+
+
+def _events(tpm: Tpm) -> Section:
+    """Return what the event log beside the PCRs holds."""
+    log = tpm.pcrs.log
+    title = f"Event log, {log.size_bytes} bytes" + (", truncated" if log.truncated else "")
+    events = parse(tpm.event_log).events
+    if not events:
+        return Section(title=title, lines=("none",))
+    rows = tuple((str(each.pcr), event_type_name(each.type), _shown(each.data)) for each in events)
+    columns = (Column("PCR", right=True), Column("TYPE"), Column("DATA"))
+    return Section(title=title, table=Table(columns=columns, rows=rows))
+
+
+def _shown(data: bytes) -> str:
+    """Return the data of an event as text if it is one, else as hex, cut to one line."""
+    text = data.decode("ascii", errors="replace")
+    shown = text if text.isascii() and text.isprintable() else data.hex()
+    return shown if len(shown) <= DATA_CHARS_MAX else shown[: DATA_CHARS_MAX - 3] + "..."
 
 
 def _objects(tpm: Tpm) -> Section:

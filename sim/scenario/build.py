@@ -27,9 +27,10 @@ from sim.kernel.host import Host
 from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
 from sim.scenario.policies import engagements
 from sim.scenario.spec import Scenario
-from sim.scenario.strike import check_target, strike
+from sim.scenario.strike import TpmFaultWatch, check_target, strike
 from sim.scenario.world import world_pki, world_tpm_vendor
 from sim.tpm.device import Tpm
+from sim.tpm.faults import FaultyTpm
 from sim.tpm.manufacture import TpmVendor
 from sim.vsphere.hostd import HostAgent
 from sim.vsphere.vcenter import VCenter
@@ -67,7 +68,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
     vendor = world_tpm_vendor(sim.rng)
     image, manifest = _image(scenario, sim, pki)
     tpm = _tpm(scenario, sim, vendor)
-    board = Board(sim, scenario.board_spec, tpm)
+    board = Board(sim, scenario.board_spec, _device(scenario, sim, tpm))
     _install(board, image)
     _set_secure_boot_keys(board, pki)
     for number, fault in enumerate(scenario.faults):
@@ -150,6 +151,13 @@ def _tpm(scenario: Scenario, sim: Sim, vendor: TpmVendor) -> Tpm | None:
         return None
     name = scenario.host.name
     return vendor.make(f"{name}-tpm", sim.rng.child(name).child("tpm0"), clock=sim)
+
+
+def _device(scenario: Scenario, sim: Sim, tpm: Tpm | None) -> Tpm | FaultyTpm | None:
+    """Return what goes into the slot: the TPM, behind its faults if the scenario declares any."""
+    if tpm is None or not scenario.tpm.faults:
+        return tpm
+    return FaultyTpm(tpm, scenario.tpm.faults, on_fault=TpmFaultWatch(sim).note)
 
 
 def _install(board: Board, image: Image) -> None:

@@ -4,7 +4,7 @@ Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
 `sim.scenario.strike_memory` those of memory.
 
-Leaves out: faults of processors, network and TPM commands.
+Leaves out: faults of processors and network; those of TPM commands are `sim.tpm.fault_spec`.
 """
 
 from __future__ import annotations

@@ -65,7 +65,9 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path | None = Non
     except ScenarioError as error:
         raise _within(where, error) from None
     except FieldError as error:
-        raise ScenarioError(where, "wrong value", got=error.got, wanted=error.wanted) from None
+        raise ScenarioError(
+            where, "wrong value", got=error.got, wanted=error.wanted, nearest=error.nearest
+        ) from None
 
 
 def _within(where: str, error: ScenarioError) -> ScenarioError:

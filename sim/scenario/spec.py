@@ -32,6 +32,7 @@ from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.inputs import InputFile
 from sim.scenario.policies import ENGINES_MAX, EngineSpec
+from sim.tpm.fault_spec import Fault
 
 __all__ = [
     "DURATION_NS_MAX",
@@ -116,9 +117,13 @@ def _within_years(_instance: object, attribute: attrs.Attribute[datetime], value
 
 @frozen(kw_only=True)
 class TpmSpec:
-    """The TPM: whether it is there, as `present`, `disabled` (in the BIOS) or `absent`; None leaves it to the host."""
+    """The TPM: whether it is there, as `present`, `disabled` (in the BIOS) or `absent`; None leaves it to the host.
+
+    `faults` are what goes wrong with its commands, counted from the first power-on.
+    """
 
     state: str | None = field(default=None, validator=optional(in_choices(*TPM_STATES)))
+    faults: tuple[Fault, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
 
 
 @frozen(kw_only=True)
@@ -286,6 +291,8 @@ class Scenario:
             raise FieldError("tpm", declared, "the same state in tpm.state and host.tpm_present")
         if declared == "present" and not self.host.firmware.tpm_enabled:
             raise FieldError("tpm", declared, "the same state in tpm.state and host.firmware.tpm_enabled")
+        if self.tpm.faults and self.tpm_state != "present":
+            raise FieldError("tpm", f"faults of a TPM that is {self.tpm_state}", "a TPM that is present")
 
     def _check_times(self) -> None:
         if self.vcenter is not None and self.vcenter.add_host_ns > self.duration_ns:

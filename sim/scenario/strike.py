@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 
+from sim.core.context import Sim
 from sim.core.trace import record
 from sim.errors import FormatError, ScenarioError
 from sim.hw.board import Board
@@ -16,13 +17,28 @@ from sim.hw.disk import DiskError, Volume
 from sim.image.imgdb import DATABASE_FILE, read_database
 from sim.image.payload import GZIP_MAGIC, content_of, gzip_stored
 from sim.scenario.faults import FaultSpec, FaultTarget
+from sim.tpm.fault_spec import Fault, command_name
 
-__all__ = ["check_target", "strike"]
+__all__ = ["TpmFaultWatch", "check_target", "strike"]
 
 FAULT = record("fault.strike", kind=str, target=str, byte=int, bit=int)
 """A fault was carried out; byte and bit are -1 where they mean nothing."""
+TPM_FAULT = record("fault.tpm", kind=str, command=str)
+"""A fault of the TPM hit a command."""
 
 _BANK = "bootbank"
+
+
+class TpmFaultWatch:
+    """Traces each fault of the TPM that hits a command."""
+
+    def __init__(self, sim: Sim) -> None:
+        self._sim = sim
+
+    def note(self, fault: Fault, command: bytes) -> None:
+        """Trace that `fault` hit `command`."""
+        name = command_name(int.from_bytes(command[6:10], "big"))
+        self._sim.trace.emit(TPM_FAULT, fault.kind, name)
 
 
 def strike(fault: FaultSpec, number: int, board: Board) -> None:

@@ -113,14 +113,12 @@ class Request:
 
 
 def check_use(request: Request, use: SessionUse) -> None:
-    """Check one session of a command; failures of guarded entities are counted."""
+    """Check one session of a command, which is none for trial; failures of guarded entities are counted."""
     if use.handle is None:
         _check_unassociated(request, use)
         return
     tpm, session = request.tpm, use.session
     entity = entity_of(tpm, use.handle)
-    if session is not None and session.is_trial:
-        raise in_session(TPM_RC.ATTRIBUTES, use.number)
     _need_unlocked(tpm, entity, session)
     if session is not None and session.is_policy:
         by_value = _check_by_policy(request, use, entity, session)
@@ -160,7 +158,7 @@ def _check_unassociated(request: Request, use: SessionUse) -> None:
     session = use.session
     if session is None:
         raise in_session(TPM_RC.HANDLE, use.number)
-    if session.is_trial or not use.area.sessionAttributes & _OTHER_USES:
+    if not use.area.sessionAttributes & _OTHER_USES:
         raise in_session(TPM_RC.ATTRIBUTES, use.number)
     _need_unlocked(request.tpm, _NOBODY, session)
     _check_hmac(request, use, None, session)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Mapping
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -82,19 +83,21 @@ class Number(Codec):
         self.allowed = allowed
         self.reserved = reserved
         self.rc = rc.value
-        self._packer = struct.Struct(">" + code)
+        packer = struct.Struct(">" + code)
+        self._size, self._unpack, self._pack = packer.size, packer.unpack_from, packer.pack
+        self.is_checked = allowed is not None or reserved != 0
 
     def decode(self, data: bytes, at: int, end: int) -> tuple[int, int]:
-        after = at + self._packer.size
+        after = at + self._size
         if after > end:
             raise WireError(TPM_RC.INSUFFICIENT, f"{after - end} bytes are missing")
-        value: int = self._packer.unpack_from(data, at)[0]
-        if self.allowed is not None or self.reserved:
+        value: int = self._unpack(data, at)[0]
+        if self.is_checked:
             self.check(value)
         return value, after
 
     def encode(self, value: int) -> bytes:
-        return self._packer.pack(value)
+        return self._pack(value)
 
     def check(self, value: int) -> None:
         if self.allowed is not None and value not in self.allowed:
@@ -140,13 +143,14 @@ class SizedBytes(Codec):
         self.size_max = size_max
         self.size_min = size_min
         self.rc = rc.value
-        self._packer = struct.Struct(">" + code)
+        packer = struct.Struct(">" + code)
+        self._size, self._unpack, self._pack = packer.size, packer.unpack_from, packer.pack
 
     def decode(self, data: bytes, at: int, end: int) -> tuple[bytes, int]:
-        start = at + self._packer.size
+        start = at + self._size
         if start > end:
             raise WireError(TPM_RC.INSUFFICIENT, "the size is cut short")
-        size = self._packer.unpack_from(data, at)[0]
+        size = self._unpack(data, at)[0]
         if not self.size_min <= size <= self.size_max:
             raise WireError(self.rc, f"size {size} is not in {self.size_min} .. {self.size_max}")
         after = start + size
@@ -155,9 +159,10 @@ class SizedBytes(Codec):
         return data[start:after], after
 
     def encode(self, value: bytes) -> bytes:
-        if not self.size_min <= len(value) <= self.size_max:
-            raise WireError(self.rc, f"size {len(value)} is not in {self.size_min} .. {self.size_max}")
-        return self._packer.pack(len(value)) + value
+        size = len(value)
+        if not self.size_min <= size <= self.size_max:
+            raise WireError(self.rc, f"size {size} is not in {self.size_min} .. {self.size_max}")
+        return self._pack(size) + value
 
 
 class Sized(Codec):
@@ -204,7 +209,8 @@ class ListOf(Codec):
     def encode(self, value: tuple[Any, ...]) -> bytes:
         if len(value) > self.count_max:
             raise WireError(TPM_RC.SIZE, f"{len(value)} entries, at most {self.count_max} are allowed")
-        return _UINT32.encode(len(value)) + b"".join(map(self.inner.encode, value))
+        encode = self.inner.encode
+        return _UINT32.encode(len(value)) + b"".join([encode(each) for each in value])
 
 
 class Select:
@@ -288,7 +294,7 @@ class _StructureCodec(Codec):
         parts = []
         for run, (name, codec, select) in self._plan:
             if run is not None:
-                parts.append(run.packer.pack(*[getattr(value, each) for each in run.names]))
+                parts.append(run.encode(value))
             elif codec is not None:
                 parts.append(codec.encode(getattr(value, name)))
             elif select is not None:
@@ -303,20 +309,24 @@ class _Run:
         self.names = tuple(name for name, _ in fields)
         self.codecs = tuple(codec for _, codec in fields)
         self.packer = struct.Struct(">" + "".join(codec.code for codec in self.codecs))
+        self._unpack = self.packer.unpack_from
+        self._fields_of = attrgetter(*self.names)
         self.checks = tuple(
-            (name, codec)
-            for name, codec in fields
-            if isinstance(codec, Number) and (codec.allowed is not None or codec.reserved)
+            (name, codec) for name, codec in fields if isinstance(codec, Number) and codec.is_checked
         )
 
     def decode(self, data: bytes, at: int, end: int, values: dict[str, Any]) -> int:
         after = at + self.packer.size
         if after > end:
             self._refuse_short(data, at, end)
-        values.update(zip(self.names, self.packer.unpack_from(data, at), strict=True))
+        values.update(zip(self.names, self._unpack(data, at), strict=True))
         for name, codec in self.checks:
             codec.check(values[name])
         return after
+
+    def encode(self, value: Any) -> bytes:
+        fields = self._fields_of(value)
+        return self.packer.pack(*fields) if len(self.names) > 1 else self.packer.pack(fields)
 
     def _refuse_short(self, data: bytes, at: int, end: int) -> None:
         """Raise what reading one integer after the other would have raised first."""

@@ -85,7 +85,7 @@ class Tpm:
         stream = seed if isinstance(seed, Stream) else Stream(seed)
         self.profile = profile if profile is not None else TpmProfile()
         self.clock: Clock = clock if clock is not None else StoppedClock()
-        self.pcrs = PcrBanks(self.profile.banks)
+        self.pcrs = PcrBanks(self.profile.banks, self.profile.event_log_bytes_max)
         self.time = Timekeeper()
         self.hierarchies = {
             handle.value: Hierarchy(seed=stream.bytes(SEED_BYTES), proof=stream.bytes(SEED_BYTES))
@@ -96,6 +96,8 @@ class Tpm:
         self.random = Stream(stream.bytes(SEED_BYTES))
         self.objects: dict[int, LoadedObject] = {}
         self.persistent: dict[int, LoadedObject] = {}
+        self.borrowed_slots: list[int] = []
+        """Slots that hold persistent objects while a command uses them."""
         self.object_contexts = 0
         self.reset_epoch = 0
         self.clear_epoch = 0
@@ -134,6 +136,18 @@ class Tpm:
     def in_words(self, command: bytes, response: bytes, locality: int) -> str:
         """Return a line of plain words about a command and its response."""
         return in_words(command, response, locality)
+
+    @property
+    def event_log(self) -> bytes:
+        """The log that is kept beside the PCRs, in the crypto-agile form; replaying it gives their values.
+
+        `pcrs.log.truncated` says that it passed the profile's `event_log_bytes_max` and lacks the newest events.
+        """
+        return self.pcrs.log.to_bytes()
+
+    def describe_event(self, pcr: int, event_type: int, data: bytes) -> bool:
+        """Give the newest event of that log a type and data; False when it is no event of `pcr`, or was not kept."""
+        return self.pcrs.log.describe(pcr, event_type, data)
 
     def init(self) -> None:
         """Apply _TPM_Init, which power-on and platform reset signal: Startup must come next."""
@@ -193,9 +207,9 @@ class Tpm:
 
     def free_slot(self) -> int | None:
         """Return the handle of a free transient slot, or None."""
-        for slot in range(self.profile.transient_slots):
-            if TRANSIENT_FIRST + slot not in self.objects:
-                return TRANSIENT_FIRST + slot
+        for slot in range(TRANSIENT_FIRST, TRANSIENT_FIRST + self.profile.transient_slots):
+            if slot not in self.objects and slot not in self.borrowed_slots:
+                return slot
         return None
 
     def provision_nv(self, index: NvIndex) -> None:

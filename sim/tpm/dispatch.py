@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sim.tpm.authorization import Request
 from sim.tpm.codec import WireError
 from sim.tpm.commands import ACTIONS
-from sim.tpm.constants import TPM_CC, TPM_HT, TPM_RC, TPM_RH, TPM_ST
+from sim.tpm.constants import PCR_COUNT, TPM_CC, TPM_HT, TPM_RC, TPM_RH, TPM_ST
 from sim.tpm.entities import Entity, entity_of, need_present
 from sim.tpm.failure import answer_in_failure_mode
 from sim.tpm.latency import latency_ns
@@ -29,7 +29,7 @@ from sim.tpm.session_area import (
     read_sessions,
 )
 from sim.tpm.tables import COMMANDS
-from sim.tpm.wire import TPMS_AUTH_COMMAND, UINT32
+from sim.tpm.wire import TPMS_AUTH_COMMAND
 
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
@@ -37,11 +37,15 @@ if TYPE_CHECKING:
 __all__ = ["run_command"]
 
 _HEADER = struct.Struct(">HII")
+_HEADER_BYTES = _HEADER.size
+_SIZE = struct.Struct(">I")
 _AUTHORISATION_BYTES_MIN = 9
 _STARTUP = TPM_CC.Startup.value
 _NO_SESSIONS = TPM_ST.NO_SESSIONS.value
 _SESSIONS = TPM_ST.SESSIONS.value
 _LOCKOUT = TPM_RH.LOCKOUT.value
+_NULL = TPM_RH.NULL.value
+_TRANSIENT = TPM_HT.TRANSIENT.value
 _EMPTY_PASSWORD_AREA = TPMS_AUTH_COMMAND(
     sessionHandle=TPM_RH.PW.value, nonce=b"", sessionAttributes=0, hmac=b""
 ).encode()
@@ -56,14 +60,16 @@ def run_command(tpm: Tpm, command: bytes) -> bytes:
         spec, response = _run(tpm, command)
     except RefusedError as refused:
         tpm.last_latency_ns = tpm.profile.other_latency_ns
-        return _HEADER.pack(_NO_SESSIONS, _HEADER.size, refused.rc)
+        return _HEADER.pack(_NO_SESSIONS, _HEADER_BYTES, refused.rc)
+    finally:
+        tpm.borrowed_slots.clear()
     tpm.last_latency_ns = latency_ns(tpm, spec, command)
     return response
 
 
 def _run(tpm: Tpm, command: bytes) -> tuple[CommandSpec, bytes]:
     end = len(command)
-    if end < _HEADER.size:
+    if end < _HEADER_BYTES:
         raise RefusedError(TPM_RC.COMMAND_SIZE)
     tag, size, code = _HEADER.unpack_from(command)
     if tag not in (_NO_SESSIONS, _SESSIONS):
@@ -80,9 +86,9 @@ def _run(tpm: Tpm, command: bytes) -> tuple[CommandSpec, bytes]:
     plain_password = False
     if tag == _SESSIONS:
         after = _session_area_end(spec, command, at)
-        plain_password = _is_plain_password(tpm, spec, handles, command[at + 4 : after])
+        plain_password = _is_plain_password(tpm, spec, handles, command[at + _SIZE.size : after])
         if not plain_password:
-            request = _checked_request(tpm, spec, handles, command, at + 4, after)
+            request = _checked_request(tpm, spec, handles, command, at + _SIZE.size, after)
         at = after
     elif spec.authorised_count:
         raise RefusedError(TPM_RC.AUTH_MISSING)
@@ -113,20 +119,23 @@ def _parameters(spec: CommandSpec, data: bytes, at: int, end: int) -> list[Any]:
 
 def _handles(tpm: Tpm, spec: CommandSpec, command: bytes, end: int) -> tuple[tuple[int, ...], int]:
     """Read the handles, check their types, and that what they name is there."""
-    at = _HEADER.size
-    handles: list[int] = []
-    for number, declared in enumerate(spec.handles, 1):
-        try:
-            handle, at = UINT32.decode(command, at, end)
-        except WireError as wrong:
-            raise in_handle(wrong.rc, number) from None
-        no_slot = handle >> 24 == TPM_HT.TRANSIENT and handle & 0xFFFFFF >= tpm.profile.transient_slots
+    after = _HEADER_BYTES + spec.handle_packer.size
+    missing = None
+    if after > end:  # those that are there are judged first
+        missing = (end - _HEADER_BYTES) // 4
+        handles = struct.unpack_from(f">{missing}I", command, _HEADER_BYTES)
+    else:
+        handles = spec.handle_packer.unpack_from(command, _HEADER_BYTES)
+    for number, (handle, declared) in enumerate(zip(handles, spec.handles, strict=False), 1):
+        no_slot = handle >> 24 == _TRANSIENT and handle & 0xFFFFFF >= tpm.profile.transient_slots
         if no_slot or handle not in declared.allowed:
             raise in_handle(TPM_RC.VALUE, number)
-        handles.append(handle)
+    if missing is not None:
+        raise in_handle(TPM_RC.INSUFFICIENT, missing + 1)
     for number, handle in enumerate(handles, 1):
-        need_present(tpm, handle, number)
-    return tuple(handles), at
+        if handle >= PCR_COUNT:
+            need_present(tpm, handle, number)
+    return handles, after
 
 
 def _session_area_end(spec: CommandSpec, command: bytes, at: int) -> int:
@@ -134,13 +143,13 @@ def _session_area_end(spec: CommandSpec, command: bytes, at: int) -> int:
     end = len(command)
     if not spec.sessions_allowed:
         raise RefusedError(TPM_RC.AUTH_CONTEXT)
-    try:
-        size, at = UINT32.decode(command, at, end)
-    except WireError as wrong:
-        raise RefusedError(wrong.rc) from None
-    if size < _AUTHORISATION_BYTES_MIN or at + size > end:
+    if at + _SIZE.size > end:
+        raise RefusedError(TPM_RC.INSUFFICIENT)
+    (size,) = _SIZE.unpack_from(command, at)
+    after: int = at + _SIZE.size + size
+    if size < _AUTHORISATION_BYTES_MIN or after > end:
         raise RefusedError(TPM_RC.SIZE)
-    return at + size
+    return after
 
 
 def _is_plain_password(tpm: Tpm, spec: CommandSpec, handles: tuple[int, ...], area: bytes) -> bool:
@@ -190,17 +199,25 @@ def _response(
     plain_password: bool,
 ) -> bytes:
     """Put the results into a response; the first is the handle where the command returns one."""
-    handle = UINT32.encode(results[0]) if spec.returns_handle else b""
-    values = results[1:] if spec.returns_handle else results
-    parameters = b"".join([codec.encode(value) for codec, value in zip(spec.results, values, strict=True)])
+    if spec.returns_handle:
+        handle, values = _SIZE.pack(results[0]), results[1:]
+    else:
+        handle, values = b"", results
+    if spec.results:
+        parameters = b"".join(
+            [codec.encode(value) for codec, value in zip(spec.results, values, strict=True)]
+        )
+    else:
+        assert not values
+        parameters = b""
     if request is not None:
         parameters, sessions = answer_sessions(request, parameters, before)
     else:
         sessions = PASSWORD_ANSWER if plain_password else b""
         if spec.sessions_allowed:
-            tpm.sessions.exclusive = TPM_RH.NULL.value
+            tpm.sessions.exclusive = _NULL
     if not sessions:
         body = handle + parameters
-        return _HEADER.pack(_NO_SESSIONS, _HEADER.size + len(body), 0) + body
-    body = handle + UINT32.encode(len(parameters)) + parameters + sessions
-    return _HEADER.pack(_SESSIONS, _HEADER.size + len(body), 0) + body
+        return _HEADER.pack(_NO_SESSIONS, _HEADER_BYTES + len(body), 0) + body
+    body = handle + _SIZE.pack(len(parameters)) + parameters + sessions
+    return _HEADER.pack(_SESSIONS, _HEADER_BYTES + len(body), 0) + body

@@ -24,6 +24,8 @@ __all__ = ["Entity", "entity_of", "name_of_handle", "need_present", "object_at"]
 _NO_POLICY = TPM_ALG.NULL.value
 _SWITCHED = frozenset({TPM_RH.OWNER.value, TPM_RH.ENDORSEMENT.value, TPM_RH.PLATFORM.value})
 _SESSION_KINDS = (TPM_HT.HMAC_SESSION, TPM_HT.POLICY_SESSION)
+PLATFORM_PERSISTENT = 0x8180_0000
+"""The first persistent handle that is the platform's; those before are the owner's."""
 _OBJECT_KINDS = (TPM_HT.TRANSIENT, TPM_HT.PERSISTENT)
 
 
@@ -97,11 +99,7 @@ def need_present(tpm: Tpm, handle: int, number: int) -> None:
         if handle not in tpm.objects:
             raise RefusedError(TPM_RC.REFERENCE_H0 + number - 1)
     elif kind == TPM_HT.PERSISTENT:
-        if tpm.free_slot() is None:  # into which the object would come while it is used
-            raise RefusedError(TPM_RC.OBJECT_MEMORY)
-        kept = tpm.persistent.get(handle)
-        if kept is None or not _is_on(tpm, kept.hierarchy):
-            raise in_handle(TPM_RC.HANDLE, number)
+        _need_persistent(tpm, handle, number)
     elif kind == TPM_HT.NV_INDEX:
         index = tpm.nv.get(handle)
         if index is None or not _index_is_on(tpm, index.public.attributes):
@@ -113,6 +111,20 @@ def need_present(tpm: Tpm, handle: int, number: int) -> None:
             raise RefusedError(TPM_RC.REFERENCE_H0 + number - 1)
     elif handle in _SWITCHED and not tpm.hierarchies[handle].enabled:
         raise in_handle(TPM_RC.HIERARCHY, number)
+
+
+def _need_persistent(tpm: Tpm, handle: int, number: int) -> None:
+    """Refuse a persistent object that is not there; while it is used, it takes a transient slot."""
+    ruler = TPM_RH.PLATFORM if handle >= PLATFORM_PERSISTENT else TPM_RH.OWNER
+    if not tpm.hierarchies[ruler].enabled:
+        raise in_handle(TPM_RC.HANDLE, number)
+    slot = tpm.free_slot()  # into which the object comes while it is used
+    if slot is None:
+        raise RefusedError(TPM_RC.OBJECT_MEMORY)
+    tpm.borrowed_slots.append(slot)
+    kept = tpm.persistent.get(handle)
+    if kept is None or not _is_on(tpm, kept.hierarchy):
+        raise in_handle(TPM_RC.HANDLE, number)
 
 
 def _is_on(tpm: Tpm, hierarchy: int) -> bool:

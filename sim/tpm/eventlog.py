@@ -27,9 +27,13 @@ __all__ = [
     "SpecId",
     "TcgEvent",
     "bank_name",
+    "event_record",
     "event_type_name",
     "parse",
+    "pcr_start_record",
     "replay",
+    "spec_id_record",
+    "startup_locality_data",
 ]
 
 LOG_BYTES_MAX = 16 * 1024 * 1024
@@ -42,11 +46,13 @@ _DIGEST_BYTES = {**HASH_BYTES, TPM_ALG.SM3_256.value: 32}
 _SHA1 = TPM_ALG.SHA1.value
 _SPEC_ID_03 = b"Spec ID Event03\0"
 _STARTUP_LOCALITY = b"StartupLocality\0"
+_PCR_START = b"vmksim PCR start"
 _SIGNATURE_BYTES = 16
 _LAUNCH_PCR = 17
 _DYNAMIC_PCRS = range(17, 23)
 _START_LOCALITIES = (0, 3, 4)
 _HEADER = struct.Struct("<II")
+_HEADER_AND_COUNT = struct.Struct("<III")
 _UINT16 = struct.Struct("<H")
 _UINT32 = struct.Struct("<I")
 _SPEC_ID = struct.Struct("<IBBBBI")
@@ -94,7 +100,10 @@ class EV(IntEnum):
 
 @frozen(kw_only=True)
 class TcgEvent:
-    """One event; `digests` holds a digest per bank (by TPM_ALG), `data` describes what was measured."""
+    """One event; `digests` holds a digest per bank (by TPM_ALG), `data` describes what was measured.
+
+    A bank without a digest was not extended: firmware measures into all of them, but a command may name fewer.
+    """
 
     pcr: int
     type: int
@@ -140,27 +149,41 @@ _TYPES = frozenset(EV)
 def replay(log: EventLog, *, launched: bool | None = None) -> dict[int, dict[int, bytes]]:
     """Compute {bank: {pcr: value}} that the log leads to, for the PCRs that it extends.
 
-    `launched` says whether a late launch cleared PCR 17 to 22; None takes an event in PCR 17 for its sign.  An SM3
-    bank is passed over.  Errors: `FormatError` if the events about the start of PCR 0 contradict each other, which
-    `parse` refuses already.
+    `launched` says whether a late launch cleared PCR 17 to 22.  None takes an event in PCR 17 for its sign, and believes
+    the log where it says itself with what a PCR began; a verifier, which must not, says what it knows.  An SM3 bank is
+    passed over.  Errors: `FormatError` if the events about the start of PCR 0 contradict each other, which `parse`
+    refuses already.
     """
+    first = _start_of_pcr0(log.events)
+    stated = _stated_starts(log.events) if launched is None else {}
     if launched is None:
         launched = any(event.pcr == _LAUNCH_PCR and event.type != EV.NO_ACTION for event in log.events)
-    first = _start_of_pcr0(log.events)
     dynamic = 0x00 if launched else 0xFF
     values: dict[int, dict[int, bytes]] = {bank: {} for bank in log.banks if bank in HASHES}
     for event in log.events:
         if event.type == EV.NO_ACTION:
             continue
         for bank, pcrs in values.items():
+            if bank not in event.digests:
+                continue
             old = pcrs.get(event.pcr)
             if old is None:
                 size = HASH_BYTES[bank]
-                old = bytes([dynamic if event.pcr in _DYNAMIC_PCRS else 0]) * size
-                if event.pcr == 0:
-                    old = first.to_bytes(size, "big")
+                fill = stated.get(event.pcr, dynamic if event.pcr in _DYNAMIC_PCRS else 0)
+                old = first.to_bytes(size, "big") if event.pcr == 0 else bytes([fill]) * size
             pcrs[event.pcr] = hash_bytes(bank, old + event.digests[bank])
     return {bank: dict(sorted(pcrs.items())) for bank, pcrs in values.items()}
+
+
+def _stated_starts(events: tuple[TcgEvent, ...]) -> dict[int, int]:
+    """Return by PCR the byte that filled it at first, where a record of `pcr_start_record` says so."""
+    return {
+        event.pcr: event.data[_SIGNATURE_BYTES]
+        for event in events
+        if event.type == EV.NO_ACTION
+        and event.data.startswith(_PCR_START)
+        and len(event.data) == _SIGNATURE_BYTES + 1
+    }
 
 
 def _start_of_pcr0(events: tuple[TcgEvent, ...]) -> int:
@@ -230,8 +253,10 @@ class _Reader:
         return self.take(size)
 
 
-def parse(data: bytes, *, allow_padding: bool = False) -> EventLog:
+def parse(data: bytes, *, allow_padding: bool = False, every_bank: bool = False) -> EventLog:
     """Parse a log; with `allow_padding`, zeros or 0xFF may fill the buffer behind the last event.
+
+    With `every_bank` each event must have a digest for each bank of the log, as the profile demands of firmware.
 
     Errors: `FormatError` for anything that is not exactly such a log, `LimitError` past a limit of this module.
     """
@@ -253,7 +278,10 @@ def parse(data: bytes, *, allow_padding: bool = False) -> EventLog:
         reader.number += 1
         if reader.number >= EVENTS_MAX:
             raise LimitError(_WHAT, reader.where, f"more than {EVENTS_MAX} events")
-        events.append(_read_event(reader, banks) if spec_id is not None else _read_sha1_event(reader))
+        if spec_id is None:
+            events.append(_read_sha1_event(reader))
+        else:
+            events.append(_read_event(reader, banks, every_bank=every_bank))
     _start_of_pcr0(tuple(events))
     return EventLog(events=tuple(events), spec_id=spec_id, banks=banks)
 
@@ -270,10 +298,10 @@ def _read_sha1_event(reader: _Reader) -> TcgEvent:
     )
 
 
-def _read_event(reader: _Reader, banks: tuple[int, ...]) -> TcgEvent:
+def _read_event(reader: _Reader, banks: tuple[int, ...], *, every_bank: bool) -> TcgEvent:
     pcr, event_type = _pcr_and_type(reader)
     (count,) = reader.fields(_UINT32)
-    if count != len(banks):
+    if count > len(banks) or count < (len(banks) if every_bank else 1):
         raise reader.wrong(f"{count} digests, but the log has {len(banks)} banks")
     digests: dict[int, bytes] = {}
     for _ in range(count):
@@ -353,16 +381,14 @@ class EventLogWriter:
         self.crypto_agile = crypto_agile
         self.capacity_bytes = capacity_bytes
         self.truncated = False
-        self._data = bytearray(_spec_id_record(self.banks) if crypto_agile else b"")
+        self._data = bytearray(spec_id_record(self.banks) if crypto_agile else b"")
 
     def append(self, pcr: int, event_type: int, digests: Mapping[int, bytes], data: bytes) -> bool:
         """Add an event with its digests by bank (more banks than the log has may be given); return False if full."""
-        head = _HEADER.pack(pcr, event_type)
         if self.crypto_agile:
-            listed = b"".join(_UINT16.pack(bank) + digests[bank] for bank in self.banks)
-            record = head + _UINT32.pack(len(self.banks)) + listed + _UINT32.pack(len(data)) + data
+            record = event_record(pcr, event_type, {bank: digests[bank] for bank in self.banks}, data)
         else:
-            record = head + digests[_SHA1] + _UINT32.pack(len(data)) + data
+            record = _HEADER.pack(pcr, event_type) + digests[_SHA1] + _UINT32.pack(len(data)) + data
         if self.truncated or len(self._data) + len(record) > self.capacity_bytes:
             self.truncated = True
             return False
@@ -384,14 +410,35 @@ class EventLogWriter:
 
     def startup_locality(self, locality: int) -> None:
         """Record the locality from which the TPM was started (4 for an H-CRTM)."""
-        self.no_action(_STARTUP_LOCALITY + bytes([locality]))
+        self.no_action(startup_locality_data(locality))
 
     def to_bytes(self) -> bytes:
         """Return the log so far."""
         return bytes(self._data)
 
 
-def _spec_id_record(banks: tuple[int, ...]) -> bytes:
+def event_record(pcr: int, event_type: int, digests: Mapping[int, bytes], data: bytes) -> bytes:
+    """Return the bytes of one event of a crypto-agile log (TCG_PCR_EVENT2)."""
+    parts = [_HEADER_AND_COUNT.pack(pcr, event_type, len(digests))]
+    for bank, digest in digests.items():
+        parts += (_UINT16.pack(bank), digest)
+    parts += (_UINT32.pack(len(data)), data)
+    return b"".join(parts)
+
+
+def pcr_start_record(pcr: int, fill: int, banks: Iterable[int]) -> bytes:
+    """Return a record that says which byte fills a PCR before its first event: no standard has one for PCR 17 to 22."""
+    zeros = {bank: bytes(HASH_BYTES[bank]) for bank in banks}
+    return event_record(pcr, EV.NO_ACTION, zeros, _PCR_START + bytes([fill]))
+
+
+def startup_locality_data(locality: int) -> bytes:
+    """Return the data of the NO_ACTION event that says where PCR 0 began (4: an H-CRTM)."""
+    return _STARTUP_LOCALITY + bytes([locality])
+
+
+def spec_id_record(banks: tuple[int, ...]) -> bytes:
+    """Return the first record of a crypto-agile log with these banks."""
     listed = b"".join(_ALGORITHM.pack(bank, HASH_BYTES[bank]) for bank in banks)
     data = _SPEC_ID_03 + _SPEC_ID.pack(0, 0, 2, 0, 2, len(banks)) + listed + b"\0"
     return _HEADER.pack(0, EV.NO_ACTION) + bytes(HASH_BYTES[_SHA1]) + _UINT32.pack(len(data)) + data

@@ -25,7 +25,7 @@ _SESSIONS = TPM_ST.SESSIONS.value.to_bytes(2, "big")
 
 def latency_ns(tpm: Tpm, spec: CommandSpec, command: bytes) -> int:
     """Return the simulated time of a command that succeeded."""
-    profile, code = tpm.profile, spec.code.value
+    profile, code = tpm.profile, spec.number
     rsa_ns = profile.rsa_latencies_ns.get(code)
     if rsa_ns is not None and _concerns_rsa(tpm, spec, command):
         return rsa_ns

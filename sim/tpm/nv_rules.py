@@ -31,15 +31,19 @@ def index_type(attributes: int) -> int:
     return attributes >> 4 & 0xF
 
 
-def check_definition(authority: int, auth: bytes, public: TPMS_NV_PUBLIC) -> None:
+def check_definition(
+    authority: int, auth: bytes, public: TPMS_NV_PUBLIC, *, platform_nv_enabled: bool
+) -> None:
     """Refuse an index that may not be defined by `authority` (owner or platform)."""
     digest_bytes = HASH_BYTES[public.nameAlg]
     if public.authPolicy and len(public.authPolicy) != digest_bytes:
         raise in_parameter(TPM_RC.SIZE, _PUBLIC)
     if len(auth) > digest_bytes:
         raise in_parameter(TPM_RC.SIZE, _AUTH)
-    _check_type(public, digest_bytes)
     by_platform = authority == TPM_RH.PLATFORM
+    if by_platform and not platform_nv_enabled:
+        raise in_handle(TPM_RC.HIERARCHY, 1)
+    _check_type(public, digest_bytes)
     attributes = public.attributes
     _check_attributes(attributes)
     if by_platform != bool(attributes & TPMA_NV.PLATFORMCREATE):

@@ -1,7 +1,8 @@
 """Platform Configuration Registers: values, who may change them from which locality, and when they start anew.
 
 Models: banks of 24 PCRs of a PC Client TPM, the update counter that PCR_Read returns, the hash sequence that the
-processor drives at locality 4 (H-CRTM before Startup, launch after it), and what a resume keeps.
+processor drives at locality 4 (H-CRTM before Startup, launch after it), and what a resume keeps.  Every change is noted
+in the event log that is kept beside them (`sim.tpm.pcr_log`).
 Leaves out: the commands (`sim.tpm.commands.pcrs`).
 Sources: TCG PC Client Platform TPM Profile, table of PCR attributes; all cells of the tables below and the behaviour
 of the counter were measured on swtpm 0.7.1.
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from sim.core.facts import fact
 from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG
 from sim.tpm.hashing import HASHES, hash_bytes
+from sim.tpm.pcr_log import EVENT_LOG_BYTES_MAX, H_CRTM_FORM, LAUNCH_FORM, Form, PcrLog
 
 __all__ = ["EXTEND_LOCALITIES", "RESET_LOCALITIES", "PcrBanks"]
 
@@ -40,12 +42,14 @@ RESET_LOCALITIES = (*(0,) * 16, _DEBUG_RESET, 0, 0, 0, _OS_RESET, _OS_RESET, _OS
 
 LAUNCH_PCR = 17
 HCRTM_PCR = 0
+H_CRTM_LOCALITY = 4
+"""What PCR 0 begins with when an H-CRTM came before Startup."""
 DYNAMIC_PCRS = range(17, 23)
 SAVED_PCRS = range(16)
 AUTH_PCRS = range(20, 23)
 """PCRs that share one authorisation value and one policy (measured)."""
 BANKS_BYTES_MAX = PCR_COUNT * sum(HASH_BYTES.values())
-_ALL_PCRS = (1 << PCR_COUNT) - 1
+ALL_PCRS = (1 << PCR_COUNT) - 1
 UNCOUNTED_PCRS = frozenset({16, 21, 22, 23})
 """PCRs whose change does not raise the update counter (measured)."""
 
@@ -53,15 +57,16 @@ UNCOUNTED_PCRS = frozenset({16, 21, 22, 23})
 class PcrBanks:
     """All PCR values of a TPM; every method keeps each value at its bank's digest size."""
 
-    def __init__(self, banks: Iterable[int]) -> None:
+    def __init__(self, banks: Iterable[int], log_bytes_max: int = EVENT_LOG_BYTES_MAX) -> None:
         self.values: dict[int, list[bytes]] = {
             int(alg): [bytes(HASH_BYTES[alg])] * PCR_COUNT for alg in banks
         }
-        self.allocated: dict[int, int] = dict.fromkeys(self.values, _ALL_PCRS)
+        self.allocated: dict[int, int] = dict.fromkeys(self.values, ALL_PCRS)
         """Per bank which PCRs are there (bit n = PCR n); a bank without any has no values."""
         self.pending: dict[int, int] | None = None
         """The allocation that the next TPM reset brings."""
         self.update_counter = 0
+        self.log = PcrLog(self.values, log_bytes_max)
         self.auth = b""
         self.policy = b""
         self.policy_alg = TPM_ALG.NULL.value
@@ -88,17 +93,32 @@ class PcrBanks:
         """Tell whether a PCR is there in a bank."""
         return bool(self.allocated.get(hash_alg, 0) >> pcr & 1)
 
-    def extend(self, pcr: int, hash_alg: int, digest: bytes) -> None:
-        """Set the PCR to H(old value || digest), in one bank; a bank that is not there is passed over."""
-        bank = self.values.get(hash_alg)
-        if bank is not None and self.has(pcr, hash_alg):
-            bank[pcr] = HASHES[hash_alg](bank[pcr] + digest).digest()
+    def extend(self, pcr: int, digests: Iterable[tuple[int, bytes]], form: Form) -> None:
+        """Set the PCR to H(old value || digest) for each bank and digest; `form` is how the log describes it.
+
+        A bank that is not there is passed over; one that is named twice makes two events.
+        """
+        taken: dict[int, bytes] = {}
+        old = b""
+        for hash_alg, digest in digests:
+            bank = self.values.get(hash_alg)
+            if bank is None or not self.allocated[hash_alg] >> pcr & 1:
+                continue
+            if hash_alg in taken:
+                self.log.note(pcr, taken, form, old=old)
+                taken = {}
+            old = bank[pcr]
+            bank[pcr] = HASHES[hash_alg](old + digest).digest()
+            taken[hash_alg] = digest
             if pcr not in UNCOUNTED_PCRS:
                 self.update_counter += 1
+        if taken:
+            self.log.note(pcr, taken, form, old=old)
 
     def reset(self, pcr: int) -> None:
         """Set the PCR to zeros in every bank."""
         self._fill(pcr, 0x00)
+        self.log.forget((pcr,))
 
     def start(self, *, locality: int, h_crtm: bytes | None) -> None:
         """Begin anew at Startup(CLEAR) from `locality`; `h_crtm` is what was hashed before Startup."""
@@ -110,25 +130,32 @@ class PcrBanks:
             }
         for pcr in range(PCR_COUNT):
             self._fill(pcr, 0xFF if pcr in DYNAMIC_PCRS else 0x00)
+        first = locality if h_crtm is None else H_CRTM_LOCALITY
         for hash_alg, bank in self.values.items():
-            if h_crtm is not None:
-                digest = hash_bytes(hash_alg, h_crtm)
-                bank[HCRTM_PCR] = hash_bytes(hash_alg, _ending_in(hash_alg, 4) + digest)
-            else:
-                bank[HCRTM_PCR] = _ending_in(hash_alg, locality)
+            bank[HCRTM_PCR] = _ending_in(hash_alg, first)
+        self.log.begin(self.values, first)
+        if h_crtm is not None:
+            self._take_in(HCRTM_PCR, h_crtm, H_CRTM_FORM)
 
     def resume(self) -> None:
         """Keep PCR 0 to 15 at Startup(STATE) and begin the others anew."""
         for pcr in range(PCR_COUNT):
             if pcr not in SAVED_PCRS:
                 self._fill(pcr, 0xFF if pcr in DYNAMIC_PCRS else 0x00)
+        self.log.restart_dynamic([pcr for pcr in range(PCR_COUNT) if pcr not in SAVED_PCRS])
 
     def launch(self, data: bytes) -> None:
         """Apply the hash sequence of a late launch: 17 to 22 to zeros, then PCR 17 extended with H(data)."""
         for pcr in DYNAMIC_PCRS:
             self._fill(pcr, 0x00)
-        for hash_alg, bank in self.values.items():
-            bank[LAUNCH_PCR] = hash_bytes(hash_alg, bank[LAUNCH_PCR] + hash_bytes(hash_alg, data))
+        self.log.launch()
+        self._take_in(LAUNCH_PCR, data, LAUNCH_FORM)
+
+    def _take_in(self, pcr: int, data: bytes, form: Form) -> None:
+        """Extend a PCR as the hash sequence does: with the digest of `data` in every bank, uncounted."""
+        counter = self.update_counter
+        self.extend(pcr, [(bank, hash_bytes(bank, data)) for bank in self.values], form)
+        self.update_counter = counter
 
     def digest(self, hash_alg: int, selection: Iterable[tuple[int, tuple[int, ...]]]) -> bytes:
         """Hash the selected PCRs (pairs of bank and PCRs) one after the other with `hash_alg`."""
@@ -137,6 +164,7 @@ class PcrBanks:
 
     def check_invariants(self) -> None:
         """Assert what must always hold."""
+        self.log.check_invariants()
         for hash_alg, bank in self.values.items():
             assert len(bank) == PCR_COUNT
             assert all(len(value) == HASH_BYTES[hash_alg] for value in bank)

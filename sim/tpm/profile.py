@@ -12,6 +12,8 @@ from attrs import Factory, field, frozen
 
 from sim.core.facts import fact
 from sim.tpm.constants import HASH_BYTES, TPM_CC
+from sim.tpm.eventlog import LOG_BYTES_MAX
+from sim.tpm.pcr_log import EVENT_LOG_BYTES_MAX
 
 __all__ = ["TpmProfile"]
 
@@ -102,6 +104,8 @@ class TpmProfile:
     """Simulated time of any other command, and of one that is refused."""
     hash_byte_ns: int = HASH_BYTE_NS.value
     """Simulated time of each byte of the hardware hash sequence."""
+    event_log_bytes_max: int = EVENT_LOG_BYTES_MAX
+    """Size to which the event log beside the PCRs may grow; with 0 none is kept."""
 
     def __attrs_post_init__(self) -> None:
         unknown = [bank for bank in self.banks if bank not in HASH_BYTES]
@@ -109,6 +113,10 @@ class TpmProfile:
             raise ValueError(f"banks must be some of {sorted(HASH_BYTES)}, got {self.banks}")
         if not 1 <= self.transient_slots <= 254:
             raise ValueError(f"transient_slots must be in 1 .. 254, got {self.transient_slots}")
+        if not 0 <= self.event_log_bytes_max <= LOG_BYTES_MAX:
+            raise ValueError(
+                f"event_log_bytes_max must be in 0 .. {LOG_BYTES_MAX}, got {self.event_log_bytes_max}"
+            )
 
     @property
     def manufacturer_id(self) -> int:

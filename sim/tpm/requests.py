@@ -8,6 +8,7 @@ Sources: TCG TPM 2.0 Library part 3; the attributes are equal to those that swtp
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Container
 from enum import Enum
 
@@ -92,11 +93,23 @@ class CommandSpec:
     extensive: bool = False
     flushes: bool = False
     sessions_allowed: bool = True
+    number: int = field(init=False)
+    """The code as a plain integer."""
+    handle_packer: struct.Struct = field(init=False, repr=False, eq=False)
+    """Reads all handles at once."""
     authorised_count: int = field(init=False)
     decryptable: bool = field(init=False)
     """The first parameter may come encrypted: it is a TPM2B."""
     encryptable: bool = field(init=False)
     """The first result may be sent encrypted: it is a TPM2B."""
+
+    @number.default
+    def _plain_number(self) -> int:
+        return self.code.value
+
+    @handle_packer.default
+    def _packer_of_handles(self) -> struct.Struct:
+        return struct.Struct(f">{len(self.handles)}I")
 
     @authorised_count.default
     def _count_authorised(self) -> int:

@@ -123,6 +123,8 @@ def check_sessions(request: Request) -> None:
     if len(request.uses) < spec.authorised_count:
         raise RefusedError(TPM_RC.AUTH_MISSING)
     for use in request.uses:
+        if use.session is not None and use.session.is_trial:
+            raise in_session(TPM_RC.ATTRIBUTES, use.number)
         _check_presence(tpm, spec, use)
         check_use(request, use)
     audit = request.audit

@@ -22,13 +22,41 @@ from typing import Any
 from sim.errors import FormatError, LimitError, SimBug
 from sim.tpm.device import StoppedClock, Tpm
 
-__all__ = ["apply_first_writes", "fork", "load", "restore", "save", "snapshot", "state_diff", "state_lines"]
+__all__ = [
+    "apply_first_writes",
+    "fork",
+    "load",
+    "restore",
+    "save",
+    "snapshot",
+    "state_diff",
+    "state_lines",
+    "write_whole",
+]
 
 WHAT = "TPM state"
 MAGIC = b"vmksim TPM state"
-VERSION = 1
+VERSION = 2
 STATE_BYTES_MAX = 16 * 1024 * 1024
 DEPTH_MAX = 40
+LOST_WITH_POWER = frozenset(
+    {
+        "borrowed_slots",
+        "clock",
+        "failed",
+        "h_crtm",
+        "last_latency_ns",
+        "locality",
+        "objects",
+        "random",
+        "sessions",
+        "started",
+        "started_orderly",
+        "untested",
+        "_hash_sequence",
+    }
+)
+"""Attributes of the device that are no part of what it writes into NV."""
 _CLASSES_FROM = ("sim.tpm.", "sim.core.rng")
 _BYTES, _ARRAY, _TUPLE, _MAP, _SET, _CLASS = "bytes", "bytearray", "tuple", "map", "set", "class"
 
@@ -75,9 +103,14 @@ def _whole_tpm(body: bytes) -> Tpm:
 
 def save(tpm: Tpm, path: Path) -> None:
     """Write the state into a file, whole or not at all."""
+    write_whole(path, snapshot(tpm))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old or the new one whole: aside, synced, renamed."""
     aside = path.with_name(path.name + ".new")
     with aside.open("wb") as file:
-        file.write(snapshot(tpm))
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
@@ -114,7 +147,8 @@ def state_diff(before: Tpm, after: Tpm) -> dict[str, tuple[str | None, str | Non
 def apply_first_writes(tpm: Tpm, after: Tpm, writes: int) -> int:
     """Copy the first `writes` entries in which `after` differs into `tpm`; return how many there are.
 
-    An entry is an attribute of the device, or one item of an attribute that is a dictionary.
+    An entry is an attribute of the device, or one item of an attribute that is a dictionary; what is lost with the
+    power anyway is none.  That a shutdown holds no longer is written first: else a resume could find what came after.
     """
     pending = _entries_that_differ(tpm, after)
     aside = vars(fork(after))
@@ -132,9 +166,9 @@ def apply_first_writes(tpm: Tpm, after: Tpm, writes: int) -> int:
 
 def _entries_that_differ(before: Tpm, after: Tpm) -> list[tuple[str, Any]]:
     entries: list[tuple[str, Any]] = []
-    for name, old in vars(before).items():
+    for name, old in sorted(vars(before).items(), key=lambda item: item[0] != "shutdown_type"):
         new = vars(after)[name]
-        if name == "clock" or _tree(old) == _tree(new):
+        if name in LOST_WITH_POWER or _tree(old) == _tree(new):
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             keys = [*old, *(key for key in new if key not in old)]
@@ -170,16 +204,19 @@ def _tree(value: Any, depth: int = 0) -> Any:
         case dict():
             pairs = [[_tree(key, depth + 1), _tree(each, depth + 1)] for key, each in value.items()]
             return {_MAP: sorted(pairs, key=lambda pair: _order(pair[0]))}
-    fields = {"now": value.now} if _is_clock(value) else _fields(value)
-    kind = StoppedClock if _is_clock(value) else type(value)
+    fields = _fields(value)
+    if isinstance(value, Tpm):
+        fields["clock"] = _stopped_at(value.clock.now)
     return {
-        _CLASS: _name_of(kind),
+        _CLASS: _name_of(type(value)),
         "fields": {name: _tree(each, depth + 1) for name, each in fields.items()},
     }
 
 
-def _is_clock(value: Any) -> bool:
-    return type(value).__module__.startswith("sim.core.engine") or isinstance(value, StoppedClock)
+def _stopped_at(now_ns: int) -> StoppedClock:
+    clock = StoppedClock()
+    clock.now = now_ns
+    return clock
 
 
 def _order(tree: Any) -> tuple[bool, int, str]:

@@ -24,7 +24,7 @@ from sim.core.facts import fact
 from sim.core.procedure import CostMeter
 from sim.core.trace import record
 from sim.core.units import MS
-from sim.errors import VmksimError
+from sim.errors import SimBug, VmksimError
 from sim.kernel.api import ApiError
 from sim.vsphere import faults
 from sim.vsphere.access import ADMIN, Account, Session, Sessions
@@ -170,7 +170,7 @@ class HostAgent:
             return self._host.call(entry.call, params)
         except ApiError as error:
             raise _as_fault(error) from error
-        except faults.MethodFault:
+        except (faults.MethodFault, SimBug):
             raise
         except VmksimError as error:
             raise faults.PlatformConfigFault(str(error)) from error

@@ -327,7 +327,7 @@ class Maker:
             case FixedBytes():
                 return self.random.randbytes(codec.size)
             case SizedBytes():
-                return codec._packer.pack(len(content := self.content(codec))) + content
+                return codec._pack(len(content := self.content(codec))) + content
             case Sized():
                 return sized(self.piece(codec.inner))
             case ListOf():

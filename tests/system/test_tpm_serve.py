@@ -1,5 +1,6 @@
 """`vmksim tpm serve` as a process: real clients, state that outlives it, and files that a crash cannot break."""
 
+import json
 import os
 import re
 import signal
@@ -121,6 +122,45 @@ def test_the_trace_is_in_plain_words(serve_process):
     assert process.stdout.readline().strip() == "locality 0: Startup: start (0): done"
 
 
+def test_faults_can_be_ordered_on_the_command_line(serve_process, tmp_path):
+    state = tmp_path / "tpm.state"
+    index = 0x01500001
+    process, port = serve_process(
+        "--state",
+        state,
+        "--fault",
+        "PCR_Extend#2=fail:0x101",
+        "--fault",
+        "NV_DefineSpace#2=power_loss",
+        "--trace",
+    )
+    ask(port, STARTUP)
+    codes = [ask(port, EXTEND)[6:10].hex() for _ in range(3)]
+    assert codes == ["00000000", "00000101", "00000000"]
+    assert ask(port, define(index))[6:10] == bytes(4)
+    assert ask(port, define(index + 1)) == b"", "power went: no answer, and nothing written"
+    assert ask(port, GET_RANDOM)[6:10].hex() == "00000100", "it waits for Startup"
+    process.kill()
+    process.wait()
+    assert sorted(load(state).nv) == [index]
+    assert "fault: fail hits PCR_Extend" in process.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("PCR_Extned=fail", "did you mean 'PCR_Extend'?"),
+        ("Quote=delay:soon", "--fault.delay"),
+        ("Quote", "COMMAND"),
+    ],
+)
+def test_a_wrong_fault_is_refused_in_one_line(capsys, word, said):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tpm", "serve", "--port", "0", "--fault", word])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_make_tells_its_name(serve_process):
     _, port = serve_process("--profile", "st33tp")
     ask(port, STARTUP)
@@ -132,6 +172,57 @@ def test_an_unknown_make_is_refused(capsys):
         cli.main(["tpm", "serve", "--port", "0", "--profile", "acme"])
     assert ended.value.code == 2
     assert "slb9670" in capsys.readouterr().err
+
+
+EXTEND = bytes.fromhex("80020000004100000182000000070000000940000009000000000000000001000b") + b"x" * 32
+EVENT = bytes.fromhex("8002000000230000013c00000005000000094000000900000000000006") + b"secret"
+
+
+def replayed_by_us(path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["eventlog", "replay", str(path), "--json"])
+    assert ended.value.code == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def replayed_by_the_tool(program, path):
+    """Return {bank: {pcr: hex}} as tpm2_eventlog replays a log."""
+    text = subprocess.run(
+        [program("tpm2_eventlog"), str(path)], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.partition("\npcrs:")[2]
+    banks = re.findall(r"\n  (sha\d+):((?:\n    .*)*)", text)
+    return {bank: dict(re.findall(r"(\d+) *: 0x([0-9a-f]+)", values)) for bank, values in banks}
+
+
+@pytest.mark.client
+def test_the_event_log_is_written_with_the_state_and_read_by_both_tools(
+    serve_process, program, tmp_path, capsys
+):
+    state, log = tmp_path / "tpm.state", tmp_path / "events.bin"
+    process, port = serve_process("--state", state, "--event-log", log)
+    for command in (STARTUP, EXTEND, EVENT):
+        assert ask(port, command)[6:10] == bytes(4)
+    assert ask(port, SHUTDOWN)[6:10] == bytes(4)
+    assert log.read_bytes() == load(state).event_log
+    ask(port, EXTEND)
+    stop(process)
+    values = load(state).pcrs.values
+    again = tmp_path / "again.bin"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tpm", "inspect", str(state), "--event-log", str(again)])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "TPM2_PCR_Extend at locality 0" in shown
+    assert "EV_COMPACT_HASH" in shown
+    assert again.read_bytes() == log.read_bytes()
+    expected = {
+        "sha256": {"5": values[11][5].hex(), "7": values[11][7].hex()},
+        "sha1": {"5": values[4][5].hex()},
+    }
+    ours, theirs = replayed_by_us(log, capsys), replayed_by_the_tool(program, log)
+    for bank, pcrs in expected.items():
+        assert ours[bank] == pcrs
+        assert theirs[bank] == pcrs
 
 
 @pytest.mark.client

@@ -6,6 +6,7 @@ OWN_BYTES = {
     TPM_CC.CreatePrimary: "each make derives its own keys from its own seeds",
     TPM_CC.Create: "new keys and seeds are random",
     TPM_CC.CreateLoaded: "likewise",
+    TPM_CC.Load: "it names such a key",
     TPM_CC.ReadPublic: "it shows such a key",
     TPM_CC.StartAuthSession: "the nonce is random",
     TPM_CC.GetRandom: "random by intent",
@@ -61,4 +62,4 @@ CODES = {
     (TPM_CC.PolicyCounterTimer, 0, 0x126): "likewise",
     (TPM_CC.ClockSet, 0x1C4, 0): "likewise: swtpm's clock has passed the new time",
 }
-"""(command, swtpm's code, ours) that are accepted."""
+"""(command, swtpm's code, ours) that are accepted; from there on the two are in different states."""

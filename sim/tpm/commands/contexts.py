@@ -15,7 +15,7 @@ from sim.core.facts import fact
 from sim.tpm.codec import WireError
 from sim.tpm.constants import TPM_CC, TPM_HT, TPM_RC, TPM_RH
 from sim.tpm.contexts import ContextBinding, open_context, seal_context
-from sim.tpm.entities import object_at
+from sim.tpm.entities import PLATFORM_PERSISTENT, object_at
 from sim.tpm.loading import need_slot
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.sequences import SequenceObject
@@ -35,7 +35,6 @@ PERSISTENT_MAX = fact(
     kind="measured",
 ).value
 _OBJECT, _SEQUENCE, _OBJECT_UNTIL_STARTUP = 0x8000_0000, 0x8000_0001, 0x8000_0002
-_PLATFORM_PERSISTENT = 0x8180_0000
 _NULL = TPM_RH.NULL.value
 
 
@@ -127,7 +126,7 @@ def evict_control(tpm: Tpm, auth: int, handle: int, persistent: int) -> tuple[An
     if is_persistent:
         del tpm.persistent[persistent]
         return ()
-    if (persistent >= _PLATFORM_PERSISTENT) != of_platform:
+    if (persistent >= PLATFORM_PERSISTENT) != of_platform:
         raise in_parameter(TPM_RC.RANGE, 1)
     if persistent in tpm.persistent:
         raise RefusedError(TPM_RC.NV_DEFINED)

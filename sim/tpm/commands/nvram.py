@@ -33,7 +33,7 @@ _WRITTEN_BY_WRITE = frozenset({TPM_NT.ORDINARY.value, TPM_NT.PIN_FAIL.value, TPM
 def nv_define_space(tpm: Tpm, authority: int, auth: bytes, public: TPMS_NV_PUBLIC) -> tuple[Any, ...]:
     """Define an index."""
     auth = auth.rstrip(b"\0")
-    check_definition(authority, auth, public)
+    check_definition(authority, auth, public, platform_nv_enabled=tpm.platform_nv_enabled)
     if public.nvIndex in tpm.nv:
         raise RefusedError(TPM_RC.NV_DEFINED)
     check_room(tpm.nv, len(tpm.persistent), public)

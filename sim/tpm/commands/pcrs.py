@@ -11,15 +11,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_CC, TPM_RC, TPM_RH
+from sim.tpm.eventlog import EV
 from sim.tpm.hashing import hash_bytes
-from sim.tpm.pcr import AUTH_PCRS, BANKS_BYTES_MAX, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
+from sim.tpm.pcr import ALL_PCRS, AUTH_PCRS, BANKS_BYTES_MAX, EXTEND_LOCALITIES, RESET_LOCALITIES, SAVED_PCRS
+from sim.tpm.pcr_log import Form, plain_form
 from sim.tpm.refusal import RefusedError, in_parameter
 from sim.tpm.wire import TPMS_PCR_SELECTION, TPMT_HA
 
 if TYPE_CHECKING:
     from sim.tpm.device import Tpm
 
-__all__ = ["ACTIONS", "pcr_event", "pcr_extend", "pcr_read", "pcr_reset", "present_pcrs"]
+__all__ = ["ACTIONS", "extend_pcr", "pcr_event", "pcr_extend", "pcr_read", "pcr_reset", "present_pcrs"]
 
 READ_DIGESTS_MAX = 8
 _NULL = TPM_RH.NULL.value
@@ -27,18 +29,22 @@ _NULL = TPM_RH.NULL.value
 
 def pcr_extend(tpm: Tpm, pcr: int, digests: tuple[TPMT_HA, ...]) -> tuple[Any, ...]:
     """Extend a PCR with a digest for each bank; at the null handle nothing happens."""
+    extend_pcr(tpm, pcr, digests, plain_form("PCR_Extend", tpm.locality))
+    return ()
+
+
+def extend_pcr(tpm: Tpm, pcr: int, digests: tuple[TPMT_HA, ...], form: Form) -> None:
+    """Extend a PCR, if the locality may; `form` is how the event log describes it."""
     if pcr != _NULL:
         _need_locality(tpm, EXTEND_LOCALITIES, pcr)
-        for each in digests:
-            tpm.pcrs.extend(pcr, each.hashAlg, each.digest)
+        tpm.pcrs.extend(pcr, [(each.hashAlg, each.digest) for each in digests], form)
         _touch(tpm, pcr)
-    return ()
 
 
 def pcr_event(tpm: Tpm, pcr: int, data: bytes) -> tuple[Any, ...]:
     """Hash data with every implemented hash, extend the PCR with the digests, and return them."""
     digests = tuple(TPMT_HA(hashAlg=alg, digest=hash_bytes(alg, data)) for alg in HASH_BYTES)
-    pcr_extend(tpm, pcr, digests)
+    extend_pcr(tpm, pcr, digests, (EV.COMPACT_HASH.value, data))
     return (digests,)
 
 
@@ -56,15 +62,20 @@ def pcr_read(tpm: Tpm, selection: tuple[TPMS_PCR_SELECTION, ...]) -> tuple[Any, 
     answered = []
     digests: list[bytes] = []
     for each in selection:
+        wanted = each.pcrs
         pcrs = present_pcrs(tpm, each)[: READ_DIGESTS_MAX - len(digests)]
-        answered.append(TPMS_PCR_SELECTION.of(each.hash, pcrs))
-        digests.extend(banks[each.hash][pcr] for pcr in pcrs)
+        answered.append(each if pcrs == wanted else TPMS_PCR_SELECTION.of(each.hash, pcrs))
+        if pcrs:
+            bank = banks[each.hash]
+            digests += [bank[pcr] for pcr in pcrs]
     return (tpm.pcrs.update_counter, tuple(answered), tuple(digests))
 
 
 def present_pcrs(tpm: Tpm, selection: TPMS_PCR_SELECTION) -> tuple[int, ...]:
     """Return the selected PCRs, none if the bank is not allocated."""
     mask = tpm.pcrs.allocated.get(selection.hash, 0)
+    if mask == ALL_PCRS:
+        return selection.pcrs
     return tuple(pcr for pcr in selection.pcrs if mask >> pcr & 1) if mask else ()
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sim.tpm.commands.pcrs import pcr_extend
+from sim.tpm.commands.pcrs import extend_pcr
 from sim.tpm.commands.symmetric import mac_sequence
-from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC, TPM_RH
+from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC
+from sim.tpm.pcr_log import plain_form
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
 from sim.tpm.sequences import Sequence, SequenceObject, hash_ticket, loaded_sequence
 from sim.tpm.wire import TPMT_HA
@@ -66,8 +67,7 @@ def event_sequence_complete(tpm: Tpm, pcr: int, handle: int, data: bytes) -> tup
         TPMT_HA(hashAlg=state.hash_alg, digest=digest)
         for state, digest in zip(sequence.states, sequence.digests(), strict=True)
     )
-    if pcr != TPM_RH.NULL:
-        pcr_extend(tpm, pcr, digests)
+    extend_pcr(tpm, pcr, digests, plain_form("EventSequenceComplete", tpm.locality))
     del tpm.objects[handle]
     return (digests,)
 

@@ -44,7 +44,7 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
     if not NONCE_BYTES_MIN <= len(nonce_caller) <= HASH_BYTES[auth_hash]:
         raise in_parameter(TPM_RC.SIZE, _NONCE)
     salt = _salt(tpm, tpm_key, encrypted_salt)
-    if bind >> 24 == TPM_HT.NV_INDEX and index_type(tpm.nv[bind].public.attributes) in PIN_TYPES:
+    if not _is_bindable(tpm, bind):
         raise in_handle(TPM_RC.HANDLE, 2)
     if symmetric.mode is not None and symmetric.mode != TPM_ALG.CFB:
         raise in_parameter(TPM_RC.MODE, _SYMMETRIC)
@@ -65,14 +65,22 @@ def start_auth_session(  # noqa: PLR0917 - handles and parameters as the library
         secret = entity.auth + salt
         if kind is TPM_SE.HMAC:
             session.bound_to = bound_identity(entity)
-            session.bound_guarded = entity.guarded and bind != TPM_RH.LOCKOUT
-            session.bound_lockout = bind == TPM_RH.LOCKOUT
+        session.bound_guarded = entity.guarded and bind != TPM_RH.LOCKOUT
+        session.bound_lockout = bind == TPM_RH.LOCKOUT
     else:
         secret = salt
     if bind != _NULL or salt:
         session.key = session_key(auth_hash, secret, nonce_tpm, nonce_caller)
     tpm.sessions.add(session)
     return (handle, nonce_tpm)
+
+
+def _is_bindable(tpm: Tpm, bind: int) -> bool:
+    """Tell whether an entity has a value to bind to: an index that holds a PIN, or a bare public key, has none."""
+    kind = bind >> 24
+    if kind == TPM_HT.NV_INDEX:
+        return index_type(tpm.nv[bind].public.attributes) not in PIN_TYPES
+    return kind not in (TPM_HT.TRANSIENT, TPM_HT.PERSISTENT) or not object_at(tpm, bind).public_only
 
 
 def _salt(tpm: Tpm, key: int, encrypted: bytes) -> bytes:

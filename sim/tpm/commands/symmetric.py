@@ -43,8 +43,6 @@ def mac_sequence(tpm: Tpm, handle: int, asked: int) -> Sequence:
     loaded = object_at(tpm, handle)
     if loaded.public.type not in (TPM_ALG.KEYEDHASH, TPM_ALG.SYMCIPHER):
         raise in_handle(TPM_RC.TYPE, 1)
-    if loaded.public.objectAttributes & TPMA_OBJECT.restricted:
-        raise in_handle(TPM_RC.ATTRIBUTES, 1)
     own = loaded.public.parameters
     if isinstance(own, TPMT_KEYEDHASH_SCHEME):
         default, possible = own.details.hashAlg if own.details is not None else _NULL, frozenset(HASH_BYTES)
@@ -58,6 +56,8 @@ def mac_sequence(tpm: Tpm, handle: int, asked: int) -> Sequence:
         raise in_parameter(TPM_RC.VALUE, _MAC_SCHEME)
     if chosen not in possible:
         raise in_parameter(TPM_RC.SCHEME, _MAC_SCHEME)
+    if loaded.public.objectAttributes & TPMA_OBJECT.restricted:
+        raise in_handle(TPM_RC.ATTRIBUTES, 1)
     if not loaded.public.objectAttributes & TPMA_OBJECT.sign:
         raise in_handle(TPM_RC.KEY, 1)
     if isinstance(own, TPMT_SYM_DEF_OBJECT):

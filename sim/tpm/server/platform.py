@@ -30,6 +30,14 @@ _KEPT_IN_RAM = frozenset(
     }
 )
 """Commands whose attributes allow a write to NV, but that change nothing which must outlive the power."""
+_CODE = slice(6, 10)
+_DONE = (bytes(4), b"")
+"""Success, or silence: who does not answer may have written."""
+_WRITE_NV = frozenset(
+    spec.number.to_bytes(4, "big")
+    for spec in COMMANDS.values()
+    if spec.changes_nv and spec.number not in _KEPT_IN_RAM
+)
 _COUNTED_FAILURES = frozenset({TPM_RC.AUTH_FAIL.value, TPM_RC.LOCKOUT.value})
 
 
@@ -147,9 +155,8 @@ class Platform:
 
 
 def _may_have_written(command: bytes, response: bytes) -> bool:
-    code = int.from_bytes(command[6:10], "big")
-    rc = int.from_bytes(response[6:10], "big")
-    if rc:
-        return rc & 0x8BF in _COUNTED_FAILURES or rc == TPM_RC.LOCKOUT
-    spec = COMMANDS.get(code)
-    return spec is not None and spec.changes_nv and code not in _KEPT_IN_RAM
+    rc = response[_CODE]
+    if rc not in _DONE:
+        code = int.from_bytes(rc, "big")
+        return code & 0x8BF in _COUNTED_FAILURES or code == TPM_RC.LOCKOUT
+    return command[_CODE] in _WRITE_NV

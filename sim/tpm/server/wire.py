@@ -52,8 +52,12 @@ class Wire:
         """Return the next `count` bytes of a message that has begun."""
         if len(self._buffer) < count:
             self._fill(count)
-        data, self._buffer = self._buffer[:count], self._buffer[count:]
-        return data
+        data = self._buffer
+        if len(data) == count:  # as nearly always: a client waits for the answer before it goes on
+            self._buffer = b""
+            return data
+        self._buffer = data[count:]
+        return data[:count]
 
     def u32(self) -> int:
         """Return the next four bytes as a number."""

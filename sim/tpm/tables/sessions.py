@@ -16,7 +16,8 @@ from sim.tpm.requests import (
     plain,
 )
 from sim.tpm.wire import TPMI_ALG_HASH
-from sim.tpm.wire.session import TPM2B_ENCRYPTED_SECRET, TPM2B_NONCE, TPM_SE_CODEC, TPMT_SYM_DEF
+from sim.tpm.wire.private import TPM2B_ENCRYPTED_SECRET
+from sim.tpm.wire.session import TPM2B_NONCE, TPM_SE_CODEC, TPMT_SYM_DEF
 
 __all__ = ["SPECS"]
 

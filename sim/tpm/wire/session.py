@@ -16,7 +16,6 @@ from sim.tpm.wire.basic import DIGEST_BYTES_MAX, TPM2B_DIGEST, TPMI_ALG_HASH, UI
 from sim.tpm.wire.public import TPMI_ALG_SYM_MODE
 
 __all__ = [
-    "TPM2B_ENCRYPTED_SECRET",
     "TPM2B_NONCE",
     "TPM2B_OPERAND",
     "TPM2B_TIMEOUT",
@@ -31,13 +30,11 @@ __all__ = [
 ]
 
 _COMMANDS_MAX = 254  # as many as one answer of GetCapability lists
-_SECRET_BYTES_MAX = 512  # an RSA-4096 block; an ECC point is shorter
 _TIMEOUT_BYTES_MAX = 8
 
 TPM2B_NONCE = TPM2B_DIGEST
 TPM2B_OPERAND = TPM2B_DIGEST
 TPM2B_TIMEOUT = SizedBytes(_TIMEOUT_BYTES_MAX)
-TPM2B_ENCRYPTED_SECRET = SizedBytes(_SECRET_BYTES_MAX)
 TPML_CC = ListOf(UINT32, _COMMANDS_MAX)
 TPML_OR_DIGESTS = ListOf(TPM2B_DIGEST, 8)
 TPMA_LOCALITY = Number("B")

@@ -11,7 +11,7 @@ from sim.attest import esx_events, event_log, firmware
 from sim.attest.uefi import GLOBAL_VARIABLE, read_variable
 from sim.attest.verdict import AttestationError
 from sim.errors import FormatError, LimitError
-from sim.tpm.eventlog import EV, TcgEvent, parse
+from sim.tpm.eventlog import EV, TcgEvent, event_record, parse, pcr_start_record, spec_id_record
 from sim.tpm.hashing import BANK_NAMES, hash_bytes
 
 from .lab import variable
@@ -80,6 +80,18 @@ def test_the_log_that_must_be_refused_is_refused(vectors):
     with pytest.raises(AttestationError) as caught:
         event_log.read_event_log((vectors / "eventlogs" / "tpm2-tools__specid-vendordata.bin").read_bytes())
     assert caught.value.check == "event_log"
+
+
+def test_an_event_without_a_digest_for_some_bank_is_refused():
+    data = spec_id_record((4, 11)) + event_record(4, EV.EFI_ACTION, {11: bytes(32)}, b"")
+    with pytest.raises(AttestationError, match="1 digests, but the log has 2 banks"):
+        event_log.read_event_log(data)
+
+
+def test_no_log_can_say_itself_what_the_pcrs_of_a_launch_began_with():
+    extend = event_record(17, EV.EVENT_TAG, {11: bytes(32)}, b"")
+    log = event_log.read_event_log(spec_id_record((11,)) + pcr_start_record(17, 0xFF, (11,)) + extend)
+    assert event_log.replay_all(log, launched=True)[11][17] == hash_bytes(11, bytes(64))
 
 
 def test_a_boot_variable_may_be_hashed_whole_or_by_its_content_alone():

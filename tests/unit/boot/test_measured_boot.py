@@ -6,12 +6,17 @@ import gzip
 import hashlib
 import struct
 
+import attrs
 import pytest
 
 from sim.boot.bootinfo import BootInfo, StartupMode, TpmState
 from sim.boot.context import BootPolicy
+from sim.boot.measure import LOG_AREA_BYTES, Measurer
 from sim.image.pe import authenticode_digest
+from sim.tpm.device import Tpm
 from sim.tpm.eventlog import EV, parse, replay
+from sim.tpm.nv import factory_index
+from sim.tpm.profile import TpmProfile
 
 SHA256 = 0x0B
 BANKS = {0x04: "sha1", 0x0B: "sha256", 0x0C: "sha384", 0x0D: "sha512"}
@@ -304,10 +309,44 @@ def test_pcr_0_starts_as_the_core_root_of_trust_started_the_tpm(make_world, exte
     assert world.pcrs()[17] == b"\xff" * 32
 
 
-def test_asset_tag_is_measured_when_the_owner_has_written_one(make_world, booted):
-    from sim.tpm.device import Tpm
-    from sim.tpm.nv import factory_index
+@pytest.mark.parametrize("mode", list(StartupMode))
+@pytest.mark.parametrize("launch", [False, True])
+def test_the_log_beside_the_pcrs_is_byte_for_byte_the_one_of_an_honest_firmware(make_world, mode, launch):
+    world = make_world(
+        policy=BootPolicy(startup=mode), txt=launch, kernelopt="enableTboot=TRUE" if launch else None
+    )
+    info = world.boot()
+    assert info.drtm == launch
+    assert world.board.tpm.device.event_log == info.event_log
 
+
+@pytest.mark.parametrize("limit", [3_000, 5_432])
+def test_both_logs_are_cut_off_at_the_same_event(make_world, monkeypatch, limit):
+    monkeypatch.setattr("sim.boot.measure.LOG_AREA_BYTES", attrs.evolve(LOG_AREA_BYTES, value=limit))
+    device = Tpm(b"seed of a test TPM", TpmProfile(event_log_bytes_max=limit))
+    info = make_world(device=device).boot()
+    assert info.log_truncated
+    assert device.pcrs.log.truncated
+    assert device.event_log == info.event_log
+
+
+def test_a_firmware_that_leaves_an_event_out_of_its_log_is_shown_by_the_other(make_world, monkeypatch):
+    world = make_world(kernelopt="quiet")
+    honest = Measurer.log
+
+    def lying(self, pcr, kind, data, digests, *, name):
+        if name != "command line":
+            honest(self, pcr, kind, data, digests, name=name)
+
+    monkeypatch.setattr(Measurer, "log", lying)
+    info = world.boot()
+    reported, kept = parse(info.event_log).events, parse(world.board.tpm.device.event_log).events
+    (missing,) = [event for event in kept if event.digests not in [each.digests for each in reported]]
+    assert missing.pcr == 14
+    assert missing.data == b"TPM2_PCR_Extend at locality 0"
+
+
+def test_asset_tag_is_measured_when_the_owner_has_written_one(make_world, booted):
     device = Tpm(b"seed of a test TPM")
     device.nv[0x01C10110] = factory_index(0x01C10110, b"rack 7, slot 3")
     world = make_world(device=device, kernelopt="runweasel=1 quiet")

@@ -18,9 +18,12 @@ from sim.tpm.eventlog import (
     EventLogWriter,
     TcgEvent,
     bank_name,
+    event_record,
     event_type_name,
     parse,
+    pcr_start_record,
     replay,
+    spec_id_record,
 )
 
 SHA1, SHA256, SHA384 = BANK_NAMES["sha1"], BANK_NAMES["sha256"], BANK_NAMES["sha384"]
@@ -296,3 +299,26 @@ def test_types_and_banks_have_names():
     assert event_type_name(0x12345678) == "0x12345678"
     assert bank_name(SHA384) == "sha384"
     assert bank_name(0x99) == "0x0099"
+
+
+def two_banks(digests):
+    return event_record(7, EV.POST_CODE, digests, b"")
+
+
+def test_a_bank_may_be_missing_from_an_event_unless_every_bank_is_wanted():
+    data = spec_id_record((SHA1, SHA256)) + two_banks({SHA256: b"x" * 32}) + two_banks({SHA1: b"y" * 20})
+    values = replay(parse(data))
+    assert values[SHA256][7] == sha256(bytes(32) + b"x" * 32).digest()
+    assert values[SHA1][7] == sha1(bytes(20) + b"y" * 20).digest()
+    with pytest.raises(FormatError, match="1 digests, but the log has 2 banks"):
+        parse(data, every_bank=True)
+    with pytest.raises(FormatError, match="0 digests"):
+        parse(spec_id_record((SHA1, SHA256)) + two_banks({}))
+
+
+def test_what_a_log_says_of_its_starts_is_believed_only_by_who_knows_no_better():
+    extend = event_record(17, EV.POST_CODE, {SHA256: b"x" * 32}, b"")
+    data = spec_id_record((SHA256,)) + pcr_start_record(17, 0xFF, (SHA256,)) + extend
+    from_ones, from_zeros = (sha256(start + b"x" * 32).digest() for start in (b"\xff" * 32, bytes(32)))
+    assert replay(parse(data))[SHA256][17] == from_ones
+    assert replay(parse(data), launched=True)[SHA256][17] == from_zeros

@@ -275,7 +275,7 @@ def test_state_that_cannot_be_is_refused(server):
 
 def test_a_dropped_command_ends_the_connection():
     tpm = Tpm(b"a seed for tests")
-    plan = FaultyTpm(tpm, (Fault(kind="drop", command=0x17B),))
+    plan = FaultyTpm(tpm, (Fault(kind="drop", command="GetRandom"),))
     server = Server(Platform(tpm, faults=plan))
     server.clients = []
     server.start()

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from sim.errors import FormatError, LimitError, SimBug
+from sim.tpm.client import TpmClient
 from sim.tpm.constants import TPM_ALG
 from sim.tpm.device import Tpm
 from sim.tpm.state import apply_first_writes, fork, load, restore, save, snapshot, state_diff, state_lines
@@ -110,7 +111,7 @@ def test_one_flipped_bit_is_found(tpm, at):
     [
         (lambda data: b"", "first line"),
         (lambda data: b"something else\n", "first line"),
-        (lambda data: data.replace(b"state 1", b"state 2", 1), "version"),
+        (lambda data: data.replace(b"state 2", b"state 1", 1), "version"),
         (lambda data: data[:-1], "cut off"),
         (lambda data: data[:-50] + b"\n", "SHA-256"),
         (lambda data: with_body(data, lambda tree: 5), "not the state"),
@@ -176,3 +177,12 @@ def test_only_the_first_writes_are_applied(tpm, client):
     apply_first_writes(whole, after, total)
     assert snapshot(whole) == snapshot(after) != snapshot(partly)
     assert len(state_diff(tpm, partly)) < len(state_diff(tpm, whole))
+
+
+def test_what_is_lost_with_the_power_is_no_write(tpm):
+    after = fork(tpm)
+    TpmClient(after.execute).get_random(8)
+    TpmClient(after.execute).create_primary_ak()
+    assert state_diff(tpm, after)
+    assert apply_first_writes(tpm, after, 9) == 0
+    assert not tpm.objects

@@ -10,7 +10,7 @@ from sim.core.context import Sim
 from sim.core.procedure import CostMeter
 from sim.core.rng import Stream
 from sim.core.units import SECOND
-from sim.errors import VerificationError
+from sim.errors import SimBug, VerificationError
 from sim.kernel.api import METHODS as KERNEL_METHODS
 from sim.kernel.api import ApiError
 from sim.vsphere import faults
@@ -162,6 +162,13 @@ def test_other_errors_of_the_host_become_platform_faults_and_faults_pass(desk):
         desk.agent.call("QueryModules", {}, session=session)
     desk.host.answer = faults.InvalidPowerState("poweredOn", "suspended")
     with pytest.raises(faults.InvalidPowerState, match="Suspended"):
+        desk.agent.call("QueryModules", {}, session=session)
+
+
+def test_a_bug_of_ours_is_no_fault_of_the_host(desk):
+    session = desk.agent.login("root", "secret")
+    desk.host.answer = SimBug("a broken promise")
+    with pytest.raises(SimBug, match="broken promise"):
         desk.agent.call("QueryModules", {}, session=session)
 
 
