@@ -64,7 +64,7 @@ def dynamic(tag: int) -> int:
         ("header", patched(5, "B", 2)),
         ("header", patched(6, "B", 9)),
         ("header", patched(16, "H", 1)),
-        ("header", patched(16, "H", 2)),
+        ("header", patched(16, "H", 4)),
         ("header", patched(18, "H", 183)),
         ("header", patched(54, "H", 32)),
         ("header", patched(58, "H", 40)),
