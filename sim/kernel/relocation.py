@@ -34,6 +34,8 @@ FindSymbol = Callable[[str], tuple[str, int] | None]
 
 NAMES_SHOWN = 5
 
+_MASK64 = (1 << 64) - 1
+
 
 @frozen(kw_only=True)
 class RelocatedModule:
@@ -161,10 +163,13 @@ _EITHER = {"16": 16, "8": 8}
 
 
 def fit(value: int, kind: str, what: str) -> int:
-    """Return `value` if the field of relocation `kind` can hold it, else raise `RelocationError`.
+    """Return `value`, taken modulo 2**64, if the field of relocation `kind` can hold it; else raise `RelocationError`.
 
     Fields of 8 and 16 bits hold signed or unsigned values, as the link editors take them; those of 64 bits wrap.
     """
+    value &= _MASK64
+    if kind not in _UNSIGNED:
+        value -= value >> 63 << 64
     if kind in _UNSIGNED:
         bits, low, high = _UNSIGNED[kind], 0, 1 << _UNSIGNED[kind]
     elif kind in _SIGNED:
