@@ -113,6 +113,11 @@ class LinkMap:
         return None if found is None else (self._objects[found[0]].name, self._address(*found))
 
     @property
+    def objects(self) -> tuple[LinkObject, ...]:
+        """Return the objects in load order."""
+        return self._objects
+
+    @property
     def threads(self) -> tuple[ThreadPlace | None, ...]:
         """Return the place of each object's thread-local block, None for objects without one."""
         return self._threads

@@ -3,7 +3,7 @@
 `python stopped_process.py OUTPUT PROGRAM [LIBRARY...]` starts PROGRAM with the libraries preloaded and immediate binding,
 traces its system calls, and stops it as the dynamic linker makes its own relocated pages read-only, which is the last
 thing it relocates: libraries' constructors and libc's early start come later.  Then it writes, as a pickle, the rows
-of /proc/PID/maps that belong to files (start, end, rights, path) with the bytes there, and kills the program.
+of /proc/PID/maps that belong to files and to the vDSO (start, end, rights, path) with the bytes there, and kills the program.
 
 Needs Linux on x86-64 and the right to trace an own child; exit status 3 where that is denied.
 """
@@ -21,6 +21,7 @@ PERSONALITY_ROOM = 27
 RAX, RDI, ORIG_RAX = 10, 14, 15
 ENOSYS = 38
 DENIED = 3
+VDSO = "[vdso]"
 LINKER = "ld-linux-x86-64"
 
 
@@ -82,7 +83,7 @@ def file_mappings(pid):
     with Path(f"/proc/{pid}/mem").open("rb") as memory:
         for start, end, rights, named in mappings(pid):
             path = before[1] if not named and before[0] == start else named
-            if path.startswith("/") and rights[0] == "r":
+            if (path.startswith("/") or path == VDSO) and rights[0] == "r":
                 memory.seek(start)
                 rows.append((start, end, rights, path, memory.read(end - start)))
             before = (end, path)
