@@ -50,7 +50,10 @@ class Pointer:
 
 @frozen(kw_only=True)
 class ModuleSpec:
-    """What goes into a module; the entry point is the export named `init_module`, or the first byte of the code."""
+    """What goes into a module; the entry point is the export named `init_module`, or the first byte of the code.
+
+    `needed` are the libraries that a program or library needs, `soname` its own name as a library (default: `name`).
+    """
 
     name: str
     version: str
@@ -64,6 +67,8 @@ class ModuleSpec:
     imports: tuple[str, ...] = ()
     pointers: tuple[Pointer, ...] = ()
     version_record: bytes = b""
+    needed: tuple[str, ...] = ()
+    soname: str = ""
 
 
 def build_module(spec: ModuleSpec) -> bytes:

@@ -58,7 +58,9 @@ _KERNEL_PARTS = (
 _RELEASE = f"0.0.{ESX_BUILD}"
 _RETURN_ZERO = b"\x31\xc0\xc3"  # xor eax, eax; ret
 _IMPORTS_PER_DRIVER = 6
-_ELF_FOLDERS = ("bin/", "sbin/", "lib64/")
+_LIBRARY_FOLDER = "lib64/"
+_ELF_FOLDERS = ("bin/", "sbin/", _LIBRARY_FOLDER)
+_C_LIBRARY, _C_FUNCTIONS = "libc.so.6", ("malloc", "free", "read", "write", "exit")
 _SLOT = 16
 
 
@@ -207,10 +209,15 @@ class Workshop:
         """Return a file of the system: an ELF image for a program or a library, seeded noise for anything else."""
         if not path.startswith(_ELF_FOLDERS):
             return self.noise(f"{archive}/{path}", size)
-        name = path.rpartition("/")[2].partition(".")[0]
+        file = path.rpartition("/")[2]
+        name = file.partition(".")[0]
+        library = path.startswith(_LIBRARY_FOLDER)
         return build_module(
             ModuleSpec(
                 name=name,
+                soname=file if library else "",
+                needed=() if library else (_C_LIBRARY,),
+                imports=() if library else _C_FUNCTIONS,
                 version=ESX_VERSION,
                 license="VMware",
                 provider="VMware",
@@ -218,7 +225,7 @@ class Workshop:
                 rodata=f"{name} {ESX_VERSION}\0".encode(),
                 data=self.noise(f"{archive}/{path}/data", 64),
                 bss_bytes=256,
-                exports=_exports(("_start",)),
+                exports=_exports(_C_FUNCTIONS if library else ("_start",)),
                 pointers=(Pointer(offset=0, area="text"), Pointer(offset=8, area="rodata")),
             )
         )
