@@ -24,9 +24,11 @@ from sim.image.elf_format import (
     VersionNeed,
 )
 from sim.image.elf_object import read_object
+from sim.image.elf_object_build import build_object
 from sim.image.elf_read import read_elf
 
 __all__ = [
+    "MODULE_BUILDERS",
     "ElfImage",
     "ElfObject",
     "Export",
@@ -40,10 +42,14 @@ __all__ = [
     "ThreadStorage",
     "VersionNeed",
     "build_module",
+    "build_object",
     "read_elf",
     "read_module",
     "read_object",
 ]
+
+MODULE_BUILDERS = {"shared": build_module, "object": build_object}
+"""What builds a module, by type: a shared object (ET_DYN) or a relocatable object (ET_REL)."""
 
 _TYPE_AT = slice(16, 18)
 _RELOCATABLE = b"\x01\x00"

@@ -22,7 +22,7 @@ from sim.image.elf_format import PAGE_BYTES
 if TYPE_CHECKING:
     from sim.image.elf_build import ModuleSpec
 
-__all__ = ["SLOT_BYTES", "ModuleLayout"]
+__all__ = ["SLOT_BYTES", "ModuleLayout", "Strings", "modinfo"]
 
 SLOT_BYTES = 8
 """The size of an address."""
@@ -37,7 +37,7 @@ class ModuleLayout:
 
     def __init__(self, spec: ModuleSpec) -> None:
         self.spec = spec
-        self.names = _Strings()
+        self.names = Strings()
         self.pieces: list[_Piece] = []
         symbols = 1 + len(spec.exports) + len(spec.imports)
         self.relocation_count = len(spec.pointers) + len(spec.imports)
@@ -50,7 +50,7 @@ class ModuleLayout:
         self.symbols_at = _align(self.hash_at + 4 * (3 + symbols), 8)
         self.names_at = self.symbols_at + symbols * f.SYMBOL.size
         self.relocations_at = _align(self.names_at + len(self.names.data), 8)
-        self.modinfo = _modinfo(spec)
+        self.modinfo = modinfo(spec)
         self.modinfo_at = self.relocations_at + self.relocation_count * f.RELOCATION.size
         self.version_at = self.modinfo_at + len(self.modinfo)
         self.rodata_at = _align(self.version_at + len(spec.version_record), 64)
@@ -69,7 +69,7 @@ class ModuleLayout:
         image[: f.HEADER.size + _HEADERS * f.PROGRAM_HEADER.size] = (
             bytes(f.HEADER.size) + self._program_headers()
         )
-        section_names = _Strings()
+        section_names = Strings()
         headers = self._section_headers(section_names, len(image))
         image += section_names.data
         image += bytes(-len(image) % 8)
@@ -225,7 +225,7 @@ class ModuleLayout:
             for kind, flags, at, in_file, in_memory, alignment in rows
         )
 
-    def _section_headers(self, names: _Strings, names_at: int) -> bytes:
+    def _section_headers(self, names: Strings, names_at: int) -> bytes:
         table = bytes(f.SECTION_HEADER.size)
         for piece in self.pieces:
             alignment = (
@@ -283,19 +283,21 @@ class _Piece:
     zero_bytes: int = 0
 
 
-class _Strings:
+class Strings:
     """A table of NUL-terminated names."""
 
     def __init__(self) -> None:
         self.data = bytearray(b"\0")
 
     def add(self, name: str) -> int:
+        """Append a name and return its offset."""
         offset = len(self.data)
         self.data += name.encode("ascii") + b"\0"
         return offset
 
 
-def _modinfo(spec: ModuleSpec) -> bytes:
+def modinfo(spec: ModuleSpec) -> bytes:
+    """Return the content of `.modinfo`; ValueError for a text with a NUL."""
     pairs = (
         ("name", spec.name),
         ("version", spec.version),

@@ -84,19 +84,20 @@ class _Reader:
 
     def _linking(self) -> Linking:
         """Return what only a dynamic linker needs; reads the version tables on the way."""
-        dynamic = self.dynamic
+        dynamic, file = self.dynamic, self.file
+        kinds = [header[0] for header in file.headers]
         if f.DT_VERDEF in dynamic:
             self.versions.definitions(dynamic[f.DT_VERDEF], dynamic.get(f.DT_VERDEFNUM, 0))
         if f.DT_VERNEED in dynamic:
             self.versions.needed(dynamic[f.DT_VERNEED], dynamic.get(f.DT_VERNEEDNUM, 0))
         return Linking(
-            interpreter=self.file.interpreter(),
+            interpreter=file.interpreter() if f.PT_INTERP in kinds else "",
             soname=self.names.at(dynamic[f.DT_SONAME]) if f.DT_SONAME in dynamic else "",
             needed=tuple(self.names.at(offset) for offset in self.needed),
             symbolic=f.DT_SYMBOLIC in dynamic or bool(dynamic.get(f.DT_FLAGS, 0) & f.DF_SYMBOLIC),
             versioned=f.DT_VERSYM in dynamic,
-            relro=self.file.relro(),
-            thread_storage=self.file.thread_storage(),
+            relro=file.relro() if f.PT_GNU_RELRO in kinds else None,
+            thread_storage=file.thread_storage() if f.PT_TLS in kinds else None,
             version_needs=tuple(self.versions.needs),
             versions_defined=tuple(self.versions.defined),
             hash_table=self.hash_table,

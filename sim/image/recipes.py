@@ -22,7 +22,7 @@ from sim.image.acceptance import AcceptanceLevel
 from sim.image.cms import sign_detached
 from sim.image.descriptor_writer import write_descriptor
 from sim.image.drivers import Driver
-from sim.image.elf import Export, ModuleSpec, Pointer, build_module
+from sim.image.elf import MODULE_BUILDERS, Export, ModuleSpec, Pointer, build_module
 from sim.image.metadata import Descriptor, Platform, Relation
 from sim.image.payload import describe_payload, gzip_stored
 from sim.image.pki import Pki
@@ -66,12 +66,16 @@ _SLOT = 16
 
 @attrs.frozen(kw_only=True)
 class Workshop:
-    """Makes modules and VIBs for one world: its streams, its keys, the release date, the size of a module's code."""
+    """Makes modules and VIBs for one world: its streams, its keys, the release date, the size of a module's code.
+
+    Drivers are of `module_type`: shared objects, or relocatable objects as on a real host.
+    """
 
     rng: Rng
     pki: Pki
     epoch: datetime
     module_bytes: int
+    module_type: str = attrs.field(default="shared", validator=attrs.validators.in_(MODULE_BUILDERS))
 
     def base_vib(self, loaders: Mapping[str, bytes]) -> Vib:
         """Return esx-base: the VMkernel, its early modules, the system's files, and the boot loader package."""
@@ -178,7 +182,7 @@ class Workshop:
         draws = self.rng.stream(f"{driver.name}/layout")
         imports = draws.shuffled(KERNEL_INTERFACE[2:])[: _IMPORTS_PER_DRIVER - 1]
         attach = f"{needed.replace('-', '_')}_Attach" if needed else None
-        return build_module(
+        return MODULE_BUILDERS[self.module_type](
             ModuleSpec(
                 name=driver.module,
                 version=f"{driver.version}-1vmw",
