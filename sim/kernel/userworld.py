@@ -98,6 +98,7 @@ class UserWorlds:
         except VmksimError:
             for segment in memory.segments():
                 memory.unmap_segment(segment.base)
+            memory.space.destroy()
             raise
         world = self._scheduler.add(name, Idle(), kind="user")
         self._scheduler.allocate(world, shares=SHARES.value)
