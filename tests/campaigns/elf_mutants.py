@@ -61,6 +61,7 @@ EXTENSIONS = ("_json", "_bisect", "_struct", "_csv")
 PROGRAMS = ("/bin/true", "/usr/bin/true")
 OBJECT_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/gcc/x86_64-linux-gnu")
 OBJECTS = ("Scrt1.o", "crtbeginS.o")
+KERNEL_NAMES = ("vmk_HeapAlloc", "vmk_Log", "__TMC_END__")
 LIBRARY = "lib64/libc.so.6"
 
 
@@ -107,7 +108,7 @@ class Host:
         )
         self.worlds = UserWorlds(self.sim, self.frames, Idlers(), Rng(seed))
         core = ModuleSpec(
-            name="vmkernel", version="1", exports=(Export(name="vmk_HeapAlloc"), Export(name="vmk_Log"))
+            name="vmkernel", version="1", exports=tuple(Export(name=name) for name in KERNEL_NAMES)
         )
         self.loader.load_kernel("vmkernel", build_module(core), vib=None)
         self.loader.load("first", build_object(module_spec("first")), vib=None)
