@@ -111,6 +111,7 @@ class Host:
             name="vmkernel", version="1", exports=tuple(Export(name=name) for name in KERNEL_NAMES)
         )
         self.loader.load_kernel("vmkernel", build_module(core), vib=None)
+        self.lenient.load("names", build_object(core), vib=None)
         self.loader.load("first", build_object(module_spec("first")), vib=None)
         self.loader.unload("first")
 
