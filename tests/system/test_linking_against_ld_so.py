@@ -48,6 +48,7 @@ CACHE_WORDS_MAX = 8
 DENIED = 3
 DEBUG_TAG = 21
 COMPARED_MIN = 5
+PACKED = "-Wl,-z,pack-relative-relocs"
 MAIN = """
 #include <math.h>
 #include <stdio.h>
@@ -201,7 +202,7 @@ def fixed_program(gcc, folder):
     (folder / "library.c").write_text(LIBRARY)
     library, program = folder / "libown.so", folder / "main"
     subprocess.run(
-        [gcc, "-O1", "-shared", "-fPIC", "-o", str(library), str(folder / "library.c")], check=True
+        [gcc, "-O1", "-shared", "-fPIC", PACKED, "-o", str(library), str(folder / "library.c")], check=True
     )
     command = [gcc, "-O1", "-no-pie", "-fno-pic", "-o", str(program), str(folder / "main.c"), str(library)]
     subprocess.run([*command, "-Wl,--hash-style=sysv", "-lm"], check=True)
