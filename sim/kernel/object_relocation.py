@@ -116,7 +116,7 @@ def relocate_object(
         sections=made,
         got=got,
         plt=plt,
-        exports={symbol.name: work.own_address(symbol, None) for symbol in module.exports if symbol.name},
+        exports=work.exports(),
         providers=work.imports.providers,
         unresolved=work.imports.unresolved,
     )
@@ -170,6 +170,14 @@ class _Relocator:
             jump = _JUMP + (distance & 0xFFFFFFFF).to_bytes(4, "little")
             code += jump.ljust(PLT_ENTRY_BYTES, _FILLER)
         return code
+
+    def exports(self) -> dict[str, int]:
+        """Return the addresses of what others may use, as far as it is in memory."""
+        return {
+            symbol.name: self.own_address(symbol, None)
+            for symbol in self._module.exports
+            if symbol.name and (symbol.section >= f.SHN_LORESERVE or symbol.section in self._places.sections)
+        }
 
     def _field(self, section: Section, relocation: Relocation, place: int) -> int:
         """Return what the relocation stores at `place`, checked to fit."""
