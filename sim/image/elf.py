@@ -12,7 +12,10 @@ Sources: System V ABI, edition 4.1, chapters 4 and 5; AMD64 psABI 1.0, section 4
 from __future__ import annotations
 
 from sim.image.elf_build import Export, ModuleSpec, Pointer, build_module
-from sim.image.elf_format import (
+from sim.image.elf_object import read_object
+from sim.image.elf_object_build import build_object
+from sim.image.elf_read import read_elf
+from sim.image.elf_values import (
     ElfImage,
     ElfObject,
     Linking,
@@ -23,9 +26,6 @@ from sim.image.elf_format import (
     ThreadStorage,
     VersionNeed,
 )
-from sim.image.elf_object import read_object
-from sim.image.elf_object_build import build_object
-from sim.image.elf_read import read_elf
 
 __all__ = [
     "MODULE_BUILDERS",

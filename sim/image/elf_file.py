@@ -18,7 +18,8 @@ from attrs import frozen
 
 from sim.errors import FormatError, LimitError
 from sim.image import elf_format as f
-from sim.image.elf_format import PAGE_BYTES, Segment, ThreadStorage
+from sim.image.elf_format import PAGE_BYTES
+from sim.image.elf_values import Segment, ThreadStorage
 
 __all__ = ["MEMORY_BYTES_MAX", "ElfFile", "Header", "Sections", "read_header", "slice_of"]
 

@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from sim.errors import FormatError, LimitError
 from sim.image import elf_format as f
 from sim.image.elf_file import MEMORY_BYTES_MAX, Sections, read_header, slice_of
-from sim.image.elf_format import PAGE_BYTES, ElfObject, Relocation, Section, Symbol
+from sim.image.elf_format import PAGE_BYTES
 from sim.image.elf_hash import SYMBOLS_MAX
 from sim.image.elf_read import FILE_BYTES_MAX, RELOCATIONS_MAX
 from sim.image.elf_text import Names, parse_modinfo
+from sim.image.elf_values import ElfObject, Relocation, Section, Symbol
 
 __all__ = ["read_object"]
 

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from sim.errors import FormatError, LimitError
 from sim.image import elf_format as f
 from sim.image.elf_file import ElfFile
-from sim.image.elf_format import ElfImage, FindsSymbols, Linking, Relocation, Symbol
 from sim.image.elf_hash import SYMBOLS_MAX, GnuHash, SysvHash
 from sim.image.elf_text import Names, parse_modinfo
+from sim.image.elf_values import ElfImage, FindsSymbols, Linking, Relocation, Symbol
 from sim.image.elf_versions import SymbolVersion, VersionReader
 
 __all__ = ["FILE_BYTES_MAX", "RELOCATIONS_MAX", "SYMBOLS_MAX", "read_elf"]

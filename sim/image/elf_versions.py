@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from attrs import frozen
 
 from sim.errors import FormatError, LimitError
-from sim.image.elf_format import VersionNeed
+from sim.image.elf_values import VersionNeed
 
 __all__ = ["VERSIONS_MAX", "SymbolVersion", "VersionReader"]
 

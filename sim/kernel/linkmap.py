@@ -26,15 +26,14 @@ from sim.errors import VerificationError
 from sim.image.elf import ElfImage, Relocation, Symbol
 from sim.kernel.relocation import fit
 from sim.kernel.segment_buffers import RelocatedSegment, RelocationError, SegmentBuffers
+from sim.kernel.symbol_lookup import definition_in
 from sim.kernel.thread_layout import ThreadPlace, thread_layout
 
 __all__ = ["LinkError", "LinkMap", "LinkObject", "LinkedObject", "load_order"]
 
 OBJECTS_MAX = 256
 
-_LINKED_KINDS = ("none", "object", "function", "tls", "ifunc")
 _CALLS = ("JUMP_SLOT", "DTPMOD64", "DTPOFF64", "TPOFF64")
-_FIRST_NAMED_VERSION = 2
 
 FindLibrary = Callable[[str], ElfImage | None]
 
@@ -154,7 +153,7 @@ class LinkMap:
         copy = relocation.kind == "COPY"
         calls = relocation.kind in _CALLS
         first = index if self._objects[index].image.linking.symbolic or copy else -1
-        key = (symbol.name, _wanted_version(symbol), calls, first if not copy else len(self._objects))
+        key = (symbol.name, symbol.version, calls, first if not copy else len(self._objects))
         if key not in self._found:
             scope = [other for other in range(len(self._objects)) if not (copy and other == index)]
             if first >= 0 and not copy:
@@ -166,28 +165,10 @@ class LinkMap:
         self, name: str, version: str, scope: Iterable[int], *, calls: bool
     ) -> tuple[int, Symbol] | None:
         for index in scope:
-            symbol = self._defined_in(self._objects[index].image, name, version, calls=calls)
+            symbol = definition_in(self._objects[index].image, name, version, calls=calls)
             if symbol is not None:
                 return index, symbol
         return None
-
-    def _defined_in(self, image: ElfImage, name: str, version: str, *, calls: bool) -> Symbol | None:
-        """Return the definition of `name` that `image` offers to someone who asks for `version` ("" for any)."""
-        only_version: list[Symbol] = []
-        for number in _candidates(image, name):
-            symbol = image.symbols[number]
-            if symbol.name != name or not _offered(symbol, calls=calls):
-                continue
-            if not image.linking.versioned:
-                return symbol
-            if version:
-                if symbol.version == version or not (symbol.version or symbol.version_hidden):
-                    return symbol
-            elif symbol.version_index <= _FIRST_NAMED_VERSION:
-                return symbol
-            elif not symbol.version_hidden:
-                only_version.append(symbol)
-        return only_version[0] if len(only_version) == 1 else None
 
     def _check_versions(self) -> None:
         """Raise `LinkError` if a library lacks a version that another object needs of it."""
@@ -296,29 +277,3 @@ class _Object:
         self._buffers.write(
             relocation.offset, self._links._buffers[index].load(symbol.value, size, what), what
         )
-
-
-def _candidates(image: ElfImage, name: str) -> Iterable[int]:
-    table = image.linking.hash_table
-    if table is not None:
-        return (number for number in table.candidates(name) if number < len(image.symbols))
-    return range(1, len(image.symbols))
-
-
-def _offered(symbol: Symbol, *, calls: bool) -> bool:
-    """Whether a symbol is a definition that others may bind to.
-
-    An undefined symbol with a value is the program's own jump to a function: the function's address for everybody, so
-    that pointers to it compare equal, but not what a call binds to.
-    """
-    if not symbol.value and not symbol.absolute and symbol.kind != "tls":
-        return False
-    if not symbol.defined and (calls or not symbol.value):
-        return False
-    if symbol.kind not in _LINKED_KINDS or symbol.binding not in ("global", "weak", "unique"):
-        return False
-    return symbol.visibility in ("default", "protected")
-
-
-def _wanted_version(symbol: Symbol) -> str:
-    return symbol.version

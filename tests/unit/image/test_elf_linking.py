@@ -30,11 +30,14 @@ CANDIDATES = (
 NAMES = ("alpha", "beta", "gamma", "delta", "alpha2", "beta_of_gamma")
 
 
-@pytest.fixture(scope="module", params=CANDIDATES)
+PRESENT = [path for path in CANDIDATES if sys.platform == "linux" and Path(path).is_file()]
+
+
+@pytest.fixture(scope="module", params=PRESENT or ["no library"])
 def real(request):
     path = Path(request.param)
-    if sys.platform != "linux" or not path.is_file() or path.read_bytes()[18:20] != b"\x3e\0":
-        pytest.skip(f"no x86-64 file {path}")
+    if not PRESENT or path.read_bytes()[18:20] != b"\x3e\0":
+        pytest.skip("no x86-64 programs and libraries here")
     data = path.read_bytes()
     return path, read_elf(data), ELFFile(BytesIO(data))
 
