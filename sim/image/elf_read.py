@@ -33,6 +33,7 @@ LIBRARIES_MAX = 256
 
 _WHAT = "ELF"
 _WORD_BYTES = 8
+_NEED_A_SYMBOL = ("COPY", "SIZE32", "SIZE64")
 _RELR_BITMAP_WORDS = 63
 
 
@@ -149,6 +150,8 @@ class _Reader:
         yield from self._packed_relocations()
 
     def _relocation(self, offset: int, kind: str, symbol: int, addend: int) -> Relocation:
+        if not symbol and kind in _NEED_A_SYMBOL:
+            raise FormatError(_WHAT, f"relocation at {offset:#x}", f"R_X86_64_{kind} names no symbol")
         size = f.RELOCATION_BYTES[kind]
         if not any(start <= offset and offset + size <= end for start, end in self.writable):
             raise FormatError(_WHAT, f"relocation at {offset:#x}", "lies outside writable memory")

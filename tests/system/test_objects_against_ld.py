@@ -4,6 +4,15 @@ import subprocess
 
 import pytest
 
+from sim.core.context import Sim
+from sim.core.units import MIB
+from sim.errors import FormatError
+from sim.hw.memory import PhysicalMemory
+from sim.image.elf import Export, ModuleSpec, build_module
+from sim.kernel.layout import Layout, LayoutProfile
+from sim.kernel.loader import ModuleLoader
+from sim.kernel.memory import KernelMemory
+from sim.kernel.object_layout import ObjectLayout
 from sim.kernel.object_relocation import Tables
 
 from .linked_by_ld import compiled, linked_both_ways
@@ -125,6 +134,35 @@ def test_c_objects_of_each_code_model_are_what_ld_makes(program, tmp_path, optio
     pair = linked_both_ways(program("ld"), path, bases, imports(bases["text"]), bases["data"] + 0x10_0000)
     check(pair)
     assert used <= kinds(pair)
+
+
+class Unsigned:
+    """A verifier that knows no signature; the loader is told not to insist."""
+
+    def verify(self, name, _data, _vib):
+        raise FormatError("signature", name, "there is none")
+
+
+def test_a_module_in_simulated_memory_is_what_ld_makes_at_its_random_places(program, tmp_path):
+    options = ["-fpie", "-fvisibility=hidden"]
+    path = compiled(program("gcc"), SOURCE.replace("(vmk_Optional)", "(vmk_Counter)"), options, tmp_path)
+    sim = Sim(seed=8)
+    memory = KernelMemory(sim, PhysicalMemory(16 * MIB))
+    layout = Layout(sim.rng.stream("layout"), LayoutProfile())
+    loader = ModuleLoader(sim, memory, layout, Unsigned(), enforce=False)
+    exports = tuple(Export(name=name, offset=4 * number) for number, name in enumerate(IMPORTS))
+    core = ModuleSpec(name="vmkernel", version="1", text=bytes(64), exports=exports)
+    loader.load_kernel("vmkernel", build_module(core), vib=None)
+    module = loader.load("driver", path.read_bytes(), vib=None)
+    bases = {segment.name: segment.base for segment in module.segments}
+    symbols = dict(loader.get("vmkernel").exports)
+    pair = linked_both_ways(program("ld"), path, bases, symbols, bases["data"] + 0x10_0000)
+    check(pair)
+    places = ObjectLayout(pair.image).places(bases).sections
+    for section in pair.image.sections:
+        if section.data:
+            found = memory.read(places[section.index], section.size_bytes)
+            assert found == pair.theirs[f".s{section.index}"], section.name
 
 
 def test_c_plus_plus_objects_with_groups_are_what_ld_makes(program, tmp_path):
