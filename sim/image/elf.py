@@ -15,6 +15,7 @@ from sim.image.elf_build import Export, ModuleSpec, Pointer, build_module
 from sim.image.elf_object import read_object
 from sim.image.elf_object_build import build_object
 from sim.image.elf_read import read_elf
+from sim.image.elf_text import shown
 from sim.image.elf_values import (
     ElfImage,
     ElfObject,
@@ -46,6 +47,7 @@ __all__ = [
     "read_elf",
     "read_module",
     "read_object",
+    "shown",
 ]
 
 MODULE_BUILDERS = {"shared": build_module, "object": build_object}

@@ -11,12 +11,21 @@ from __future__ import annotations
 
 from sim.errors import FormatError, LimitError
 
-__all__ = ["NAMES_BYTES_MAX", "NAME_BYTES_MAX", "Names", "parse_modinfo"]
+__all__ = ["NAMES_BYTES_MAX", "NAME_BYTES_MAX", "Names", "parse_modinfo", "shown"]
 
 NAME_BYTES_MAX = 16 * 1024
+SHOWN_CHARACTERS_MAX = 120
 NAMES_BYTES_MAX = 32 * 1024 * 1024
 
 _WHAT = "ELF"
+
+
+def shown(name: str) -> str:
+    """Return a name from a file as it may stand in a message: on one line, printable, and not too long."""
+    text = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
+    )
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[: SHOWN_CHARACTERS_MAX - 3] + "..."
 
 
 class Names:

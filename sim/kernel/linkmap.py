@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import field, frozen
 
 from sim.errors import VerificationError
-from sim.image.elf import ElfImage, Relocation, Symbol
+from sim.image.elf import ElfImage, Relocation, Symbol, shown
 from sim.kernel.relocation import fit
 from sim.kernel.segment_buffers import RelocatedSegment, RelocationError, SegmentBuffers
 from sim.kernel.symbol_lookup import definition_in
@@ -79,9 +79,9 @@ def load_order(
                 continue
             found = find(library)
             if found is None:
-                raise LinkError("link.library", f"{name} needs {library}, which is not there")
+                raise LinkError("link.library", f"{shown(name)} needs {shown(library)}, which is not there")
             if len(order) >= OBJECTS_MAX:
-                raise LinkError("link.library", f"{name} needs more than {OBJECTS_MAX} libraries")
+                raise LinkError("link.library", f"{shown(name)} needs more than {OBJECTS_MAX} libraries")
             known |= {library, found.linking.soname or library}
             order.append((library, found))
         wanted = []
@@ -95,7 +95,7 @@ class LinkMap:
         self._objects = tuple(objects)
         for each in objects:
             if each.image.type == "ET_EXEC" and each.base != each.image.first_page:
-                raise LinkError("link.place", f"{each.name} runs at {each.image.first_page:#x} only")
+                raise LinkError("link.place", f"{shown(each.name)} runs at {each.image.first_page:#x} only")
         self._buffers = [SegmentBuffers(each.image, each.base) for each in objects]
         self._threads = thread_layout([each.image.linking.thread_storage for each in objects])
         self._found: dict[tuple[str, str, bool, int], tuple[int, Symbol] | None] = {}
@@ -180,9 +180,7 @@ class LinkMap:
                 if library is None or need.weak or not library.image.linking.versions_defined:
                     continue
                 if need.version not in library.image.linking.versions_defined:
-                    text = (
-                        f"{one.name} needs version {need.version} of {need.library}, which does not define it"
-                    )
+                    text = f"{shown(one.name)} needs version {shown(need.version)} of {shown(need.library)}, which does not define it"
                     raise LinkError("link.version", text)
 
 
@@ -198,7 +196,7 @@ class _Object:
         self.unresolved: dict[str, None] = {}
 
     def apply(self, relocation: Relocation) -> None:
-        what = f"{self._one.name}: R_X86_64_{relocation.kind} at {relocation.offset:#x}"
+        what = f"{shown(self._one.name)}: R_X86_64_{relocation.kind} at {relocation.offset:#x}"
         slide, addend, kind = self._buffers.slide, relocation.addend, relocation.kind
         match kind:
             case "RELATIVE":
@@ -230,8 +228,8 @@ class _Object:
         symbol = self._one.image.symbols[relocation.symbol]
         found = self._links._resolve(self._index, relocation)
         if found is None and symbol.binding != "weak":
-            text = f"{self._one.name}: nobody defines {symbol.name}"
-            raise LinkError("link.unresolved", f"{text} {symbol.version}".rstrip())
+            text = f"{shown(self._one.name)}: nobody defines {shown(symbol.name)}"
+            raise LinkError("link.unresolved", f"{text} {shown(symbol.version)}".rstrip())
         return found
 
     def _value(self, relocation: Relocation) -> int:
@@ -255,7 +253,7 @@ class _Object:
         place = self._links.threads[index]
         if place is None:
             raise RelocationError(
-                "link.relocation", f"{what}: {self._links._objects[index].name} has no thread storage"
+                "link.relocation", f"{what}: {shown(self._links._objects[index].name)} has no thread storage"
             )
         match relocation.kind:
             case "DTPMOD64":
@@ -273,7 +271,7 @@ class _Object:
         index, symbol = found
         size = min(symbol.size_bytes, self._one.image.symbols[relocation.symbol].size_bytes)
         if symbol.kind == "tls" or symbol.absolute:
-            raise RelocationError("link.relocation", f"{what}: {symbol.name} cannot be copied")
+            raise RelocationError("link.relocation", f"{what}: {shown(symbol.name)} cannot be copied")
         self._buffers.write(
             relocation.offset, self._links._buffers[index].load(symbol.value, size, what), what
         )

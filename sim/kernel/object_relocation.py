@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from sim.image import elf_format as f
-from sim.image.elf import ElfObject, Relocation, Section, Symbol
+from sim.image.elf import ElfObject, Relocation, Section, Symbol, shown
 from sim.kernel.relocation import FindSymbol, Imports, fit
 from sim.kernel.segment_buffers import RelocationError
 
@@ -181,7 +181,7 @@ class _Relocator:
 
     def _field(self, section: Section, relocation: Relocation, place: int) -> int:
         """Return what the relocation stores at `place`, checked to fit."""
-        what = f"{section.name}: R_X86_64_{relocation.kind} at {relocation.offset:#x}"
+        what = f"{shown(section.name)}: R_X86_64_{relocation.kind} at {relocation.offset:#x}"
         kind, symbol, addend, got = (
             relocation.kind,
             relocation.symbol,
@@ -226,7 +226,9 @@ class _Relocator:
     def _address(self, index: int) -> int:
         symbol = self._module.symbols[index]
         if symbol.kind in ("tls", "ifunc"):
-            raise RelocationError("module.relocation", f"symbol {symbol.name} has the kind {symbol.kind}")
+            raise RelocationError(
+                "module.relocation", f"symbol {shown(symbol.name)} has the kind {symbol.kind}"
+            )
         if symbol.defined:
             return self.own_address(symbol, index)
         if not index:
@@ -244,6 +246,6 @@ class _Relocator:
         if symbol.section == f.SHN_COMMON:
             return self._places.commons[index if index is not None else self._globals[symbol.name]]
         if symbol.section not in self._places.sections:
-            text = f"symbol {symbol.name or index} lies in a section that is not loaded"
+            text = f"symbol {shown(symbol.name) or index} lies in a section that is not loaded"
             raise RelocationError("module.relocation", text)
         return self._places.sections[symbol.section] + symbol.value

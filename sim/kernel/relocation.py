@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from attrs import frozen
 
-from sim.image.elf import ElfImage, Relocation, Symbol
+from sim.image.elf import ElfImage, Relocation, Symbol, shown
 from sim.kernel.segment_buffers import RelocatedSegment, RelocationError, SegmentBuffers
 
 __all__ = [
@@ -81,7 +81,7 @@ class Imports:
         missing = [name for name, weak in self._unresolved.items() if not weak]
         if missing:
             more = f" and {len(missing) - NAMES_SHOWN} more" if len(missing) > NAMES_SHOWN else ""
-            text = f"nobody defines {', '.join(missing[:NAMES_SHOWN])}{more}"
+            text = f"nobody defines {', '.join(map(shown, missing[:NAMES_SHOWN]))}{more}"
             raise RelocationError("module.unresolved", text)
 
 
@@ -145,7 +145,9 @@ class _Relocator:
             return self._slide
         symbol = self._image.symbols[relocation.symbol]
         if symbol.kind in ("tls", "ifunc"):
-            raise RelocationError("module.relocation", f"symbol {symbol.name} has the kind {symbol.kind}")
+            raise RelocationError(
+                "module.relocation", f"symbol {shown(symbol.name)} has the kind {symbol.kind}"
+            )
         return self._address(symbol) if symbol.defined else self._imports.address(symbol)
 
     def _address(self, symbol: Symbol) -> int:

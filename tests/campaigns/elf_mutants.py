@@ -289,7 +289,7 @@ class Campaign:
             outcome = self.judge(error, name)
         if time.process_time() - start > SECONDS_MAX:
             self.find("SLOW", name)
-        if self.host.books() != before:
+        if outcome != "finding" and self.host.books() != before:
             self.find("LEFT SOMETHING BEHIND", name)
             self.host = Host(1)
         self.outcomes[outcome] += 1

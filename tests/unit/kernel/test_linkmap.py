@@ -176,6 +176,16 @@ def test_a_weak_definition_counts_and_a_weak_reference_may_stay_zero():
     assert optional.linked()[0].unresolved == ("f",)
 
 
+def test_a_hostile_name_stays_on_one_line_of_the_message():
+    user = image(wanted("a\nb\x1b[2J" + "c" * 500), relocations=[relocation("64")])
+    with pytest.raises(LinkError) as caught:
+        link(user).linked()
+    text = str(caught.value)
+    assert r"nobody defines a\nb\x1b[2Jccc" in text
+    assert text.isprintable()
+    assert len(text) < 200
+
+
 def test_absolute_symbols_do_not_move():
     user = image(wanted("f"), relocations=[relocation("64")])
     assert word(link(user, image(defined("f", 0x77, section=0xFFF1)))) == 0x77

@@ -1,5 +1,6 @@
 """Each relocation of relocatable objects as the psABI defines it, the two tables, and what is refused."""
 
+import attrs
 import pytest
 
 from sim.image import elf_format as f
@@ -214,6 +215,15 @@ def test_a_symbol_that_nobody_defines_is_refused_unless_it_is_weak():
     called = relocated("PLT32", PERHAPS, -4)
     assert called.unresolved == ("perhaps",)
     assert called.got == bytes(8)
+
+
+def test_a_hostile_name_stays_on_one_line_of_the_message():
+    one = Relocation(offset=0, kind="64", symbol=1, addend=0)
+    hostile = attrs.evolve(module(one), symbols=(SYMBOLS[0], symbol("x\ny" * 900)))
+    with pytest.raises(RelocationError) as caught:
+        relocate_object(hostile, ObjectPlaces(sections=BASES), find)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("kind", ["TLSGD", "TLSLD", "GOTTPOFF", "TPOFF32", "DTPOFF32", "DTPMOD64", "TPOFF64"])
