@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-tpm clean
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-tpm clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,9 @@ campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signatur
 
 campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000
+
+campaign-elf: $(STAMP)  ## long: 100,000 mutants of ELF files, loaded or refused whole
+	$(BIN)/python tests/campaigns/elf_mutants.py --count 100000
 
 venv: $(STAMP)  ## the virtual environment alone
 

@@ -40,6 +40,12 @@ def vectors() -> Path:
 
 
 @pytest.fixture(scope="session")
+def lacking():
+    """A function that skips the test because something that it needs is absent."""
+    return absent
+
+
+@pytest.fixture(scope="session")
 def program():
     """A function that returns the path of a program, or skips the test."""
 

@@ -72,11 +72,14 @@ def standard_image(
     epoch: datetime,
     modules: int = 24,
     module_bytes: int = 16 * KIB,
+    module_type: str = "shared",
     kernelopt: str = "",
     host_level: AcceptanceLevel = AcceptanceLevel.PARTNER_SUPPORTED,
 ) -> Image:
-    """Make the image of `modules` drivers with about `module_bytes` of code each."""
-    shop = Workshop(rng=rng.child("image"), pki=pki, epoch=epoch, module_bytes=module_bytes)
+    """Make the image of `modules` drivers of `module_type` (see `MODULE_BUILDERS`), each with about `module_bytes` of code."""
+    shop = Workshop(
+        rng=rng.child("image"), pki=pki, epoch=epoch, module_bytes=module_bytes, module_type=module_type
+    )
     esp = {f"{LOADER_FOLDER}/{name}": _loader(shop, name) for name in _LOADERS}
     chosen = drivers(modules)
     names = {driver.name for driver in chosen}

@@ -17,7 +17,7 @@ from attrs import field, frozen, validators
 
 from sim.image.elf_layout import SLOT_BYTES, ModuleLayout
 
-__all__ = ["Export", "ModuleSpec", "Pointer", "build_module"]
+__all__ = ["Export", "ModuleSpec", "Pointer", "build_module", "check_spec"]
 
 Area = Literal["text", "rodata", "data"]
 
@@ -50,7 +50,10 @@ class Pointer:
 
 @frozen(kw_only=True)
 class ModuleSpec:
-    """What goes into a module; the entry point is the export named `init_module`, or the first byte of the code."""
+    """What goes into a module; the entry point is the export named `init_module`, or the first byte of the code.
+
+    `needed` are the libraries that a program or library needs, `soname` its own name as a library (default: `name`).
+    """
 
     name: str
     version: str
@@ -64,15 +67,18 @@ class ModuleSpec:
     imports: tuple[str, ...] = ()
     pointers: tuple[Pointer, ...] = ()
     version_record: bytes = b""
+    needed: tuple[str, ...] = ()
+    soname: str = ""
 
 
 def build_module(spec: ModuleSpec) -> bytes:
     """Build the module's file; ValueError if an export, import or pointer does not fit."""
-    _check(spec)
+    check_spec(spec)
     return ModuleLayout(spec).file()
 
 
-def _check(spec: ModuleSpec) -> None:
+def check_spec(spec: ModuleSpec) -> None:
+    """Raise ValueError unless exports, imports and pointers fit their areas and no symbol is named twice."""
     sizes = {"text": len(spec.text), "rodata": len(spec.rodata), "data": len(spec.data) + spec.bss_bytes}
     if not spec.text:
         raise ValueError("a module needs code")

@@ -22,7 +22,7 @@ from sim.image.elf_format import PAGE_BYTES
 if TYPE_CHECKING:
     from sim.image.elf_build import ModuleSpec
 
-__all__ = ["SLOT_BYTES", "ModuleLayout"]
+__all__ = ["SLOT_BYTES", "ModuleLayout", "Strings", "modinfo"]
 
 SLOT_BYTES = 8
 """The size of an address."""
@@ -37,23 +37,26 @@ class ModuleLayout:
 
     def __init__(self, spec: ModuleSpec) -> None:
         self.spec = spec
-        self.names = _Strings()
+        self.names = Strings()
         self.pieces: list[_Piece] = []
         symbols = 1 + len(spec.exports) + len(spec.imports)
         self.relocation_count = len(spec.pointers) + len(spec.imports)
-        self.name_offsets = {name: self.names.add(name) for name in (spec.name, *self._symbol_names())}
+        self.soname = spec.soname or spec.name
+        own = dict.fromkeys((self.soname, *spec.needed, *self._symbol_names()))
+        self.name_offsets = {name: self.names.add(name) for name in own}
+        self.dynamic_bytes = (_DYNAMIC_ENTRIES + len(spec.needed)) * f.DYNAMIC.size
         position = f.HEADER.size + _HEADERS * f.PROGRAM_HEADER.size
         self.hash_at = position
         self.symbols_at = _align(self.hash_at + 4 * (3 + symbols), 8)
         self.names_at = self.symbols_at + symbols * f.SYMBOL.size
         self.relocations_at = _align(self.names_at + len(self.names.data), 8)
-        self.modinfo = _modinfo(spec)
+        self.modinfo = modinfo(spec)
         self.modinfo_at = self.relocations_at + self.relocation_count * f.RELOCATION.size
         self.version_at = self.modinfo_at + len(self.modinfo)
         self.rodata_at = _align(self.version_at + len(spec.version_record), 64)
         self.text_at = _align(self.rodata_at + len(spec.rodata), PAGE_BYTES)
         self.dynamic_at = _align(self.text_at + len(spec.text), PAGE_BYTES)
-        self.got_at = self.dynamic_at + _DYNAMIC_ENTRIES * f.DYNAMIC.size
+        self.got_at = self.dynamic_at + self.dynamic_bytes
         self.data_at = _align(self.got_at + len(spec.imports) * SLOT_BYTES, 64)
 
     def file(self) -> bytes:
@@ -66,7 +69,7 @@ class ModuleLayout:
         image[: f.HEADER.size + _HEADERS * f.PROGRAM_HEADER.size] = (
             bytes(f.HEADER.size) + self._program_headers()
         )
-        section_names = _Strings()
+        section_names = Strings()
         headers = self._section_headers(section_names, len(image))
         image += section_names.data
         image += bytes(-len(image) % 8)
@@ -176,7 +179,8 @@ class ModuleLayout:
 
     def _dynamic(self) -> bytes:
         entries = [
-            (f.DT_SONAME, self.name_offsets[self.spec.name]),
+            *((f.DT_NEEDED, self.name_offsets[library]) for library in self.spec.needed),
+            (f.DT_SONAME, self.name_offsets[self.soname]),
             (f.DT_HASH, self.hash_at),
             (f.DT_STRTAB, self.names_at),
             (f.DT_SYMTAB, self.symbols_at),
@@ -189,7 +193,7 @@ class ModuleLayout:
                 (f.DT_RELASZ, self.relocation_count * f.RELOCATION.size),
                 (f.DT_RELAENT, f.RELOCATION.size),
             ]
-        entries += [(0, 0)] * (_DYNAMIC_ENTRIES - len(entries))
+        entries += [(0, 0)] * (self.dynamic_bytes // f.DYNAMIC.size - len(entries))
         return b"".join(f.DYNAMIC.pack(*entry) for entry in entries)
 
     def _program_headers(self) -> bytes:
@@ -210,8 +214,8 @@ class ModuleLayout:
                 f.PT_DYNAMIC,
                 f.PF_R | f.PF_W,
                 self.dynamic_at,
-                _DYNAMIC_ENTRIES * f.DYNAMIC.size,
-                _DYNAMIC_ENTRIES * f.DYNAMIC.size,
+                self.dynamic_bytes,
+                self.dynamic_bytes,
                 8,
             ),
             (f.PT_GNU_STACK, f.PF_R | f.PF_W, 0, 0, 0, 16),
@@ -221,7 +225,7 @@ class ModuleLayout:
             for kind, flags, at, in_file, in_memory, alignment in rows
         )
 
-    def _section_headers(self, names: _Strings, names_at: int) -> bytes:
+    def _section_headers(self, names: Strings, names_at: int) -> bytes:
         table = bytes(f.SECTION_HEADER.size)
         for piece in self.pieces:
             alignment = (
@@ -279,19 +283,21 @@ class _Piece:
     zero_bytes: int = 0
 
 
-class _Strings:
+class Strings:
     """A table of NUL-terminated names."""
 
     def __init__(self) -> None:
         self.data = bytearray(b"\0")
 
     def add(self, name: str) -> int:
+        """Append a name and return its offset."""
         offset = len(self.data)
         self.data += name.encode("ascii") + b"\0"
         return offset
 
 
-def _modinfo(spec: ModuleSpec) -> bytes:
+def modinfo(spec: ModuleSpec) -> bytes:
+    """Return the content of `.modinfo`; ValueError for a text with a NUL."""
     pairs = (
         ("name", spec.name),
         ("version", spec.version),

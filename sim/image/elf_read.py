@@ -1,10 +1,11 @@
-"""Reads a module file as its loader will, and refuses what a loader must not map.
+"""Reads programs and shared objects as their loader will, and refuses what a loader must not map.
 
 Models: the view of the dynamic table, which is what gets loaded, not of the sections, which nobody checks; sections
 serve only to find `.modinfo` and `.version`.  Besides what `elf_file` refuses: relocations outside writable memory or
 of unknown type, names and numbers that point outside, and counts above the limits.  Every refusal is a FormatError.
 
-Leaves out: applying relocations and looking up symbols, which is the loader's work.  Independent of pyelftools, which
+Leaves out: relocatable objects (`elf_object`); applying relocations and looking up symbols, which is the loader's
+work.  Independent of pyelftools, which
 the tests use as a peer: its errors have many types, and reading a module with it takes about as long as booting with one.
 
 Sources: System V ABI, edition 4.1, chapters 4 and 5; AMD64 psABI 1.0, section 4.4; generic ABI, DT_RELR (2022).
@@ -18,23 +19,26 @@ from collections.abc import Iterator
 from sim.errors import FormatError, LimitError
 from sim.image import elf_format as f
 from sim.image.elf_file import ElfFile
-from sim.image.elf_format import ElfImage, Relocation, Symbol
+from sim.image.elf_hash import SYMBOLS_MAX, GnuHash, SysvHash
+from sim.image.elf_text import Names, parse_modinfo
+from sim.image.elf_values import ElfImage, FindsSymbols, Linking, Relocation, Symbol
+from sim.image.elf_versions import SymbolVersion, VersionReader
 
-__all__ = ["FILE_BYTES_MAX", "read_elf"]
+__all__ = ["FILE_BYTES_MAX", "RELOCATIONS_MAX", "SYMBOLS_MAX", "read_elf"]
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
-SYMBOLS_MAX = 1 << 16
 RELOCATIONS_MAX = 1 << 18
 DYNAMIC_ENTRIES_MAX = 1024
-NAME_BYTES_MAX = 16 * 1024
+LIBRARIES_MAX = 256
 
 _WHAT = "ELF"
 _WORD_BYTES = 8
+_NEED_A_SYMBOL = ("COPY", "SIZE32", "SIZE64")
 _RELR_BITMAP_WORDS = 63
 
 
 def read_elf(data: bytes) -> ElfImage:
-    """Read a shared object for x86-64; raises FormatError (LimitError for what is too large)."""
+    """Read a program or shared object for x86-64; raises FormatError (LimitError for what is too large)."""
     if len(data) > FILE_BYTES_MAX:
         raise LimitError(_WHAT, "file", f"{len(data)} bytes, at most {FILE_BYTES_MAX} are read")
     try:
@@ -48,13 +52,18 @@ class _Reader:
 
     def __init__(self, file: ElfFile) -> None:
         self.file = file
+        self.needed: list[int] = []
         self.dynamic = self._dynamic([header for header in file.headers if header[0] == f.PT_DYNAMIC])
         self.writable = [(one.virtual_address, one.end) for one in file.segments if one.writable]
+        self.names = Names(self._table(f.DT_STRTAB, f.DT_STRSZ, 1, "symbol names"))
+        self.versions = VersionReader(self._memory_of_versions, self.names.at)
+        self.hash_table = self._hash_table()
 
     def image(self) -> ElfImage:
         file = self.file
         relocations = tuple(self._relocations())
         count = self._symbol_count(relocations)
+        linking = self._linking()
         symbols = self._symbols(count)
         if any(relocation.symbol >= count for relocation in relocations if relocation.symbol):
             raise FormatError(_WHAT, "relocations", "a relocation names a symbol that is not there")
@@ -62,15 +71,37 @@ class _Reader:
         if file.entry and (code is None or not code.executable):
             raise FormatError(_WHAT, "header", "the entry point lies in no code")
         return ElfImage(
-            type="ET_DYN",
+            type=f.TYPE_NAMES[file.header.kind],
             machine="EM_X86_64",
             entry=file.entry,
             segments=file.segments,
             symbols=symbols,
             relocations=relocations,
-            modinfo=_parse_modinfo(file.section_bytes(b".modinfo")),
+            modinfo=parse_modinfo(file.section_bytes(b".modinfo")),
             version_record=file.section_bytes(b".version"),
             has_thread_storage=any(header[0] == f.PT_TLS for header in file.headers),
+            linking=linking,
+        )
+
+    def _linking(self) -> Linking:
+        """Return what only a dynamic linker needs; reads the version tables on the way."""
+        dynamic, file = self.dynamic, self.file
+        kinds = [header[0] for header in file.headers]
+        if f.DT_VERDEF in dynamic:
+            self.versions.definitions(dynamic[f.DT_VERDEF], dynamic.get(f.DT_VERDEFNUM, 0))
+        if f.DT_VERNEED in dynamic:
+            self.versions.needed(dynamic[f.DT_VERNEED], dynamic.get(f.DT_VERNEEDNUM, 0))
+        return Linking(
+            interpreter=file.interpreter() if f.PT_INTERP in kinds else "",
+            soname=self.names.at(dynamic[f.DT_SONAME]) if f.DT_SONAME in dynamic else "",
+            needed=tuple(self.names.at(offset) for offset in self.needed),
+            symbolic=f.DT_SYMBOLIC in dynamic or bool(dynamic.get(f.DT_FLAGS, 0) & f.DF_SYMBOLIC),
+            versioned=f.DT_VERSYM in dynamic,
+            relro=file.relro() if f.PT_GNU_RELRO in kinds else None,
+            thread_storage=file.thread_storage() if f.PT_TLS in kinds else None,
+            version_needs=tuple(self.versions.needs),
+            versions_defined=tuple(self.versions.defined),
+            hash_table=self.hash_table,
         )
 
     def _dynamic(self, headers: list[tuple[int, ...]]) -> dict[int, int]:
@@ -88,7 +119,11 @@ class _Reader:
         ):
             if tag == 0:
                 break
+            if tag == f.DT_NEEDED:
+                self.needed.append(value)
             entries.setdefault(tag, value)
+        if len(self.needed) > LIBRARIES_MAX:
+            raise LimitError(_WHAT, "dynamic table", f"more than {LIBRARIES_MAX} libraries needed")
         if f.DT_TEXTREL in entries or entries.get(f.DT_FLAGS, 0) & f.DF_TEXTREL:
             raise FormatError(_WHAT, "dynamic table", "relocations in code are not applied")
         return entries
@@ -107,13 +142,17 @@ class _Reader:
             table = self._table(address, size, f.RELOCATION.size, "relocations")
             for offset, info, addend in f.RELOCATION.iter_unpack(table):
                 kind = f.RELOCATION_NAMES.get(info & 0xFFFFFFFF)
-                if kind is None:
+                if info & 0xFFFFFFFF == 0:
+                    continue
+                if kind not in f.LINKED_RELOCATIONS:
                     raise FormatError(_WHAT, "relocations", f"type {info & 0xFFFFFFFF} is not applied")
                 yield self._relocation(offset, kind, info >> 32, addend)
         yield from self._packed_relocations()
 
     def _relocation(self, offset: int, kind: str, symbol: int, addend: int) -> Relocation:
-        size = 4 if kind in ("PC32", "32") else 16 if kind == "TLSDESC" else _WORD_BYTES
+        if not symbol and kind in _NEED_A_SYMBOL:
+            raise FormatError(_WHAT, f"relocation at {offset:#x}", f"R_X86_64_{kind} names no symbol")
+        size = f.RELOCATION_BYTES[kind]
         if not any(start <= offset and offset + size <= end for start, end in self.writable):
             raise FormatError(_WHAT, f"relocation at {offset:#x}", "lies outside writable memory")
         return Relocation(offset=offset, kind=kind, symbol=symbol, addend=addend)
@@ -138,16 +177,34 @@ class _Reader:
                 stored = self.file.memory(offset, _WORD_BYTES, "packed relocations")
                 yield self._relocation(offset, "RELATIVE", 0, int.from_bytes(stored, "little", signed=True))
 
+    def _hash_table(self) -> FindsSymbols | None:
+        """Return the file's hash table, the GNU one if it has both."""
+        if f.DT_SYMTAB not in self.dynamic:
+            return None
+        if f.DT_GNU_HASH in self.dynamic:
+            return GnuHash(self._rest_of_segment(self.dynamic[f.DT_GNU_HASH]))
+        if f.DT_HASH in self.dynamic:
+            return SysvHash(self._rest_of_segment(self.dynamic[f.DT_HASH]))
+        return None
+
+    def _rest_of_segment(self, address: int) -> bytes:
+        """Return the file's bytes from `address` to its segment's end: tables that do not state their size."""
+        segment = self.file.segment_of(address, 8)
+        if segment is None or address - segment.virtual_address >= len(segment.data):
+            raise FormatError(_WHAT, "hash table", f"{address:#x} is not in a segment's file part")
+        return segment.data[address - segment.virtual_address :]
+
     def _symbol_count(self, relocations: tuple[Relocation, ...]) -> int:
-        """Return how many symbols there are: by the hash table, the section, or else what relocations name."""
+        """Return how many symbols there are: by the hash tables, the section, or else what relocations name."""
         table = self.dynamic.get(f.DT_SYMTAB)
         if table is None:
             return 0
-        count = 1 + max((relocation.symbol for relocation in relocations), default=0)
+        named = 1 + max((relocation.symbol for relocation in relocations), default=0)
         if f.DT_HASH in self.dynamic:
             hashed = self.file.memory(self.dynamic[f.DT_HASH], 8, "hash table")
             count = int.from_bytes(hashed[4:], "little")
         else:
+            count = max(named, self.hash_table.count) if isinstance(self.hash_table, GnuHash) else named
             for section in self.file.sections:
                 if section[1] == f.SHT_DYNSYM and section[3] == table:
                     count = section[5] // f.SYMBOL.size
@@ -161,22 +218,38 @@ class _Reader:
         if self.dynamic.get(f.DT_SYMENT, f.SYMBOL.size) != f.SYMBOL.size:
             raise FormatError(_WHAT, "symbols", "entries of another size than ELF64 has")
         table = self.file.memory(self.dynamic[f.DT_SYMTAB], count * f.SYMBOL.size, "symbols")
-        names = self._table(f.DT_STRTAB, f.DT_STRSZ, 1, "symbol names")
-        return tuple(self._symbol(fields, names) for fields in f.SYMBOL.iter_unpack(table))
+        if f.DT_VERSYM not in self.dynamic:
+            return tuple(self._symbol(fields, 0) for fields in f.SYMBOL.iter_unpack(table))
+        numbers = self.file.memory(self.dynamic[f.DT_VERSYM], 2 * count, "symbol versions")
+        return tuple(
+            self._symbol(fields, number)
+            for fields, (number,) in zip(
+                f.SYMBOL.iter_unpack(table), struct.iter_unpack("<H", numbers), strict=True
+            )
+        )
 
-    def _symbol(self, fields: tuple[int, ...], names: bytes) -> Symbol:
-        name_at, info, _, section, value, size = fields
+    def _symbol(self, fields: tuple[int, ...], number: int) -> Symbol:
+        name_at, info, other, section, value, size = fields
         kind = f.SYMBOL_KINDS.get(info & 15, "other")
         if section not in (f.SHN_UNDEF, f.SHN_ABS) and kind != "tls" and value > self.file.segments[-1].end:
             raise FormatError(_WHAT, "symbols", f"the value {value:#x} lies outside the module")
+        version = self.versions.versions.get(number & 0x7FFF, _NO_VERSION)
         return Symbol(
-            name=_name_at(names, name_at) if name_at else "",
+            name=self.names.at(name_at) if name_at else "",
             value=value,
             size_bytes=size,
             kind=kind,
             binding=f.BINDINGS.get(info >> 4, "other"),
             defined=section != f.SHN_UNDEF,
+            visibility=f.VISIBILITIES[other & 3],
+            section=section,
+            version=version.name,
+            version_index=number & 0x7FFF,
+            version_hidden=bool(number & 0x8000) or version.hidden,
         )
+
+    def _memory_of_versions(self, address: int, size: int) -> bytes:
+        return self.file.memory(address, size, "symbol versions")
 
     def _table(self, address_tag: int, size_tag: int, entry_bytes: int, where: str) -> bytes:
         size = self.dynamic.get(size_tag, 0)
@@ -187,22 +260,4 @@ class _Reader:
         return self.file.memory(self.dynamic[address_tag], size, where)
 
 
-def _name_at(names: bytes, offset: int) -> str:
-    end = names.find(b"\0", offset, offset + NAME_BYTES_MAX)
-    if end < 0:
-        raise FormatError(_WHAT, "symbol names", f"no name of at most {NAME_BYTES_MAX} bytes at {offset:#x}")
-    return names[offset:end].decode("utf-8", "backslashreplace")
-
-
-def _parse_modinfo(record: bytes) -> tuple[tuple[str, str], ...]:
-    """Split `.modinfo` into its key=value texts; a file without that record has none."""
-    if not record:
-        return ()
-    try:
-        texts = record.decode("utf-8").rstrip("\0").split("\0")
-    except UnicodeDecodeError as error:
-        raise FormatError(_WHAT, ".modinfo", "a text that does not decode") from error
-    pairs = [text.partition("=") for text in texts if text]
-    if any(not key or not mark for key, mark, _ in pairs):
-        raise FormatError(_WHAT, ".modinfo", "expected key=value texts")
-    return tuple((key, value) for key, _, value in pairs)
+_NO_VERSION = SymbolVersion(name="")

@@ -22,7 +22,7 @@ from sim.image.acceptance import AcceptanceLevel
 from sim.image.cms import sign_detached
 from sim.image.descriptor_writer import write_descriptor
 from sim.image.drivers import Driver
-from sim.image.elf import Export, ModuleSpec, Pointer, build_module
+from sim.image.elf import MODULE_BUILDERS, Export, ModuleSpec, Pointer, build_module
 from sim.image.metadata import Descriptor, Platform, Relation
 from sim.image.payload import describe_payload, gzip_stored
 from sim.image.pki import Pki
@@ -58,18 +58,24 @@ _KERNEL_PARTS = (
 _RELEASE = f"0.0.{ESX_BUILD}"
 _RETURN_ZERO = b"\x31\xc0\xc3"  # xor eax, eax; ret
 _IMPORTS_PER_DRIVER = 6
-_ELF_FOLDERS = ("bin/", "sbin/", "lib64/")
+_LIBRARY_FOLDER = "lib64/"
+_ELF_FOLDERS = ("bin/", "sbin/", _LIBRARY_FOLDER)
+_C_LIBRARY, _C_FUNCTIONS = "libc.so.6", ("malloc", "free", "read", "write", "exit")
 _SLOT = 16
 
 
 @attrs.frozen(kw_only=True)
 class Workshop:
-    """Makes modules and VIBs for one world: its streams, its keys, the release date, the size of a module's code."""
+    """Makes modules and VIBs for one world: its streams, its keys, the release date, the size of a module's code.
+
+    Drivers are of `module_type`: shared objects, or relocatable objects as on a real host.
+    """
 
     rng: Rng
     pki: Pki
     epoch: datetime
     module_bytes: int
+    module_type: str = attrs.field(default="shared", validator=attrs.validators.in_(MODULE_BUILDERS))
 
     def base_vib(self, loaders: Mapping[str, bytes]) -> Vib:
         """Return esx-base: the VMkernel, its early modules, the system's files, and the boot loader package."""
@@ -176,7 +182,7 @@ class Workshop:
         draws = self.rng.stream(f"{driver.name}/layout")
         imports = draws.shuffled(KERNEL_INTERFACE[2:])[: _IMPORTS_PER_DRIVER - 1]
         attach = f"{needed.replace('-', '_')}_Attach" if needed else None
-        return build_module(
+        return MODULE_BUILDERS[self.module_type](
             ModuleSpec(
                 name=driver.module,
                 version=f"{driver.version}-1vmw",
@@ -207,10 +213,15 @@ class Workshop:
         """Return a file of the system: an ELF image for a program or a library, seeded noise for anything else."""
         if not path.startswith(_ELF_FOLDERS):
             return self.noise(f"{archive}/{path}", size)
-        name = path.rpartition("/")[2].partition(".")[0]
+        file = path.rpartition("/")[2]
+        name = file.partition(".")[0]
+        library = path.startswith(_LIBRARY_FOLDER)
         return build_module(
             ModuleSpec(
                 name=name,
+                soname=file if library else "",
+                needed=() if library else (_C_LIBRARY,),
+                imports=() if library else _C_FUNCTIONS,
                 version=ESX_VERSION,
                 license="VMware",
                 provider="VMware",
@@ -218,7 +229,7 @@ class Workshop:
                 rodata=f"{name} {ESX_VERSION}\0".encode(),
                 data=self.noise(f"{archive}/{path}/data", 64),
                 bss_bytes=256,
-                exports=_exports(("_start",)),
+                exports=_exports(_C_FUNCTIONS if library else ("_start",)),
                 pointers=(Pointer(offset=0, area="text"), Pointer(offset=8, area="rodata")),
             )
         )

@@ -4,13 +4,16 @@ Models: verification of exactly the bytes that are then loaded; placement at a r
 for each segment with that segment's rights, never writable and executable; module ids; refusals with a reason, after
 which nothing of the module stays behind; unloading.
 
-A shared object (ET_DYN) holds references from one of its segments to another that are relative to the instruction
-pointer, so it is placed as a whole at one random base: its segments keep their distances, each page has the rights of
-its own segment, and unmapped guard pages lie on both sides of the whole.
+A relocatable object (ET_REL) is placed in parts: code, constants and data each at a random base of their own.  A shared
+object (ET_DYN) holds references from one of its segments to another that are relative to the instruction pointer, so it
+is placed as a whole at one random base: its segments keep their distances, each page has the rights of its own
+segment, and unmapped guard pages lie on both sides of the whole.
 
-Leaves out: relocatable objects (ET_REL), whose sections could be placed apart; lazy binding; thread-local storage;
-running the module's code.  A symbol that nobody defines binds to address 0, where nothing is mapped, and is listed.
-Bytes of a page that belong to no segment are zero.
+A symbol that nobody defines is a refusal unless it is weak; a loader made with `strict=False` binds it to address 0,
+where nothing is mapped, and lists it.
+
+Leaves out: lazy binding; thread-local storage and programs, which are refused; running the module's code.  Bytes of a
+page that belong to no segment are zero.
 
 Sources: System V ABI AMD64 supplement, section 4.4.1 (relocations); vmkernel.log lines of public hosts.
 """
@@ -26,11 +29,11 @@ from sim.core.context import Sim
 from sim.core.trace import record
 from sim.errors import FormatError, SimBug, VerificationError, VmksimError
 from sim.image.acceptance import AcceptanceLevel
-from sim.image.elf import ElfImage, read_elf
 from sim.kernel.layout import Layout
 from sim.kernel.memory import KernelMemory
+from sim.kernel.module_placing import ModuleImage, PlacedModule, place_module, read_kernel_module
 from sim.kernel.module_signing import ModuleIdentity, ModuleOrigin, ModuleVerifier
-from sim.kernel.relocation import RelocatedSegment, RelocationError, relocate
+from sim.kernel.segment_buffers import RelocatedSegment, RelocationError
 
 __all__ = ["KERNEL_MODULE_ID", "LoadRefused", "LoadedModule", "LoadedSegment", "ModuleLoader"]
 
@@ -70,7 +73,7 @@ class LoadedSegment:
 
 @frozen(kw_only=True)
 class LoadedModule:
-    """A row of the module table."""
+    """A row of the module table; `regions` are the bases that its parts were given, `base` the first of them."""
 
     module_id: int
     name: str
@@ -86,6 +89,9 @@ class LoadedModule:
     base: int
     size_bytes: int
     entry: int
+    exit_entry: int = 0
+    type: str
+    regions: tuple[int, ...]
     segments: tuple[LoadedSegment, ...]
     exports: Mapping[str, int] = field(repr=False)
     uses: tuple[str, ...] = ()
@@ -96,7 +102,7 @@ class ModuleLoader:
     """Loads modules into the kernel's memory.
 
     With `enforce`, a module that `verifier` refuses is not loaded; without it the refusal is logged and stands in the
-    module table as its signed status.
+    module table as its signed status.  With `strict`, every symbol that is not weak must be defined.
     """
 
     def __init__(
@@ -107,8 +113,10 @@ class ModuleLoader:
         verifier: ModuleVerifier,
         *,
         enforce: bool = True,
+        strict: bool = True,
     ) -> None:
         self.enforce = enforce
+        self.strict = strict
         self._sim = sim
         self._memory = memory
         self._layout = layout
@@ -144,7 +152,8 @@ class ModuleLoader:
             raise LoadRefused("module.in-use", f"module {name} is in use by {', '.join(users) or 'the host'}")
         for segment in module.segments:
             self._memory.unmap_segment(segment.base)
-        self._layout.release(module.base)
+        for base in module.regions:
+            self._layout.release(base)
         del self._modules[name]
         self._sim.trace.emit(MODULE_UNLOADED, module.module_id, name)
         self._log(f"Mod: module {name} with module ID {module.module_id} unloaded.")
@@ -164,7 +173,10 @@ class ModuleLoader:
         mapped = {segment.base: segment for segment in self._memory.segments()}
         placed = {region.base: region for region in self._layout.regions()}
         for module in self._modules.values():
-            if module.base not in placed or placed[module.base].size_bytes != module.size_bytes:
+            sizes = [placed[base].size_bytes for base in module.regions if base in placed]
+            if len(sizes) != len(module.regions) or not 0 <= sum(sizes) - module.size_bytes < 4096 * len(
+                sizes
+            ):
                 raise SimBug(f"module {module.name} is not where the layout has it")
             for segment in module.segments:
                 if segment.base not in mapped or str(mapped[segment.base].rights) != segment.rights:
@@ -209,41 +221,26 @@ class ModuleLoader:
         return identity, identity.signed_status
 
     @staticmethod
-    def _read(name: str, data: bytes) -> ElfImage:
+    def _read(name: str, data: bytes) -> ModuleImage:
         try:
-            image = read_elf(data)
+            return read_kernel_module(data)
         except FormatError as error:
             raise LoadRefused("module.format", f"{name}: {error}") from error
-        if image.has_thread_storage:
-            raise LoadRefused("module.tls", f"{name}: thread-local storage has no meaning in the kernel")
-        return image
+        except RelocationError as error:
+            raise LoadRefused(error.check, f"{name}: {error}") from error
 
     def _place(
         self,
         name: str,
         data: bytes,
-        image: ElfImage,
+        image: ModuleImage,
         identity: ModuleIdentity,
         status: str,
         *,
         kind: str,
         module_id: int,
     ) -> LoadedModule:
-        try:
-            base = self._layout.place(kind, image.memory_bytes, name)
-        except SimBug:
-            raise
-        except VmksimError as error:
-            raise LoadRefused("module.memory", f"{name}: {error}") from error
-        try:
-            relocated = relocate(image, base, self._symbol)
-            segments = self._map(name, relocated.segments)
-        except SimBug:
-            raise
-        except VmksimError as error:
-            self._layout.release(base)
-            check = error.check if isinstance(error, RelocationError) else "module.memory"
-            raise LoadRefused(check, f"{name}: {error}") from error
+        placed, segments = self._place_and_map(name, image, kind)
         module = LoadedModule(
             module_id=module_id,
             name=name,
@@ -256,16 +253,37 @@ class ModuleLoader:
             fingerprint=identity.fingerprint,
             vib_id=identity.vib_id,
             digest=sha256(data).digest(),
-            base=base,
-            size_bytes=image.memory_bytes,
-            entry=relocated.entry,
+            base=placed.base,
+            size_bytes=placed.size_bytes,
+            entry=placed.entry,
+            exit_entry=placed.exit_entry,
+            type=image.type,
+            regions=placed.regions,
             segments=segments,
-            exports=relocated.exports,
-            uses=relocated.providers,
-            unresolved=relocated.unresolved,
+            exports=placed.exports,
+            uses=placed.providers,
+            unresolved=placed.unresolved,
         )
         self._enter(module)
         return module
+
+    def _place_and_map(
+        self, name: str, image: ModuleImage, kind: str
+    ) -> tuple[PlacedModule, tuple[LoadedSegment, ...]]:
+        """Place, relocate and map a module, or refuse it and leave nothing behind."""
+        try:
+            placed = place_module(self._layout, name, image, self._symbol, kind=kind, strict=self.strict)
+            try:
+                return placed, self._map(name, placed.segments)
+            except VmksimError:
+                for base in placed.regions:
+                    self._layout.release(base)
+                raise
+        except SimBug:
+            raise
+        except VmksimError as error:
+            check = error.check if isinstance(error, RelocationError) else "module.memory"
+            raise LoadRefused(check, f"{name}: {error}") from error
 
     def _map(self, name: str, segments: tuple[RelocatedSegment, ...]) -> tuple[LoadedSegment, ...]:
         """Map all segments, or none."""

@@ -1,9 +1,11 @@
-"""From an ELF image and a base to the bytes of its segments in memory: the pure half of the loader.
+"""From an ELF image and a base to the bytes of its segments in memory: the pure half of the loader of shared objects.
 
 Models: the x86-64 relocations of shared objects that a kernel loader applies (RELATIVE, 64, GLOB_DAT, JUMP_SLOT, 32,
-PC32), with own symbols before those of other modules.
+PC32, PC64, SIZE32, SIZE64), with own symbols before those of other modules.  A symbol that nobody defines is an error
+unless it is weak: a weak one is 0, where nothing is mapped.
 
-Leaves out: thread-local, indirect-function and copy relocations, which are refused; symbol versions.
+Leaves out: thread-local, indirect-function and copy relocations, which are refused in a kernel (`linkmap` applies them
+for user worlds); symbol versions, which no kernel interface has here.
 
 Sources: System V ABI AMD64 supplement, section 4.4.1.
 """
@@ -12,39 +14,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import field, frozen
+from attrs import frozen
 
-from sim.errors import VerificationError
-from sim.hw.mmu import Rights
-from sim.image.elf import ElfImage, Relocation, Segment, Symbol
+from sim.image.elf import ElfImage, Relocation, Symbol, shown
+from sim.kernel.segment_buffers import RelocatedSegment, RelocationError, SegmentBuffers
 
-__all__ = ["RelocatedModule", "RelocatedSegment", "RelocationError", "relocate"]
-
-PAGE_BYTES = 4096
-_MASK64 = (1 << 64) - 1
+__all__ = [
+    "FindSymbol",
+    "Imports",
+    "RelocatedModule",
+    "RelocatedSegment",
+    "RelocationError",
+    "fit",
+    "relocate",
+]
 
 FindSymbol = Callable[[str], tuple[str, int] | None]
 """Returns the providing module and the address of a symbol, or None."""
 
+NAMES_SHOWN = 5
 
-class RelocationError(VerificationError):
-    """A relocation cannot be applied: its kind is not supported, or its value does not fit."""
-
-
-@frozen(kw_only=True)
-class RelocatedSegment:
-    """The first bytes of a segment's pages, what to map them at, and how many bytes to map (the rest is zero)."""
-
-    name: str
-    base: int
-    data: bytes = field(repr=False)
-    size_bytes: int
-    rights: Rights
+_MASK64 = (1 << 64) - 1
 
 
 @frozen(kw_only=True)
 class RelocatedModule:
-    """A module ready to be mapped."""
+    """A module ready to be mapped; `unresolved` names the symbols that are 0 because nobody defines them."""
 
     entry: int
     segments: tuple[RelocatedSegment, ...]
@@ -53,9 +48,50 @@ class RelocatedModule:
     unresolved: tuple[str, ...]
 
 
-def relocate(image: ElfImage, base: int, find: FindSymbol) -> RelocatedModule:
-    """Return `image` as it stands in memory when its first page lies at `base`; raises `RelocationError`."""
-    return _Relocator(image, base, find).module()
+class Imports:
+    """Looks up what other modules define, and keeps who defined it and what nobody does."""
+
+    def __init__(self, find: FindSymbol) -> None:
+        self._find = find
+        self._providers: dict[str, None] = {}
+        self._unresolved: dict[str, bool] = {}
+
+    def address(self, symbol: Symbol) -> int:
+        """Return the address of an undefined symbol, 0 if nobody defines it."""
+        found = self._find(symbol.name)
+        if found is None:
+            weak = symbol.binding == "weak"
+            self._unresolved[symbol.name] = self._unresolved.get(symbol.name, True) and weak
+            return 0
+        self._providers[found[0]] = None
+        return found[1]
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Return the modules that defined something, in order of first use."""
+        return tuple(self._providers)
+
+    @property
+    def unresolved(self) -> tuple[str, ...]:
+        """Return the names that nobody defines, weak ones too."""
+        return tuple(self._unresolved)
+
+    def check(self) -> None:
+        """Raise `RelocationError` if a symbol that is not weak is defined by nobody."""
+        missing = [name for name, weak in self._unresolved.items() if not weak]
+        if missing:
+            more = f" and {len(missing) - NAMES_SHOWN} more" if len(missing) > NAMES_SHOWN else ""
+            text = f"nobody defines {', '.join(map(shown, missing[:NAMES_SHOWN]))}{more}"
+            raise RelocationError("module.unresolved", text)
+
+
+def relocate(image: ElfImage, base: int, find: FindSymbol, *, strict: bool = True) -> RelocatedModule:
+    """Return `image` as it stands in memory when its first page lies at `base`.
+
+    Errors: `RelocationError`; with `strict` also for a symbol that nobody defines and that is not weak.
+    """
+    relocator = _Relocator(image, base, find)
+    return relocator.module(strict=strict)
 
 
 class _Relocator:
@@ -63,32 +99,22 @@ class _Relocator:
 
     def __init__(self, image: ElfImage, base: int, find: FindSymbol) -> None:
         self._image = image
-        self._slide = base - image.segments[0].virtual_address // PAGE_BYTES * PAGE_BYTES
-        self._find = find
-        self._buffers = [bytearray(_slack(segment)) + segment.data for segment in image.segments]
-        self._providers: dict[str, None] = {}
-        self._unresolved: dict[str, None] = {}
+        self._buffers = SegmentBuffers(image, base)
+        self._slide = self._buffers.slide
+        self._imports = Imports(find)
 
-    def module(self) -> RelocatedModule:
+    def module(self, *, strict: bool) -> RelocatedModule:
         for relocation in self._image.relocations:
             self._apply(relocation)
+        if strict:
+            self._imports.check()
         image = self._image
         return RelocatedModule(
             entry=image.entry + self._slide if image.entry else 0,
-            segments=tuple(self._segment(index) for index in range(len(image.segments))),
-            exports={symbol.name: symbol.value + self._slide for symbol in image.exports if symbol.name},
-            providers=tuple(self._providers),
-            unresolved=tuple(self._unresolved),
-        )
-
-    def _segment(self, index: int) -> RelocatedSegment:
-        segment = self._image.segments[index]
-        return RelocatedSegment(
-            name=_segment_name(self._image.segments, index),
-            base=segment.virtual_address - _slack(segment) + self._slide,
-            data=bytes(self._buffers[index]),
-            size_bytes=_slack(segment) + segment.memory_bytes,
-            rights=_rights(segment),
+            segments=self._buffers.relocated(),
+            exports={symbol.name: self._address(symbol) for symbol in image.exports if symbol.name},
+            providers=self._imports.providers,
+            unresolved=self._imports.unresolved,
         )
 
     def _apply(self, relocation: Relocation) -> None:
@@ -96,18 +122,22 @@ class _Relocator:
         addend = relocation.addend
         match relocation.kind:
             case "RELATIVE":
-                self._store(relocation, self._slide + addend, 8)
+                value = self._slide + addend
             case "64":
-                self._store(relocation, self._value(relocation) + addend, 8)
+                value = self._value(relocation) + addend
             case "GLOB_DAT" | "JUMP_SLOT":
-                self._store(relocation, self._value(relocation), 8)
+                value = self._value(relocation)
             case "32":
-                self._store_32(relocation, self._value(relocation) + addend, signed=False)
-            case "PC32":
-                self._store_32(relocation, self._value(relocation) + addend - place, signed=True)
+                value = self._value(relocation) + addend
+            case "PC32" | "PC64":
+                value = self._value(relocation) + addend - place
+            case "SIZE32" | "SIZE64":
+                value = self._image.symbols[relocation.symbol].size_bytes + addend
             case _:
                 text = f"R_X86_64_{relocation.kind} at {relocation.offset:#x} is not supported"
                 raise RelocationError("module.relocation", text)
+        what = f"R_X86_64_{relocation.kind} at {relocation.offset:#x}"
+        self._buffers.store(relocation.offset, fit(value, relocation.kind, what), _bytes(relocation), what)
 
     def _value(self, relocation: Relocation) -> int:
         """Return the address of the relocation's symbol: the module's own, another module's, or 0 for nobody's."""
@@ -115,48 +145,47 @@ class _Relocator:
             return self._slide
         symbol = self._image.symbols[relocation.symbol]
         if symbol.kind in ("tls", "ifunc"):
-            raise RelocationError("module.relocation", f"symbol {symbol.name} has the kind {symbol.kind}")
-        return symbol.value + self._slide if symbol.defined else self._imported(symbol)
+            raise RelocationError(
+                "module.relocation", f"symbol {shown(symbol.name)} has the kind {symbol.kind}"
+            )
+        return self._address(symbol) if symbol.defined else self._imports.address(symbol)
 
-    def _imported(self, symbol: Symbol) -> int:
-        found = self._find(symbol.name)
-        if found is None:
-            self._unresolved[symbol.name] = None
-            return 0
-        provider, address = found
-        self._providers[provider] = None
-        return address
-
-    def _store_32(self, relocation: Relocation, value: int, *, signed: bool) -> None:
-        low, high = (-(1 << 31), 1 << 31) if signed else (0, 1 << 32)
-        if not low <= value < high:
-            text = f"R_X86_64_{relocation.kind} at {relocation.offset:#x}: {value:#x} does not fit in 32 bits"
-            raise RelocationError("module.relocation", text)
-        self._store(relocation, value, 4)
-
-    def _store(self, relocation: Relocation, value: int, size: int) -> None:
-        for segment, buffer in zip(self._image.segments, self._buffers, strict=True):
-            if segment.virtual_address <= relocation.offset and relocation.offset + size <= segment.end:
-                at = relocation.offset - segment.virtual_address + _slack(segment)
-                if at + size > len(buffer):
-                    buffer.extend(bytes(at + size - len(buffer)))
-                buffer[at : at + size] = (value & _MASK64).to_bytes(8, "little")[:size]
-                return
-        text = f"R_X86_64_{relocation.kind} at {relocation.offset:#x} lies in no segment"
-        raise RelocationError("module.relocation", text)
+    def _address(self, symbol: Symbol) -> int:
+        return symbol.value if symbol.absolute else symbol.value + self._slide
 
 
-def _slack(segment: Segment) -> int:
-    """Return the bytes between the beginning of the segment's first page and the segment."""
-    return segment.virtual_address % PAGE_BYTES
+_UNSIGNED = {"32": 32, "SIZE32": 32}
+_SIGNED = dict.fromkeys(
+    ["PC32", "PLT32", "32S", "GOT32", "GOTPCREL", "GOTPCRELX", "REX_GOTPCRELX", "GOTPC32"], 32
+) | {
+    "PC16": 16,
+    "PC8": 8,
+}
+_EITHER = {"16": 16, "8": 8}
 
 
-def _rights(segment: Segment) -> Rights:
-    return Rights(write=segment.writable, execute=segment.executable)
+def fit(value: int, kind: str, what: str) -> int:
+    """Return `value`, taken modulo 2**64, if the field of relocation `kind` can hold it; else raise `RelocationError`.
+
+    Fields of 8 and 16 bits hold signed or unsigned values, as the link editors take them; those of 64 bits wrap.
+    """
+    value &= _MASK64
+    if kind not in _UNSIGNED:
+        value -= value >> 63 << 64
+    if kind in _UNSIGNED:
+        bits, low, high = _UNSIGNED[kind], 0, 1 << _UNSIGNED[kind]
+    elif kind in _SIGNED:
+        bits = _SIGNED[kind]
+        low, high = -(1 << bits - 1), 1 << bits - 1
+    elif kind in _EITHER:
+        bits = _EITHER[kind]
+        low, high = -(1 << bits - 1), 1 << bits
+    else:
+        return value
+    if not low <= value < high:
+        raise RelocationError("module.relocation", f"{what}: {value:#x} does not fit in {bits} bits")
+    return value
 
 
-def _segment_name(segments: tuple[Segment, ...], index: int) -> str:
-    """Return text, rodata or data, with a number from the second of its kind on."""
-    kinds = ["text" if each.executable else "data" if each.writable else "rodata" for each in segments]
-    before = kinds[:index].count(kinds[index])
-    return kinds[index] if not before else f"{kinds[index]}.{before + 1}"
+def _bytes(relocation: Relocation) -> int:
+    return 4 if relocation.kind in ("32", "PC32", "SIZE32") else 8

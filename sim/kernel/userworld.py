@@ -1,6 +1,6 @@
 """User worlds: the agents that run beside the VMs, each in an address space of its own, at random addresses.
 
-Models: the program and the library it brings, mapped from verified bytes with each segment's own rights; heap and
+Models: the program and the libraries it needs, linked and mapped from verified bytes with each segment's own rights; heap and
 stack, never executable; an independent random base for each; a world in the scheduler's books.
 
 Leaves out: what the agents do (they wait; the management interface is called from outside), system calls, and
@@ -25,10 +25,9 @@ from sim.errors import SimBug, VmksimError
 from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu import Rights
 from sim.image.contents import open_archive
-from sim.image.elf import read_elf
 from sim.kernel.layout import Layout, user_profile
 from sim.kernel.memory import KernelMemory
-from sim.kernel.relocation import relocate
+from sim.kernel.program_loading import load_program
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.workload import Idle
 from sim.kernel.world import World
@@ -42,7 +41,7 @@ AGENTS = ("bin/hostd", "bin/vpxa")
 """The programs that are started at boot, by their path in the image."""
 
 LIBRARIES = ("lib64/libc.so.6",)
-"""The libraries that every agent maps."""
+"""The libraries that agents may need, by their path in the image."""
 
 _GUESS = "the order of magnitude of small server processes"
 HEAP_BYTES = fact("userworld.heap_bytes", MIB, unit="byte", source=_GUESS, kind="assumed")
@@ -99,6 +98,7 @@ class UserWorlds:
         except VmksimError:
             for segment in memory.segments():
                 memory.unmap_segment(segment.base)
+            memory.space.destroy()
             raise
         world = self._scheduler.add(name, Idle(), kind="user")
         self._scheduler.allocate(world, shares=SHARES.value)
@@ -138,27 +138,15 @@ class UserWorlds:
         self, layout: Layout, memory: KernelMemory, name: str, program: bytes, libraries: Mapping[str, bytes]
     ) -> dict[str, int]:
         """Map program, libraries, heap and stack; return their bases."""
-        bases = {"exe": self._map_file(layout, memory, "exe", name, program)}
-        for library, data in libraries.items():
-            bases["library"] = self._map_file(layout, memory, "library", library.rpartition("/")[2], data)
+        linked = load_program(layout, name, program, libraries)
+        for one in linked:
+            for part in one.segments:
+                rights = evolve(part.rights, user=True)
+                memory.map_segment(
+                    part.base, part.data, rights, owner=memory.name, size_bytes=part.size_bytes
+                )
+        bases = {kind: one.base for kind, one in zip(("exe", "library"), linked, strict=False)}
         for kind, size_bytes in (("heap", HEAP_BYTES.value), ("stack", STACK_BYTES.value)):
             bases[kind] = layout.place(kind, size_bytes, name)
             memory.map_segment(bases[kind], b"", _DATA, owner=f"user:{name}", size_bytes=size_bytes)
         return bases
-
-    def _map_file(self, layout: Layout, memory: KernelMemory, kind: str, name: str, data: bytes) -> int:
-        image = read_elf(data)
-        base = layout.place(kind, image.memory_bytes, name)
-        for segment in relocate(image, base, _no_symbol).segments:
-            memory.map_segment(
-                segment.base,
-                segment.data,
-                evolve(segment.rights, user=True),
-                owner=memory.name,
-                size_bytes=segment.size_bytes,
-            )
-        return base
-
-
-def _no_symbol(_name: str) -> None:
-    return None

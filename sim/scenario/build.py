@@ -108,6 +108,7 @@ def _image(scenario: Scenario, sim: Sim, pki: Pki) -> tuple[Image, ReferenceMani
         epoch=scenario.epoch,
         modules=spec.modules,
         module_bytes=spec.module_size_bytes,
+        module_type=spec.module_type,
         kernelopt=kernelopt(scenario),
         host_level=level,
     )

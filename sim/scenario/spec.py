@@ -27,6 +27,7 @@ from sim.core.structure import FieldError, between, in_choices, matches, plain, 
 from sim.core.units import KIB, MIB, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
+from sim.image.elf import MODULE_BUILDERS
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
@@ -128,12 +129,13 @@ class TpmSpec:
 
 @frozen(kw_only=True)
 class ImageSpec:
-    """The installed image: how many modules, the host's acceptance level, and VIBs installed on top."""
+    """The installed image: how many modules and of what type, the acceptance level, and VIBs installed on top."""
 
     modules: int = field(default=24, validator=between(1, MODULES_MAX))
     module_size_bytes: int = field(
         default=64 * KIB, metadata=quantity("bytes"), validator=between(KIB, MODULE_BYTES_MAX)
     )
+    module_type: str = field(default="shared", validator=in_choices(*MODULE_BUILDERS))
     acceptance: str = field(default="PartnerSupported", validator=in_choices(*ACCEPTANCE_LEVELS))
     vibs: tuple[InputFile, ...] = field(default=(), validator=_tuple_of_at_most(VIBS_MAX))
 

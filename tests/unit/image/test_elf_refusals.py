@@ -64,7 +64,7 @@ def dynamic(tag: int) -> int:
         ("header", patched(5, "B", 2)),
         ("header", patched(6, "B", 9)),
         ("header", patched(16, "H", 1)),
-        ("header", patched(16, "H", 2)),
+        ("header", patched(16, "H", 4)),
         ("header", patched(18, "H", 183)),
         ("header", patched(54, "H", 32)),
         ("header", patched(58, "H", 40)),
@@ -135,6 +135,9 @@ def test_relocations_outside_writable_memory_are_refused() -> None:
     for offset in (image.segments[1].virtual_address, image.segments[2].end - 7, 2**64 - 4):
         assert "outside writable memory" in refusal(patched(table, "Q", offset)).message
     assert "type 99 is not applied" in refusal(patched(table + 8, "Q", 99)).message
+    for kind in ("COPY", "SIZE32", "SIZE64"):
+        changed = patched(table + 8, "Q", f.RELOCATION_TYPES[kind])
+        assert f"{kind} names no symbol" in refusal(changed).message
     assert "names a symbol" in refusal(patched(table + 8, "Q", 50 << 32 | 1)).message
 
 

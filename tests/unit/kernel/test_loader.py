@@ -91,7 +91,7 @@ class Kernel:
         return [line["text"] for line in self.sim.trace.select("log.line")]
 
 
-def kernel(pki, *, seed=1, level=PARTNER, enforce=True, profile=None, memory_bytes=32 * MIB):
+def kernel(pki, *, seed=1, level=PARTNER, enforce=True, strict=True, profile=None, memory_bytes=32 * MIB):
     sim = Sim(seed=seed, epoch=EPOCH)
     meter = CostMeter()
     frames = PhysicalMemory(memory_bytes)
@@ -103,7 +103,7 @@ def kernel(pki, *, seed=1, level=PARTNER, enforce=True, profile=None, memory_byt
         frames=frames,
         memory=memory,
         layout=layout,
-        loader=ModuleLoader(sim, memory, layout, verifier, enforce=enforce),
+        loader=ModuleLoader(sim, memory, layout, verifier, enforce=enforce, strict=strict),
         meter=meter,
     )
 
@@ -194,7 +194,7 @@ def test_the_base_follows_the_seed(pki):
 
 
 def test_imports_bind_to_the_kernel_and_to_earlier_modules(pki):
-    host = kernel(pki)
+    host = kernel(pki, strict=False)
     core = build_module(spec("vmkernel", exports=(Export(name="vmk_HeapAlloc", offset=5),)))
     vib = vib_of(pki, {"vmkernel": core}, CERTIFIED, "VMware")
     base = host.loader.load_kernel("vmkernel", core, vib=origin_of(vib))
@@ -216,6 +216,16 @@ def test_imports_bind_to_the_kernel_and_to_earlier_modules(pki):
     assert slots["lower_Attach"] == host.loader.get("lower").exports["lower_Attach"]
     assert slots["vmk_Missing"] == 0
     assert isinstance(host.memory.read(0, 1), PageFault)
+    host.check()
+
+
+def test_a_symbol_that_nobody_defines_is_refused_and_nothing_is_left(pki):
+    host = kernel(pki)
+    before = host.frames.owners()
+    assert refusal(lambda: load(pki, host, imports=("vmk_Missing",))) == "module.unresolved"
+    assert "nobody defines vmk_Missing" in host.log()[-1]
+    assert host.frames.owners() == before
+    assert host.layout.regions() == ()
     host.check()
 
 
