@@ -145,7 +145,10 @@ class PagedMemory:
         if mine != yours:
             self.false_hints += 1
             return False
-        self._merge(here.frame, there.frame)
+        if len(self._users[here.frame]) < len(self._users[there.frame]):
+            self._merge(there.frame, one)
+        else:
+            self._merge(here.frame, other)
         return True
 
     def scan(self, space: int, page: int) -> bool:
@@ -354,19 +357,19 @@ class PagedMemory:
         self._changed((one.number, page), at_once=at_once)
         state.frame, state.copy_on_write = None, False
 
-    def _merge(self, kept: int, given_up: int) -> None:
-        """Let all users of two frames use the first one, without the right to write."""
-        for space, page in list(self._users[given_up]):
-            one, state = self._state(space, page)
-            self._detach(one, page, state, at_once=True)
-            self._join(one, page, state, kept)
-            self._sim.trace.emit(PAGE_MERGED, space, page, kept, len(self._users[kept]))
-        for space, page in self._users[kept]:
-            one, state = self._state(space, page)
-            if not state.copy_on_write:
-                state.copy_on_write = True
-                one.tables.protect(page * FRAME_BYTES, state.effective)
-                self._changed((space, page), at_once=True)
+    def _merge(self, kept: int, moved: Page) -> None:
+        """Let a page use another frame; all users of that lose the right to write.  No other page is moved."""
+        space, page = moved
+        one, state = self._state(space, page)
+        self._detach(one, page, state, at_once=True)
+        self._join(one, page, state, kept)
+        for user_space, user_page in self._users[kept]:
+            user, found = self._state(user_space, user_page)
+            if not found.copy_on_write:
+                found.copy_on_write = True
+                user.tables.protect(user_page * FRAME_BYTES, found.effective)
+                self._changed((user_space, user_page), at_once=True)
+        self._sim.trace.emit(PAGE_MERGED, space, page, kept, len(self._users[kept]))
 
     def _join(self, one: Space, page: int, state: PageState, frame: int) -> None:
         state.frame, state.copy_on_write = frame, True

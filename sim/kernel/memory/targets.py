@@ -98,7 +98,7 @@ def targets_of(
         idle = whole * shares
         idle += (level & _MASK) * shares >> _BITS
         idle -= active
-        pages = np.where(idle > 0, idle * keep // 100, idle)
+        pages: Pages = np.where(idle > 0, idle * keep // 100, idle)
         pages += active
         np.minimum(pages, ceiling, out=pages)
         np.maximum(pages, floor, out=pages)
