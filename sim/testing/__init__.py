@@ -18,6 +18,7 @@ from sim.testing.memory import (
 )
 from sim.testing.memory_driver import Finding, Step, replay
 from sim.testing.memory_machine import find_violation, memory_machine
+from sim.testing.plain_manager import PlainManager
 from sim.testing.scenarios import (
     allocations,
     cpu_specs,
@@ -31,6 +32,7 @@ from sim.testing.scenarios import (
 __all__ = [
     "Finding",
     "InvariantViolation",
+    "PlainManager",
     "Step",
     "access_patterns",
     "allocations",

@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 from sim.errors import SimBug, VmksimError
 from sim.hw.mmu import Kind, Rights
 from sim.kernel.memory.options import MemOptions
-from sim.kernel.memory.protocol import MemoryManager, Page, Place, Reclaimer
+from sim.kernel.memory.protocol import MemoryManager, Page, Place, Reclaimer, permits
 from sim.testing.invariants import (
     InvariantViolation,
     check_accessed_dirty,
@@ -42,6 +42,7 @@ RIGHTS = {
 """The rights that steps name."""
 
 _KINDS = {"read": Kind.READ, "write": Kind.WRITE, "fetch": Kind.FETCH}
+_NEED_PAGES = ("unmap", "protect", "share", "balloon", "deflate", "compress", "swap_out")
 _RECLAIMS = ("balloon", "deflate", "compress", "swap_out")
 
 
@@ -110,7 +111,14 @@ class Driver:
         return all(hasattr(self.manager, name) for name in _RECLAIMS)
 
     def do(self, step: Step) -> bool:
-        """Carry a step out and judge it; tell whether the manager did it.  Raises `InvariantViolation`."""
+        """Carry a step out and judge it; tell whether the manager did it.  Raises `InvariantViolation`.
+
+        A change to a page that is not mapped is no step, nor is sharing a page with itself: nothing is done.
+        """
+        if step.other == (step.space, step.page):
+            return False
+        if step.what in _NEED_PAGES and not all(page in self._rights for page in _pages_of(step)):
+            return False
         self.done.append(step)
         if step.what in _KINDS:
             return self._access(step, _KINDS[step.what])
@@ -193,7 +201,7 @@ class Driver:
             return  # what was cached before may serve until the shootdown
         rights = self._rights.get((step.space, step.page))
         ballooned = self._now.spaces[place[0]].away.get(step.page) is Place.BALLOONED
-        permitted = rights is not None and not ballooned and _permits(rights, kind)
+        permitted = rights is not None and not ballooned and permits(rights, kind)
         expected = self._now.content(place) if permitted else None
         check_translation_agrees(None if got is None else got.rstrip(b"\0"), [expected], str(step))
 
@@ -233,6 +241,9 @@ def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
         for first in range(len(steps) - size, -1, -1):
             yield steps[:first] + steps[first + size :]
         size //= 2
+    usual = tuple(evolve(step, rights="rw") for step in steps)
+    if usual != steps:
+        yield usual
     for index, step in enumerate(steps):
         plainer = (
             evolve(step, pcpu=0),
@@ -245,5 +256,6 @@ def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
                 yield (*steps[:index], one, *steps[index + 1 :])
 
 
-def _permits(rights: Rights, kind: Kind) -> bool:
-    return rights.user and {Kind.READ: True, Kind.WRITE: rights.write, Kind.FETCH: rights.execute}[kind]
+def _pages_of(step: Step) -> tuple[Page, ...]:
+    first = (step.space, step.page)
+    return (first,) if step.other is None else (first, step.other)

@@ -23,7 +23,7 @@ from sim.kernel.memory.kernel_memory import RightsRefused
 from sim.kernel.memory.options import MemOptions
 from sim.kernel.memory.paged_books import PageState, Space, Tlbs, ZipCache
 from sim.kernel.memory.paged_view import host_view, leaf_entry, space_view, vm_view
-from sim.kernel.memory.protocol import FrameView, Leaf, MemoryPicture, Page, Place, Use
+from sim.kernel.memory.protocol import FrameView, Leaf, MemoryPicture, Page, Place, Use, permits
 from sim.kernel.memory.reclaim_rules import (
     balloon_max,
     cache_frames_max,
@@ -186,7 +186,7 @@ class PagedMemory:
         """Handle a page fault: bring the page back, copy a shared one; errors: `OutOfMemory`."""
         one = self._spaces[space]
         state = one.pages.get(page)
-        if state is None or state.place is Place.BALLOONED or not _permits(state.rights, kind):
+        if state is None or state.place is Place.BALLOONED or not permits(state.rights, kind):
             return False
         if state.place is not None:
             self._bring_back(one, page, state)
@@ -439,16 +439,9 @@ def _check_rights(rights: Rights) -> None:
         raise RightsRefused(f"{rights}: writable and executable in one mapping")
 
 
-def _permits(rights: Rights, kind: Kind) -> bool:
-    """Tell whether rights permit a user-mode access."""
-    if not rights.user:
-        return False
-    return {Kind.READ: True, Kind.WRITE: rights.write, Kind.FETCH: rights.execute}[kind]
-
-
 def _grants(leaf: Leaf, kind: Kind) -> bool:
     """Tell whether a cached translation serves an access without a walk: a write needs the dirty bit set before."""
-    return _permits(leaf.rights, kind) and (kind is not Kind.WRITE or leaf.dirty)
+    return permits(leaf.rights, kind) and (kind is not Kind.WRITE or leaf.dirty)
 
 
 def _content(state: PageState) -> bytes:

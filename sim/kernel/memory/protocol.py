@@ -18,7 +18,7 @@ from typing import Protocol
 
 from attrs import field, frozen, validators
 
-from sim.hw.mmu import Kind, Rights
+from sim.hw.mmu import Kind, MappingError, Rights
 
 __all__ = [
     "SHARES_TOTAL_MAX",
@@ -35,6 +35,8 @@ __all__ = [
     "SpaceView",
     "Use",
     "VmView",
+    "permits",
+    "picture_of",
 ]
 
 SHARES_TOTAL_MAX = 1 << 30
@@ -177,10 +179,49 @@ class MemoryPicture:
         return None if kept is None else kept.rstrip(b"\0")
 
 
+def permits(rights: Rights, kind: Kind) -> bool:
+    """Tell whether rights permit a user-mode access."""
+    if not rights.user:
+        return False
+    return {Kind.READ: True, Kind.WRITE: rights.write, Kind.FETCH: rights.execute}[kind]
+
+
+def picture_of(
+    owners: Sequence[tuple[str, str]], leaves: Mapping[Page, Leaf], contents: Sequence[bytes]
+) -> MemoryPicture:
+    """Return the picture of a manager that has owner and salt of each space, its leaves, and the content of each frame.
+
+    Counts are taken from the leaves; a frame that no leaf maps is free.
+    """
+    users: dict[int, list[int]] = {}
+    shared: dict[int, None] = {}
+    tables: list[dict[int, Leaf]] = [{} for _ in owners]
+    for (space, page), leaf in leaves.items():
+        tables[space][page] = leaf
+        users.setdefault(leaf.frame, []).append(space)
+        if leaf.copy_on_write:
+            shared[leaf.frame] = None
+    frames = {
+        frame: FrameView(
+            use=Use.SHARED if frame in shared else Use.PRIVATE,
+            owners=tuple(dict.fromkeys(owners[space][0] for space in spaces)),
+            references=len(spaces),
+            content=contents[frame],
+        )
+        for frame, spaces in users.items()
+    }
+    views = {
+        number: SpaceView(owner=owner, salt=salt, leaves=tables[number])
+        for number, (owner, salt) in enumerate(owners)
+    }
+    return MemoryPicture(spaces=views, frames=frames)
+
+
 class MemoryManager(Protocol):
     """A manager of address spaces and frames.
 
-    An operation that cannot be done raises a `VmksimError` (`MappingError`, `RightsRefused`, `OutOfMemory`), and then
+    A class that inherits from this one need not write `protect` and `shootdown`, if rights never change and nothing is
+    cached.  An operation that cannot be done raises a `VmksimError` (`MappingError`, `RightsRefused`, `OutOfMemory`), and then
     nothing has changed.
     """
 
@@ -197,8 +238,8 @@ class MemoryManager(Protocol):
         ...
 
     def protect(self, space: int, page: int, rights: Rights) -> None:
-        """Give a page other rights."""
-        ...
+        """Give a page other rights; a manager that inherits this refuses."""
+        raise MappingError(f"the rights of page {page:#x} are for good")
 
     def share(self, one: Page, other: Page) -> bool:
         """Let two pages of equal content and salt use one frame, copied at a write; tell whether they do now."""
