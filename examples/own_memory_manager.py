@@ -37,4 +37,4 @@ class Repaired(Mine):
 
 
 print(f"Mine:\n{find_violation(Mine)}\n")
-print(f"Repaired:\n{find_violation(Repaired) or 'nothing found'}")
+print(f"Repaired:\n{find_violation(Repaired, examples=100) or 'nothing found'}")

@@ -12,6 +12,7 @@ Sources: the invariants of `sim.testing.invariants`; 0 stands for the promises o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 from attrs import evolve, frozen
@@ -245,15 +246,29 @@ def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
     if usual != steps:
         yield usual
     for index, step in enumerate(steps):
-        plainer = (
+        plainer = [
             evolve(step, pcpu=0),
             evolve(step, rights="rw"),
             evolve(step, data=b"left" if step.data else b""),
-            evolve(step, page=0),
-        )
+        ]
+        if step.other is not None and step.other < (step.space, step.page):
+            plainer.append(
+                evolve(step, space=step.other[0], page=step.other[1], other=(step.space, step.page))
+            )
         for one in plainer:
             if one != step:
                 yield (*steps[:index], one, *steps[index + 1 :])
+    used = dict.fromkeys(page for step in steps for page in _pages_of(step))
+    for page in used:
+        for space, number in product(range(len(SPACES)), range(len(used))):
+            if (space, number) < page and (space, number) not in used:
+                yield tuple(_moved(step, page, (space, number)) for step in steps)
+
+
+def _moved(step: Step, old: Page, new: Page) -> Step:
+    """Return the step with one page in place of another."""
+    first = new if (step.space, step.page) == old else (step.space, step.page)
+    return evolve(step, space=first[0], page=first[1], other=new if step.other == old else step.other)
 
 
 def _pages_of(step: Step) -> tuple[Page, ...]:

@@ -9,11 +9,14 @@ Leaves out large pages, and time.  Sources: Hypothesis, "Stateful tests".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir, storage_directory
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -146,8 +149,21 @@ def find_violation(
         suppress_health_check=list(HealthCheck),
     )
     try:
-        run_state_machine_as_test(machine, settings=plan)
+        with _files_elsewhere():
+            run_state_machine_as_test(machine, settings=plan)
     except InvariantViolation:
         found = replay(make, made[0].done, **arguments)
         return None if found is None else shortened(make, found, **arguments)
     return None
+
+
+@contextmanager
+def _files_elsewhere() -> Iterator[None]:
+    """Let Hypothesis keep its files where they vanish, instead of the folder in which a script happens to run."""
+    before = storage_directory("examples", intent_to_write=False).path.parent
+    with TemporaryDirectory() as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(before)

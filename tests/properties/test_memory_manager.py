@@ -119,10 +119,10 @@ def test_a_sequence_of_steps_can_be_replayed_and_is_shortened():
     shorter = shortened(make, found, pcpus=2)
     assert [str(step) for step in shorter.steps] == [
         "map page 0 of a rw",
-        "map page 2 of b rw",
-        "share page 0 of a with page 2 of b",
-        "read page 2 of b on pCPU 1",
-        "write page 2 of b 'left'",
+        "map page 1 of a rw",
+        "share page 0 of a with page 1 of a",
+        "read page 1 of a on pCPU 1",
+        "write page 1 of a 'left'",
     ]
 
 

@@ -76,7 +76,6 @@ class Guest:
     activity: Activity = field(factory=Activity)
     filled: int = 0
     scanned: int = 0
-    scan_left: int = 0
     touches_left: int = 0
     stall_ns: int = 0
     refused: int = 0
@@ -141,6 +140,7 @@ class MemoryScheduler:
         self._images: dict[str, int] = {}
         self._contents = 1
         self._level = 0
+        self._scan_all = False
         self.touching = Touching(self)
         self.reclaiming = Reclaiming(self)
         self._scan_pages = options.share_scan_mb_ghz * 10**6 * core_hz // _SCAN_GHZ // PAGE_BYTES
@@ -272,9 +272,7 @@ class MemoryScheduler:
             percent = free * 100 // self.min_free
             self.sim.log("vmkernel", f"MemSched: {self.state} -> {state}, {percent} % of minFree is free")
             self.state = state
-        if actions_of(state).share_now:
-            for guest in self.guests.values():
-                guest.scan_left = len(guest.pages)
+        self._scan_all = actions_of(state).share_now
 
     # ---------------------------------------------------------------- the timers
 
@@ -305,8 +303,8 @@ class MemoryScheduler:
         budget = max(1, self._scan_pages * self.options.poll_ns // SECOND // len(self.guests))
         for guest in self.guests.values():
             pace = -(-len(guest.pages) * self.options.poll_ns // self.options.share_scan_ns)
-            self.reclaiming.scan(guest, max(min(pace, budget), guest.scan_left))
-            guest.scan_left = 0
+            self.reclaiming.scan(guest, len(guest.pages) if self._scan_all else min(pace, budget))
+        self._scan_all = False
 
     def _balance_again(self) -> None:
         self._balance_timer.arm(self.sim.now + self.options.balance_ns)

@@ -19,6 +19,9 @@ __all__ = ["DuplicateRuns", "ShareGroup", "find_duplicates"]
 
 Ints = npt.NDArray[np.int64]
 
+_DENSE = 16
+"""A table of contents is made where it has at most so many times the entries of the batch."""
+
 
 @frozen(kw_only=True)
 class DuplicateRuns:
@@ -26,11 +29,20 @@ class DuplicateRuns:
 
     contents: Ints
     counts: Ints
-    place: Ints
+    place: npt.NDArray[np.integer]
 
 
 def find_duplicates(contents: npt.NDArray[np.integer]) -> DuplicateRuns:
-    """Sort a batch of pages by content; negative contents must have been left out."""
+    """Count a batch of pages by content; contents are not negative.
+
+    Numbers that are dense, as the scheduler's are, are counted in a table; others are sorted.
+    """
+    if len(contents) and int(contents.max()) < _DENSE * len(contents):
+        table = np.bincount(contents)
+        dense = np.flatnonzero(table)
+        numbers = np.empty(len(table), dtype=np.int32)
+        numbers[dense] = np.arange(len(dense), dtype=np.int32)
+        return DuplicateRuns(contents=dense, counts=table[dense], place=numbers[contents])
     found, place, counts = np.unique(contents, return_inverse=True, return_counts=True)
     return DuplicateRuns(contents=found.astype(np.int64), counts=counts, place=place.reshape(-1))
 

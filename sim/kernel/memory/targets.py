@@ -104,27 +104,34 @@ def targets_of(
         np.maximum(pages, floor, out=pages)
         return pages
 
-    level = _search(lambda level: int(at(level).sum()), capacity, hint, (int(whole_max.max()) + 1) << _BITS)
+    bounds = (0, int(at(0).sum()), (int(whole_max.max()) + 1) << _BITS, int(ceiling.sum()))
+    level = _search(lambda level: int(at(level).sum()), capacity, hint, bounds)
     return at(level), level
 
 
-def _search(total: Callable[[int], int], capacity: int, hint: int, high: int) -> int:
-    """Return a level whose targets are those of the highest level at which they fit; `high` is one at which they do not.
+def _search(total: Callable[[int], int], capacity: int, hint: int, bounds: tuple[int, int, int, int]) -> int:
+    """Return a level whose targets are those of the highest level at which they fit.
 
-    Interpolation and halving take turns.  Targets only grow with the level, so levels of one total are equal.
+    `bounds` are a level at which they fit, their total there, one at which they do not, and the total there.  The search
+    moves away from the hint in growing steps until the answer is between two levels; then interpolation and halving take
+    turns.  Targets only grow with the level, so levels of one total are equal.
     """
-    low, below, above = 0, total(0), total(high)
-    guess, halve = (hint if 0 < hint < high else high // 2), False
+    low, below, high, above = bounds
+    guess, step, halve = hint if low < hint < high else high // 2, max(1, hint >> 8), False
+    steps_down = steps_up = 0
     while high - low > 1 and below < capacity and above - below > 1:
         found = total(guess)
         if found <= capacity:
-            low, below = guess, found
+            low, below, steps_up = guess, found, steps_up + 1
         else:
-            high, above = guess, found
-        halve = not halve
-        if halve:
-            guess = low + (high - low) * (2 * (capacity - below) + 1) // (2 * (above - below) + 1)
+            high, above, steps_down = guess, found, steps_down + 1
+        if not steps_down or not steps_up:
+            guess += step if steps_up else -step
+            step *= 8
         else:
+            halve = not halve
             guess = (low + high) // 2
+            if halve:
+                guess = low + (high - low) * (2 * (capacity - below) + 1) // (2 * (above - below) + 1)
         guess = max(low + 1, min(high - 1, guess))
     return low

@@ -79,7 +79,9 @@ def check_exclusive_writable(picture: MemoryPicture) -> None:
     for number, page, leaf in _leaves(picture):
         frame = picture.frames.get(leaf.frame)
         by_design = frame is not None and frame.by_design
-        if leaf.copy_on_write or (frame is not None and frame.use is Use.SHARED and not by_design):
+        if leaf.copy_on_write:
+            to_copy[leaf.frame] = (number, page)
+        elif frame is not None and frame.use is Use.SHARED and not by_design:
             to_copy.setdefault(leaf.frame, (number, page))
         if leaf.rights.write and not by_design:
             first = writer_of.setdefault(leaf.frame, (number, page))
