@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from attrs import frozen
 from hypothesis import strategies as st
 
+from sim.core.units import MIB
 from sim.hw.mmu import Kind, Rights
 from sim.hw.mmu.paging import ACCESSED, DIRTY, GLOBAL, LARGE, NO_EXECUTE, PRESENT, USER, WRITABLE
 from sim.kernel.layout import Layout, LayoutProfile
 from sim.kernel.memory.options import RELEASES, MemOptions
 from sim.kernel.memory.protocol import Claim
+from sim.kernel.memory.spec import MemorySpec, MemoryWorkload
 from sim.testing.invariants import PlacedRegion
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "layout_requests",
     "mappings",
     "mem_options",
+    "memory_specs",
     "page_tables",
     "placed_regions",
     "rights",
@@ -196,6 +199,45 @@ def mem_options() -> st.SearchStrategy[MemOptions]:
         hysteresis_percent=st.sampled_from((5, 0, 50)),
         force_salting=st.sampled_from((2, 1, 0)),
         large_pages=st.booleans(),
+    )
+
+
+def memory_specs(megabytes: int = 64) -> st.SearchStrategy[MemorySpec]:
+    """Strategy: the memory of a VM of so many megabytes: allocation and workload, from idle to busy."""
+
+    def build(
+        shares: int | str, reservation: int, limit: int | None, salt: str, workload: MemoryWorkload
+    ) -> MemorySpec:
+        return MemorySpec(
+            shares=shares,
+            reservation_bytes=reservation * MIB,
+            limit_bytes=None if limit is None else max(limit, reservation, 1) * MIB,
+            salt=salt,
+            workload=workload,
+        )
+
+    size = st.integers(0, megabytes).map(lambda count: count * MIB)
+    percent = st.sampled_from((0, 50, 100))
+    half = st.integers(0, 50)
+    workload = st.builds(
+        MemoryWorkload,
+        used_bytes=size,
+        working_set_bytes=size,
+        fill=st.sampled_from((100_000, 1, 5_000)),
+        rate=st.sampled_from((2_000, 0, 10_000)),
+        write_percent=percent,
+        zero_percent=half,
+        common_percent=half,
+        compressible_percent=percent,
+        copies=st.integers(1, 3),
+    )
+    return st.builds(
+        build,
+        st.sampled_from(("normal", "low", "high", 1)),
+        st.one_of(st.just(0), st.integers(0, megabytes // 2)),
+        st.one_of(st.none(), st.integers(1, megabytes)),
+        st.sampled_from(("", "salt")),
+        workload,
     )
 
 

@@ -23,6 +23,7 @@ from sim.kernel.memory.options import MemOptions
 from sim.kernel.memory.paged import PagedMemory
 from sim.kernel.memory.protocol import HostView
 from sim.kernel.memory.reclaim_rules import compress_page, decompress_page, slot_of
+from sim.kernel.memory.scheduler import MemoryScheduler
 from sim.kernel.memory.states import MemState, actions_of, min_free, next_state, states_of
 from sim.kernel.memory.targets import IdleTaxPolicy, targets_of
 from sim.testing import (
@@ -34,11 +35,20 @@ from sim.testing import (
     mappings,
     mem_options,
     memory_machine,
+    memory_specs,
     page_tables,
     placed_regions,
     replay,
 )
-from sim.testing.invariants import check_layout, check_shares, check_state_machine
+from sim.testing.invariants import (
+    check_compression,
+    check_conservation,
+    check_layout,
+    check_limit_ceiling,
+    check_reservation_floor,
+    check_shares,
+    check_state_machine,
+)
 from sim.testing.memory_driver import shortened
 
 MEMORY_BYTES = 8 << 20
@@ -261,3 +271,26 @@ def test_the_options_are_those_of_the_manual():
     options = MemOptions()
     assert (options.idle_tax_percent, options.ctl_max_percent, options.zip_max_percent) == (75, 65, 10)
     assert (options.balance_ns, options.sample_ns, options.force_salting) == (15 * 10**9, 60 * 10**9, 2)
+
+
+@settings(max_examples=40)
+@given(mem_options(), st.lists(memory_specs(32), min_size=1, max_size=4), st.integers(0, 100), st.data())
+def test_a_host_keeps_the_books_whatever_its_vms_do(options, specs, seed, data):
+    sim = Sim(seed=seed, categories=())
+    mem = MemoryScheduler(sim, PhysicalMemory(64 << 20), options, sim.rng, core_hz=8 * 10**9)
+    reserved = 0
+    for number, spec in enumerate(specs):
+        if reserved + spec.reservation_bytes <= 48 << 20:
+            mem.add(f"vm{number}", (32 << 20) // FRAME_BYTES, spec)
+            reserved += spec.reservation_bytes
+    gone = data.draw(st.sampled_from([None, *mem.guests]))
+    for seconds in (1, 4, 16, 31, 62):
+        sim.engine.run(seconds * 10**9)
+        if seconds == 31 and gone is not None:
+            mem.remove(gone)
+        mem.check_invariants()
+        picture = mem.picture()
+        check_conservation(picture)
+        check_reservation_floor(picture, balloon_percent=options.ctl_max_percent)
+        check_limit_ceiling(picture)
+        check_compression(picture, picture, cache_percent=options.zip_max_percent)
