@@ -78,10 +78,11 @@ class Touching:
         if guest.filled < used:
             count = max(1, workload.fill * self._host.options.poll_ns // SECOND)
             end = min(used, guest.filled + count)
-            pages = np.arange(guest.filled, end, dtype=np.int64)
+            pages, refused = np.arange(guest.filled, end, dtype=np.int64), guest.refused
             self._touch(guest, pages, np.zeros(len(pages), dtype=np.bool_))
             missing = np.flatnonzero(place[guest.filled : end] == UNTOUCHED)
             guest.filled = guest.filled + int(missing[0]) if len(missing) else end
+            guest.refused = refused + bool(len(missing))  # the pages behind it were not asked for
 
     def _touch(self, guest: Guest, pages: Ints, written: npt.NDArray[np.bool_]) -> None:
         """Touch pages, each once, and write some of them."""

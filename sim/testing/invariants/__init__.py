@@ -27,6 +27,8 @@
 
 Each raises `InvariantViolation`, whose text names the state, and is otherwise silent.  All of them take values or
 functions, and none knows our implementation: hand them those of yours.
+
+Leaves out the statistics of random placement, and anything timed.
 """
 
 from sim.testing.invariants.accounts import (
