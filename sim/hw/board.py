@@ -9,6 +9,8 @@ Leaves out: power supplies, sensors, the baseboard management controller, and wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sim.core.context import Sim
 from sim.core.procedure import CostMeter
 from sim.core.trace import record
@@ -17,6 +19,7 @@ from sim.hw.disk import Disk
 from sim.hw.firmware import FirmwareSettings
 from sim.hw.memory import Extent, PhysicalMemory
 from sim.hw.nic import Nic
+from sim.hw.patrol import PatrolScrubber
 from sim.hw.spec import HostSpec
 from sim.hw.topology import Topology
 from sim.hw.tpm_slot import TpmDevice, TpmSlot
@@ -39,6 +42,7 @@ class Board:
         self.meter = CostMeter()
         self.topology = Topology.of(spec.cpu)
         self.memory = PhysicalMemory(spec.memory_bytes, nodes=self.topology.nodes)
+        self.patrol = PatrolScrubber(sim, self.memory, spec.patrol_scrub_ns)
         self.disk = Disk(self.meter, spec.disk)
         host_rng = sim.rng.child(spec.name)
         self.nic = Nic(spec.nic, host_rng.stream("nic0"))
@@ -76,6 +80,14 @@ class Board:
         self.low_memory = ()
         self.memory.power_cycle()
         self.sim.trace.emit(BOARD_POWER, self.spec.name, "power off", self.boot_count)
+
+    def flip_memory_bits(self, pa: int, bits: Iterable[int]) -> None:
+        """Let cells fail: flip bits, 0 to 63 of the data and 64 to 71 of the code, of the memory word around `pa`.
+
+        Whoever reads the word first meets them: an access (`PhysicalMemory.read`), or the patrol scrubber.
+        """
+        self.memory.errors.inject(pa, bits)
+        self.patrol.expect(pa)
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless every part keeps its invariants."""

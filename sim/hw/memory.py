@@ -3,7 +3,9 @@
 Models: bytes held only for frames that were written; frames that read as zeros when they are handed over; bytes that
 outlive a reset but not a power cut.  Ownership is `sim.hw.frames`, sharing `sim.hw.frame_counts`.
 
-Leaves out: ranks and channels, memory errors, memory-mapped devices, and the time of an access.
+Wrong bits in the cells (`sim.hw.dram`) are met by whoever reads: a read may raise `MachineCheck`.
+
+Leaves out: ranks and channels, memory-mapped devices, and the time of an access.
 
 `mpn` is a machine page number, a physical address divided by 4,096.
 """
@@ -11,8 +13,11 @@ Leaves out: ranks and channels, memory errors, memory-mapped devices, and the ti
 from __future__ import annotations
 
 from sim.errors import SimBug
+from sim.hw.dram import WORD_BYTES, DramErrors
+from sim.hw.ecc import DATA_MASK
 from sim.hw.frame_counts import CountedFrames
 from sim.hw.frames import FRAME_BYTES, Extent, OutOfMemory
+from sim.hw.mca import McaBanks, MceRecord
 from sim.hw.spec import MEMORY_BYTES_MAX
 
 __all__ = ["FRAME_BYTES", "Extent", "OutOfMemory", "PhysicalMemory"]
@@ -32,6 +37,9 @@ class PhysicalMemory(CountedFrames):
         super().__init__(size_bytes // FRAME_BYTES, nodes)
         self.size_bytes = size_bytes
         self.frames_scrubbed = 0
+        self.machine_checks = McaBanks()
+        self.errors = DramErrors(self.machine_checks)
+        self._wrong_words = self.errors.words  # the same dict: whether it is empty is asked at every access
         self._contents: dict[int, bytearray] = {}
 
     def allocate(
@@ -51,8 +59,10 @@ class PhysicalMemory(CountedFrames):
         return extents
 
     def power_cycle(self) -> None:
-        """Forget all owners and all bytes."""
+        """Forget all owners and all bytes, wrong ones included."""
         self._contents.clear()
+        self._wrong_words.clear()
+        self.machine_checks.power_cycle()
         self.release_all()
 
     @property
@@ -61,8 +71,10 @@ class PhysicalMemory(CountedFrames):
         return len(self._contents)
 
     def read(self, pa: int, size: int) -> bytes:
-        """Return `size` bytes from physical address `pa`."""
+        """Return `size` bytes from physical address `pa`; raises `MachineCheck` if they cannot be corrected."""
         self._check_range(pa, size)
+        if self._wrong_words:
+            self._take_over(self.errors.settle_read(pa, size))
         parts = []
         while size > 0:
             mpn, offset = divmod(pa, FRAME_BYTES)
@@ -76,6 +88,8 @@ class PhysicalMemory(CountedFrames):
     def write(self, pa: int, data: bytes) -> None:
         """Store `data` at physical address `pa`; every frame touched must have an owner."""
         self._check_range(pa, len(data))
+        if self._wrong_words:
+            self._take_over(self.errors.settle_write(pa, len(data)))
         view = memoryview(data)
         while view:
             mpn, offset = divmod(pa, FRAME_BYTES)
@@ -85,7 +99,9 @@ class PhysicalMemory(CountedFrames):
             view = view[count:]
 
     def read_u64(self, pa: int) -> int:
-        """Return the little-endian 64-bit word at the aligned physical address `pa`."""
+        """Return the little-endian 64-bit word at the aligned physical address `pa`; see `read`."""
+        if self._wrong_words:
+            self._take_over(self.errors.settle_read(pa & -WORD_BYTES, WORD_BYTES))
         page = self._contents.get(pa >> 12)
         if page is None:
             self._check_range(pa, 8)
@@ -95,6 +111,8 @@ class PhysicalMemory(CountedFrames):
 
     def write_u64(self, pa: int, value: int) -> None:
         """Store a little-endian 64-bit word at the aligned physical address `pa`."""
+        if self._wrong_words:
+            self.errors.forget(pa & -WORD_BYTES, WORD_BYTES)
         page = self._contents.get(pa >> 12)
         if page is None:
             self._check_range(pa, 8)
@@ -102,8 +120,29 @@ class PhysicalMemory(CountedFrames):
         offset = pa & (FRAME_BYTES - 8)
         page[offset : offset + 8] = value.to_bytes(8, "little")
 
+    def patrol(self, pa: int) -> MceRecord | None:
+        """Let the patrol scrubber pass over the word at `pa`; return what it logged, if anything."""
+        logged, wrong = self.errors.patrol(pa)
+        self._take_over(wrong)
+        return logged
+
+    def retire(self, mpn: int) -> None:
+        """Take a frame out of use for good, with its bytes, right and wrong; errors as in `CountedFrames.retire`."""
+        super().retire(mpn)
+        self._scrub(Extent(first_mpn=mpn, count=1))
+
+    def _take_over(self, wrong: list[tuple[int, int]]) -> None:
+        """Make flips that the code did not see, or took for another, part of the data."""
+        for pa, flips in wrong:
+            page = self._contents.setdefault(pa // FRAME_BYTES, bytearray(FRAME_BYTES))
+            offset = pa % FRAME_BYTES
+            word = int.from_bytes(page[offset : offset + WORD_BYTES], "little") ^ flips & DATA_MASK
+            page[offset : offset + WORD_BYTES] = word.to_bytes(WORD_BYTES, "little")
+
     def _scrub(self, extent: Extent) -> None:
         """Make the frames read as zeros, at a cost of whichever is smaller: the extent or the frames with bytes."""
+        if self._wrong_words:
+            self.errors.forget(extent.first_mpn * FRAME_BYTES, extent.count * FRAME_BYTES)
         contents = self._contents
         if extent.count < len(contents):
             for mpn in extent.mpns():

@@ -18,7 +18,7 @@ from attrs import Attribute, field, frozen, validators
 
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, matches, quantity
-from sim.core.units import GIB, MIB
+from sim.core.units import GIB, MIB, SECOND
 
 PCPUS_MAX = fact(
     "hw.pcpus_max",
@@ -45,6 +45,13 @@ NIC_BITS_PER_S = fact(
     "hw.nic_rate", 10_000_000_000, unit="bit/s", source="a common server port", kind="assumed"
 )
 NIC_LATENCY_NS = fact("hw.nic_latency", 20_000, unit="ns", source="one way within one switch", kind="assumed")
+PATROL_SCRUB_NS = fact(
+    "hw.patrol_scrub",
+    24 * 3600 * SECOND,
+    unit="ns",
+    source="the usual firmware default: all memory once in 24 hours",
+    kind="assumed",
+)
 
 MEMORY_GRAIN_BYTES = 2 * MIB
 """Installed memory is a whole number of these: the large page of x86-64."""
@@ -136,7 +143,7 @@ class NicSpec:
 
 @frozen(kw_only=True)
 class HostSpec:
-    """One host's hardware, as a scenario declares it."""
+    """One host's hardware, as a scenario declares it; `patrol_scrub` is how long one round over all memory takes."""
 
     name: str = field(default="esx01", validator=matches(_NAME, "a host name"))
     cpu: CpuSpec = field(factory=CpuSpec)
@@ -144,6 +151,11 @@ class HostSpec:
         default=16 * GIB,
         metadata=quantity("bytes"),
         validator=_installed_memory,
+    )
+    patrol_scrub_ns: int = field(
+        default=PATROL_SCRUB_NS.value,
+        metadata=quantity("ns"),
+        validator=between(SECOND, 366 * 86_400 * SECOND),
     )
     firmware: FirmwareSpec = field(factory=FirmwareSpec)
     disk: DiskSpec = field(factory=DiskSpec)

@@ -20,6 +20,7 @@ import attrs
 from sim.core.context import Sim
 from sim.core.trace import record
 from sim.errors import SimBug, VmksimError
+from sim.hw.mca import MachineCheck
 
 __all__ = ["METHODS", "ApiError", "ManagementApi", "Method", "Parameter"]
 
@@ -173,7 +174,7 @@ class ManagementApi:
         arguments = self._checked(name, {} if params is None else params)
         try:
             return handler(**arguments)
-        except (ApiError, SimBug):
+        except (ApiError, SimBug, MachineCheck):
             raise
         except VmksimError as error:
             raise ApiError("PlatformConfigFault", str(error)) from error

@@ -19,6 +19,7 @@ from sim.boot.sequence import BootSequence
 from sim.core.trace import record
 from sim.errors import SimBug
 from sim.hw.board import Board
+from sim.hw.mca import MachineCheck
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
 from sim.kernel.layout import LayoutProfile
@@ -102,7 +103,11 @@ class Host:
         """
         if self.kernel is None or self.state is not HostState.RUNNING:
             raise ApiError("InvalidState", f"host {self.name} is {self.state}, not running")
-        return self.kernel.api.call(name, params)
+        try:
+            return self.kernel.api.call(name, params)
+        except MachineCheck as error:
+            self.kernel.machine_checks.consumed(error.record, None)
+            raise ApiError("HostCommunication", f"host {self.name} has stopped: {error}") from error
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless board and kernel keep their invariants."""

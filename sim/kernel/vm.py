@@ -1,12 +1,14 @@
 """Virtual machines: groups of vCPU worlds with a CPU allocation and memory.
 
-Models: power-on with admission control, memory frames taken from the host, one world for each vCPU and a VMX helper
-world; power-off, suspend, resume and live reconfiguration of the CPU allocation.
+Models: power-on with admission control, guest-physical memory that takes frames from the host as the guest touches it,
+one world for each vCPU and a VMX helper world; power-off, suspend, resume and live reconfiguration of the CPU
+allocation; the end of a VM whose memory a machine check destroyed.
 
-A VM that declares how its memory is managed gets frames as it touches them (`sim.kernel.memory.scheduler`); any other
-gets all its frames at power-on and keeps them.
+What a VM may touch is kept free for it, unless it declares how its memory is managed: then the memory scheduler
+(`sim.kernel.memory.scheduler`) gives it frames, and takes them, by shares.
 
-Leaves out: guest instructions, devices, and any work of the VMX world, which only waits.
+Leaves out: guest instructions, devices, guest-physical spaces of managed VMs (their pages have no frame numbers), and any
+work of the VMX world, which only waits.
 
 Sources: shares of 500, 1000 and 2000 per vCPU, reservations, limits, power states and faults as in the vSphere API;
 maximum of vCPUs as in the configuration maximums of ESXi 8; overhead as printed for ESX Server.
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -28,7 +31,11 @@ from sim.core.trace import record
 from sim.core.units import MIB, PAGE_BYTES
 from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
+from sim.hw.mca import MceRecord
 from sim.hw.memory import Extent
+from sim.hw.mmu.ept_tables import table_frames_max
+from sim.kernel.memory.guest_access import GuestAccess
+from sim.kernel.memory.guest_space import GuestSpace
 from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.fluid import Claim, fluid_shares
@@ -54,6 +61,9 @@ OVERHEAD_BYTES = fact(
 VM_POWER = record("vm.power", vm=str, old=str, new=str)
 VM_WORLD = record("vm.world", vm=str, world=int, name=str, kind=str)
 VM_ALLOCATION = record("vm.allocation", vm=str, shares=int, reservation_hz=int, limit_hz=int)
+VM_KILLED = record("vm.killed", vm=str, reason=str)
+"""The VMkernel ended a VM that could not go on."""
+
 VM_REFUSED = record("vm.refused", vm=str, fault=str, text=str)
 
 WorkloadFactory = Callable[[int, FastStream], Workload]
@@ -74,8 +84,9 @@ class PowerState(StrEnum):
 class Vm:
     """One virtual machine of a host; `VmManager` changes it.
 
-    `configured_bytes`: memory the guest was promised; `overhead_bytes`: what the VMkernel holds for it besides;
-    `guest`: its pages, if its memory is managed.
+    `configured_bytes`: memory the guest was promised; `granted_bytes`: what of it has frames; `overhead_bytes`: what the
+    VMkernel holds for it besides.  `space` is its guest-physical memory and `guest` what it does with it, both None
+    while it is powered off; a VM whose memory is managed has `managed` instead.
     """
 
     def __init__(self, spec: VmSpec) -> None:
@@ -83,9 +94,11 @@ class Vm:
         self.state = PowerState.POWERED_OFF
         self.vcpus: tuple[World, ...] = ()
         self.vmx: World | None = None
-        self.extents: tuple[Extent, ...] = ()
+        self.space: GuestSpace | None = None
+        self.guest: GuestAccess | None = None
+        self.managed: Guest | None = None
+        self.overhead: tuple[Extent, ...] = ()
         self.bucket: LimitBucket | None = None
-        self.guest: Guest | None = None
         self.overhead_bytes = 0
         self.powered_on_ns = 0
 
@@ -101,10 +114,18 @@ class Vm:
 
     @property
     def granted_bytes(self) -> int:
-        """The memory of the guest that frames back; a shared frame counts for each of its pages."""
-        if self.guest is not None:
-            return self.guest.held * PAGE_BYTES
-        return self.configured_bytes if self.extents else 0
+        """The memory of the guest that has frames, shared ones included."""
+        if self.managed is not None:
+            return self.managed.held * PAGE_BYTES
+        return 0 if self.space is None else self.space.resident_pages * PAGE_BYTES
+
+    @property
+    def untouched_bytes(self) -> int:
+        """What a running VM may still ask the host for: its untouched memory, and tables for all of it."""
+        if self.space is None:
+            return 0
+        tables = table_frames_max(self.space.pages) - self.space.tables.table_frames
+        return self.configured_bytes - self.granted_bytes + max(0, tables) * PAGE_BYTES
 
     @property
     def worlds(self) -> tuple[World, ...]:
@@ -123,6 +144,7 @@ class VmManager:
         self.mem: MemoryScheduler | None = None
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
+        self.on_machine_check: Callable[[MceRecord, Vm], object] | None = None
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
@@ -142,6 +164,11 @@ class VmManager:
         if vm is None:
             raise VmStateError(f"there is no VM named {name!r}")
         return vm
+
+    def owner_of_frame(self, mpn: int) -> Vm | None:
+        """Return the running VM whose guest a frame belongs to, or None: it is the kernel's, shared or free."""
+        owner = self._memory.owner_of(mpn)
+        return next((vm for vm in self._admitted() if vm.space is not None and vm.space.owner == owner), None)
 
     def power_on(self, spec: VmSpec, workload_of: WorkloadFactory | None = None) -> Vm:
         """Power a VM on; a VM that was powered off may come back with another spec.
@@ -172,14 +199,23 @@ class VmManager:
         vm = self._require(name, PowerState.POWERED_ON, PowerState.SUSPENDED)
         for world in vm.worlds:
             self.scheduler.end(world)
-        if vm.guest is not None and self.mem is not None:
+        if vm.space is not None:
+            vm.space.destroy()
+        if vm.managed is not None and self.mem is not None:
             self.mem.remove(name)
-            vm.guest = None
-        for extent in vm.extents:
+            vm.managed = None
+        for extent in vm.overhead:
             self._memory.free(extent)
-        vm.extents = ()
+        vm.space = vm.guest = None
+        vm.overhead = ()
         vm.overhead_bytes = 0
         self._set_state(vm, PowerState.POWERED_OFF)
+
+    def kill(self, name: str, reason: str) -> None:
+        """Power a VM off because it cannot go on, and say why."""
+        self.sim.trace.emit(VM_KILLED, name, reason)
+        self.sim.log("vmkernel", f"VM {name} is powered off: {reason}")
+        self.power_off(name)
 
     def power_off_all(self) -> None:
         """Power off every VM that is not: an orderly shutdown of the host."""
@@ -250,10 +286,15 @@ class VmManager:
 
     def _admit(self, spec: VmSpec) -> None:
         self._admit_cpu(spec)
-        free = self._memory.frames_free - (0 if self.mem is None else self.mem.promised)
-        promised_bytes = spec.memory_bytes if spec.mem is None else spec.mem.reservation_bytes
+        promised = self._kept_frames() + (0 if self.mem is None else self.mem.promised)
+        free_bytes = (self._memory.frames_free - promised) * PAGE_BYTES
+        overhead_bytes, memory_bytes = OVERHEAD_BYTES.value, spec.memory_bytes
+        if spec.mem is None:
+            overhead_bytes += table_frames_max(-(-memory_bytes // PAGE_BYTES)) * PAGE_BYTES
+        else:
+            memory_bytes = spec.mem.reservation_bytes
         try:
-            admit_memory(spec.name, promised_bytes, OVERHEAD_BYTES.value, free_bytes=free * PAGE_BYTES)
+            admit_memory(spec.name, memory_bytes, overhead_bytes, free_bytes=free_bytes)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
@@ -278,16 +319,15 @@ class VmManager:
 
     def _take_memory(self, vm: Vm) -> None:
         vm.overhead_bytes = OVERHEAD_BYTES.value
-        overhead = vm.overhead_bytes // PAGE_BYTES
-        pages = vm.configured_bytes // PAGE_BYTES
+        overhead, pages = vm.overhead_bytes // PAGE_BYTES, -(-vm.configured_bytes // PAGE_BYTES)
         if self.mem is not None:
-            self.mem.make_room(overhead + (pages if vm.spec.mem is None else 0))
-        guest: tuple[Extent, ...] = ()
-        if vm.spec.mem is None:
-            guest = self._memory.allocate(pages, f"vm:{vm.name}")
-        vm.extents = (*guest, *self._memory.allocate(overhead, f"vm:{vm.name}/overhead"))
+            self.mem.make_room(overhead + (0 if vm.spec.mem is not None else pages + table_frames_max(pages)))
+        vm.overhead = self._memory.allocate(overhead, f"vm:{vm.name}/overhead")
         if vm.spec.mem is not None:
-            vm.guest = self._memory_scheduler().add(vm.name, pages, vm.spec.mem)
+            vm.managed = self._memory_scheduler().add(vm.name, pages, vm.spec.mem)
+            return
+        vm.space = GuestSpace(self._memory, vm.name, pages)
+        vm.guest = GuestAccess(vm.space, partial(self._machine_check, vm))
 
     def _memory_scheduler(self) -> MemoryScheduler:
         """Return the memory scheduler, which is made for the first VM that wants it."""
@@ -295,8 +335,24 @@ class VmManager:
             from sim.kernel.memory.scheduler import MemoryScheduler
 
             core_hz = cpu_capacity_hz(self.scheduler.topology)
-            self.mem = MemoryScheduler(self.sim, self._memory, self.mem_options, self._rng, core_hz=core_hz)
+            self.mem = MemoryScheduler(
+                self.sim,
+                self._memory,
+                self.mem_options,
+                self._rng,
+                core_hz=core_hz,
+                kept=self._kept_frames,
+            )
         return self.mem
+
+    def _kept_frames(self) -> int:
+        """Return the free frames that are kept for VMs whose memory is not managed."""
+        return sum(vm.untouched_bytes for vm in self._admitted()) // PAGE_BYTES
+
+    def _machine_check(self, vm: Vm, what: MceRecord) -> None:
+        if self.on_machine_check is None:
+            raise SimBug(f"{vm.name} met a memory error before anyone handles it: {what}")
+        self.on_machine_check(what, vm)
 
     def _make_worlds(self, vm: Vm, workloads: list[Workload]) -> None:
         scheduler = self.scheduler
@@ -331,9 +387,11 @@ class VmManager:
     def check_invariants(self) -> None:
         """Raise `SimBug` unless memory, promises and the scheduler's books agree."""
         for vm in self.vms.values():
-            held = self._memory.frames_of(f"vm:{vm.name}") * PAGE_BYTES
-            if vm.guest is None and held != vm.granted_bytes:
-                raise SimBug(f"{vm.name} holds {held} bytes, granted are {vm.granted_bytes}")
+            held = self._memory.frames_of(f"vm:{vm.name}")
+            if vm.space is not None:
+                vm.space.check_invariants()
+            elif held and vm.managed is None:
+                raise SimBug(f"{vm.name} is powered off and holds {held} frames")
         if self.mem is not None:
             self.mem.check_invariants()
         if self.unreserved_hz < 0:

@@ -36,6 +36,7 @@ from sim.kernel.api import ManagementApi
 from sim.kernel.configuration import ConfigurationVault
 from sim.kernel.layout import Layout, LayoutProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
+from sim.kernel.machine_check import MachineCheckHandler
 from sim.kernel.management import PRODUCT, Management
 from sim.kernel.memory import KernelMemory
 from sim.kernel.memory.options import MemOptions
@@ -124,6 +125,7 @@ class VMkernel:
         self.loader: ModuleLoader
         self.scheduler = Scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
+        self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
         self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)
         management = Management(self)
@@ -143,6 +145,7 @@ class VMkernel:
         self._procedure = Procedure(self.sim.engine, self.board.meter, self._finish, self._panic)
         for step in START:
             self._procedure.then(self._run, step)
+        self.machine_checks.begin()
         self._procedure.start()
 
     def stop(self, *, orderly: bool) -> None:
@@ -153,6 +156,7 @@ class VMkernel:
             self._log("Host is rebooting.")
         self.vms.power_off_all()
         self.user_worlds.stop()
+        self.machine_checks.end()
 
     # -- the steps of START
 
@@ -275,6 +279,14 @@ class VMkernel:
         self.sim.trace.emit(KERNEL_PANIC, self.board.spec.name, self.boot.boot_id, panic.step, panic.text)
         self._log(f"@BlueScreen: {panic.step}: {panic.text}")
         self._on_panic(panic)
+
+    def _hardware_failed(self, text: str) -> None:
+        """Show the purple screen for a machine check in memory that the kernel cannot do without."""
+        if self._procedure is not None:
+            self._procedure.stop()
+            self._procedure = None
+        self._step = "machine check"
+        self._panic(VmksimError(text))
 
     def _load_modules_of(self, boot_module: BootModule) -> None:
         try:

@@ -1,38 +1,53 @@
-"""What goes wrong on purpose: flipped bits, missing files, switches turned off, reboots.
+"""What goes wrong on purpose: flipped bits, missing files, switches turned off, reboots, failing memory cells.
 
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
-switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out.
+switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
+`sim.scenario.strike_memory` those of memory.
 
-Leaves out: faults of memory, processors, network and TPM commands.
+Leaves out: faults of processors, network and TPM commands.
 """
 
 from __future__ import annotations
+
+import re
 
 from attrs import field, frozen
 from attrs.validators import optional
 
 from sim.core.structure import FieldError, between, in_choices, matches, quantity
+from sim.hw.spec import MEMORY_BYTES_MAX
 
-__all__ = ["FAULT_KINDS", "FaultSpec", "FaultTarget"]
+__all__ = ["FAULT_KINDS", "FOUND_BY", "FaultSpec", "FaultTarget"]
 
-FAULT_KINDS = ("flip_bit", "remove_file", "disable_tpm", "disable_secure_boot", "reboot")
+FAULT_KINDS = ("flip_bit", "remove_file", "disable_tpm", "disable_secure_boot", "reboot", "memory_error")
+FOUND_BY = ("access", "scrub")
+"""Who meets a memory error first: its owner, who reads the bytes at once, or the patrol scrubber on its next round."""
+
 _FILE_KINDS = ("flip_bit", "remove_file")
 
-_TARGET = r"(loader|(bootbank|altbootbank|esp|vib)/[A-Za-z0-9][\w.+:/-]{0,200})"
-_BYTE_MAX = 2**31 - 1
+_FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib)/[A-Za-z0-9][\w.+:/-]{0,200})"
+_MEMORY_TARGET = r"(dram|kernel|vm/[A-Za-z0-9][\w .+-]{0,79})"
+_TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET})"
+_FILE_BYTE_MAX = 2**31 - 1
+_BYTE_MAX = MEMORY_BYTES_MAX.value - 1
+_FLIPPED_MAX = 8
 _AT_NS_MAX = 366 * 86_400 * 10**9
 
 
 @frozen(kw_only=True)
 class FaultTarget:
-    """The file that a fault strikes: `place` is a volume, "vib" (the first payload of that VIB) or "loader"."""
+    """What a fault strikes.
+
+    `place` is a volume, "vib" (the first payload of that VIB) or "loader"; for a memory error "vm", "kernel" or "dram"
+    (physical addresses).
+    """
 
     place: str
     name: str
 
     @classmethod
     def parse(cls, text: str) -> FaultTarget:
-        """Read "bootbank/nvme_pci.v00", "vib/nvme-pcie", "esp/EFI/..." or "loader"."""
+        """Read "bootbank/nvme_pci.v00", "vib/nvme-pcie", "esp/EFI/...", "loader", "vm/web", "kernel" or "dram"."""
         place, _, name = text.partition("/")
         return cls(place=place, name=name)
 
@@ -43,27 +58,56 @@ class FaultSpec:
 
     `byte` and `bit` say which bit of the target is flipped; what is left out is drawn from a stream of its own.
     With `unpacked` they count in what the file unpacks to, and it is packed again, as a careful attacker would.
+
+    A memory error flips `bits` bits (2 unless said otherwise) of the 72 of one memory word; `byte` counts in the
+    guest-physical memory of the VM, in the kernel's segments in the order of their addresses, or in all of memory.
+    `found_by` says who meets it.
     """
 
     kind: str = field(validator=in_choices(*FAULT_KINDS))
     target: str | None = field(
         default=None,
-        validator=optional(matches(_TARGET, '"loader", or a volume or "vib", a slash and a name')),
+        validator=optional(
+            matches(_TARGET, '"loader", "kernel", "dram", or a volume, "vib" or "vm", a slash and a name')
+        ),
     )
     byte: int | None = field(default=None, validator=optional(between(0, _BYTE_MAX)))
     bit: int | None = field(default=None, validator=optional(between(0, 7)))
     unpacked: bool = False
+    bits: int | None = field(default=None, validator=optional(between(1, _FLIPPED_MAX)))
+    found_by: str | None = field(default=None, validator=optional(in_choices(*FOUND_BY)))
     at_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(0, _AT_NS_MAX))
     )
 
+    @property
+    def strikes_memory(self) -> bool:
+        """Whether it is a fault of memory, not of stored files or switches."""
+        return self.kind == "memory_error"
+
     def __attrs_post_init__(self) -> None:
-        if self.kind in _FILE_KINDS and self.target is None:
-            raise FieldError("target", None, f"a file such as bootbank/s.v00 for {self.kind}")
+        self._check_target()
         flips = self.kind == "flip_bit"
-        unused = {"target": self.kind in _FILE_KINDS, "byte": flips, "bit": flips, "unpacked": flips}
-        for name, used in unused.items():
-            if not used and getattr(self, name) not in (None, False):
+        used = {
+            "target": self.kind in _FILE_KINDS or self.strikes_memory,
+            "byte": flips or self.strikes_memory,
+            "bit": flips,
+            "unpacked": flips,
+            "bits": self.strikes_memory,
+            "found_by": self.strikes_memory,
+        }
+        for name, in_use in used.items():
+            if not in_use and getattr(self, name) not in (None, False):
                 raise FieldError(name, getattr(self, name), f"no {name} for {self.kind}")
-        if self.kind == "reboot" and self.at_ns is None:
-            raise FieldError("at_ns", None, "a time after the first boot for reboot")
+        if flips and self.byte is not None and self.byte > _FILE_BYTE_MAX:
+            raise FieldError("byte", self.byte, f"at most {_FILE_BYTE_MAX} in a file")
+        if (self.kind == "reboot" or self.strikes_memory) and self.at_ns is None:
+            raise FieldError("at_ns", None, f"a time after the first boot for {self.kind}")
+
+    def _check_target(self) -> None:
+        if self.kind in _FILE_KINDS and (
+            self.target is None or re.fullmatch(_FILE_TARGET, self.target) is None
+        ):
+            raise FieldError("target", self.target, f"a file such as bootbank/s.v00 for {self.kind}")
+        if self.strikes_memory and (self.target is None or re.fullmatch(_MEMORY_TARGET, self.target) is None):
+            raise FieldError("target", self.target, 'vm/NAME, "kernel" or "dram" for memory_error')

@@ -35,7 +35,7 @@ def host_memory(vms: VmManager) -> HostMemoryResult | None:
     return HostMemoryResult(
         state=str(mem.state),
         managed_bytes=mem.memory.frames_total * PAGE_BYTES,
-        free_bytes=mem.memory.frames_free * PAGE_BYTES,
+        free_bytes=mem.free * PAGE_BYTES,
         min_free_bytes=mem.min_free * PAGE_BYTES,
         shared_bytes=shared * PAGE_BYTES,
         common_bytes=mem.shared.count * PAGE_BYTES,

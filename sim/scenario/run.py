@@ -28,6 +28,7 @@ from sim.scenario.plaintable import plain_table
 from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.strike import strike
+from sim.scenario.strike_memory import strike_memory
 from sim.vsphere.faults import HostConnectFault
 
 __all__ = ["RunResult", "Simulation", "boot_only", "simulate"]
@@ -199,6 +200,9 @@ class Simulation:
                 self._note("virtual machine refused", f"{spec.name}: {error.message}")
 
     def _strike(self, fault: FaultSpec, number: int) -> None:
+        if fault.strikes_memory:
+            strike_memory(fault, number, self.host)
+            return
         if fault.kind != "reboot":
             strike(fault, number, self.host.board)
             return

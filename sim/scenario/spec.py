@@ -221,6 +221,7 @@ class Scenario:
         self._check_vms()
         self._check_tpm()
         self._check_times()
+        self._check_memory_errors()
         if self.expect.attestation is not None and self.vcenter is None:
             raise FieldError(
                 "expect", self.expect.attestation, "a [vcenter] table, without which nothing attests"
@@ -291,6 +292,20 @@ class Scenario:
                 raise FieldError(
                     "faults", f"at of {fault.at_ns} ns in number {number}", "a time within the duration"
                 )
+
+    def _check_memory_errors(self) -> None:
+        sizes = {f"vm/{spec.name}": spec.memory_bytes for spec in self.virtual_machines()}
+        sizes["dram"] = self.host.memory_bytes
+        for number, fault in enumerate(self.faults):
+            if not fault.strikes_memory or fault.target == "kernel":
+                continue
+            size = sizes.get(str(fault.target))
+            if size is None:
+                raise FieldError(
+                    "faults", f"target {fault.target} in number {number}", "a virtual machine of the scenario"
+                )
+            if fault.byte is not None and fault.byte >= size:
+                raise FieldError("faults", f"byte {fault.byte} in number {number}", f"less than {size}")
 
 
 def _by_digest(scenario: Scenario) -> Scenario:

@@ -395,6 +395,15 @@ class EptTables:
             raise MappingError(f"rights {rights} would leave nothing, or be a misconfiguration")
 
 
+def table_frames_max(pages: int, levels: int = 4) -> int:
+    """Return how many frames the tables of a guest of `pages` pages take when every page has a leaf of its own."""
+    tables, total = pages, 0
+    for _ in range(levels):
+        tables = -(-tables // TABLE_ENTRIES)
+        total += tables
+    return total
+
+
 def _span(level: int) -> int:
     """Return how many pages an entry of that level covers."""
     return 1 << INDEX_BITS * (level - 1)

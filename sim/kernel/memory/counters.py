@@ -92,7 +92,7 @@ def publish_memory(host: MemoryScheduler, metrics: Metrics) -> None:
         text = f"memory of managed VMs that is {name}, at the end"
         metrics.gauge(f"mem.{name}", "byte", text).set(pages * PAGE_BYTES)
     for name, frames, text in (
-        ("free", host.memory.frames_free, "free memory of the host, at the end"),
+        ("free", host.free, "free memory of the host, at the end"),
         ("min_free", host.min_free, "memory that should be free"),
         ("common", host.shared.count, "frames that several pages share, at the end"),
     ):

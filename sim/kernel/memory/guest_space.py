@@ -17,17 +17,18 @@ for guests as the option Mem.AllocGuestLargePage has them.  `ppn` is a guest pag
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from sim.core.facts import fact
 from sim.core.units import SECOND
 from sim.errors import SimBug, VmksimError
 from sim.hw.frame_counts import SHARED_OWNER
-from sim.hw.memory import FRAME_BYTES, Extent, OutOfMemory, PhysicalMemory
+from sim.hw.mca import MachineCheck, consumed
+from sim.hw.memory import FRAME_BYTES, Extent, PhysicalMemory
 from sim.hw.mmu.ept import QUALIFY_WRITE, EptViolation
 from sim.hw.mmu.ept_entries import EptControl, EptRights
 from sim.hw.mmu.ept_tables import EptLeaf, EptTables
 from sim.hw.mmu.space import MappingError
+from sim.kernel.memory.pager import LARGE_FRAMES, DemandZero, Pager
 
 __all__ = ["DemandZero", "GuestSpace", "Pager"]
 
@@ -46,50 +47,15 @@ EPT_VIOLATION_NS = fact(
     kind="assumed",
 )
 
-_LARGE_FRAMES = 512
 _READ_ONLY = EptRights(write=False)
 _ALL = EptRights()
-
-
-class Pager(Protocol):
-    """Decides how a guest page gets a frame."""
-
-    def fill(self, space: GuestSpace, ppn: int) -> bool:
-        """Back the page, which has no frame, and return True; or leave it and return False.  May raise `OutOfMemory`."""
-        ...
-
-    def unprotect(self, space: GuestSpace, ppn: int) -> bool:
-        """Allow what was denied at a page that has a frame of the VM, and return True; or return False."""
-        ...
-
-
-class DemandZero:
-    """The simplest pager: zeroed frames on the first touch, a large page where that is possible."""
-
-    def __init__(self, *, large_pages: bool = True) -> None:
-        self.large_pages = large_pages
-
-    def fill(self, space: GuestSpace, ppn: int) -> bool:
-        """Give the page, or the untouched 2 MiB around it, zeroed frames."""
-        first = ppn & -_LARGE_FRAMES
-        if self.large_pages and space.untouched(first, _LARGE_FRAMES):
-            try:
-                space.back_large(first)
-                return True
-            except OutOfMemory:
-                pass  # no whole 2 MiB is free: one frame does as well
-        space.populate(ppn, 1)
-        return True
-
-    def unprotect(self, space: GuestSpace, ppn: int) -> bool:
-        """Deny: nobody protected the page but on purpose."""
-        return False
 
 
 class GuestSpace:
     """The guest-physical memory of the VM `name`: `pages` pages from guest-physical address 0.
 
-    `scrub_bytes_per_s` is how fast frames are zeroed; what that and the exits take is collected for `take_cost_ns`.
+    `poisoned` maps pages whose bytes a memory error destroyed to the frames they had.  `scrub_bytes_per_s` is how fast
+    frames are zeroed; what that and the exits take is collected for `take_cost_ns`.
     """
 
     def __init__(
@@ -111,6 +77,7 @@ class GuestSpace:
         self.violations = 0
         self.frames_scrubbed = 0
         self.shared_pages = 0
+        self.poisoned: dict[int, int] = {}
         self.memory = memory
         self._scrub_bytes_per_s = scrub_bytes_per_s
         self._cost_ns = 0
@@ -123,7 +90,7 @@ class GuestSpace:
         return self.memory.frames_of(self.owner) + self.shared_pages
 
     def map(self, ppn: int, mpn: int, count: int = 1, rights: EptRights = _ALL) -> None:
-        """Map frames of the VM, or shared ones without the right to write, as large as alignment allows.
+        """Map frames of the VM as large as alignment allows, or among them shared ones, without the right to write.
 
         Each shared frame must have had its reference counted for this mapping (`map_shared` does both).  Errors:
         `MappingError` for a frame that is neither, a page outside or mapped already; then nothing has changed.
@@ -132,8 +99,9 @@ class GuestSpace:
         shared = self._shared_among(Extent(first_mpn=mpn, count=count))
         if shared and rights.write:
             raise MappingError(f"a shared frame from {mpn:#x} on would be writable")
-        self.tables.map(ppn, mpn, count, rights)
+        self.tables.map(ppn, mpn, count, rights, large=not shared)
         self.shared_pages += shared
+        self._heal(ppn, count)
 
     def unmap(self, ppn: int, count: int = 1) -> tuple[Extent, ...]:
         """Remove whatever is mapped in a range; the frames, which are returned in order, keep owner and references."""
@@ -196,12 +164,36 @@ class GuestSpace:
 
         Errors: `OutOfMemory` if no 2 MiB block is free; then nothing has changed.
         """
-        whole = self.memory.allocate(_LARGE_FRAMES, self.owner, contiguous=True, align_frames=_LARGE_FRAMES)
+        whole = self.memory.allocate(LARGE_FRAMES, self.owner, contiguous=True, align_frames=LARGE_FRAMES)
         self._back(ppn, whole)
+
+    def break_large(self, ppn: int) -> int:
+        """Break the large leaf around a page into the next smaller size, and return that size in pages; 1 if none is there.
+
+        Errors: `OutOfMemory` when there is no frame for the table; then nothing has changed.
+        """
+        leaf = self._leaf(ppn)
+        return self.tables.split(ppn) if leaf.count > 1 else 1
+
+    def form_large(self, ppn: int) -> bool:
+        """Form a large leaf around a page if its frames lie in a row and are the VM's own; return whether there is one.
+
+        The books of the frames drop their 4 KiB detail as well.
+        """
+        leaf = self._leaf(ppn)
+        if leaf.count > 1:
+            return True
+        first = leaf.mpn - ppn % LARGE_FRAMES
+        if first < 0 or not self.memory.owns_all(Extent(first_mpn=first, count=LARGE_FRAMES), self.owner):
+            return False
+        if not self.tables.form(ppn):
+            return False
+        self.memory.form(first)
+        return True
 
     def untouched(self, ppn: int, count: int) -> bool:
         """Tell whether a range lies within the VM's memory and none of it has a frame."""
-        if ppn + count > self.pages:
+        if ppn + count > self.pages or any(ppn <= each < ppn + count for each in self.poisoned):
             return False
         return next(self._leaves(ppn, count), None) is None
 
@@ -246,6 +238,23 @@ class GuestSpace:
         self.map(ppn, copy.first_mpn)
         return copy.first_mpn
 
+    def poison(self, mpn: int) -> tuple[int, ...]:
+        """Unmap a frame whose bytes are lost, and return the pages that had it: touching one is a machine check.
+
+        References of the pages are dropped but for the last holder's, so that the frame can be retired.
+        """
+        pages = tuple(
+            leaf.ppn + mpn - leaf.mpn
+            for leaf in list(self.tables.leaves())
+            if leaf.mpn <= mpn < leaf.mpn + leaf.count
+        )
+        for ppn in pages:
+            self.unmap(ppn)
+            self.poisoned[ppn] = mpn
+            if self.memory.references(mpn) > 1:
+                self.memory.drop_reference(mpn)
+        return pages
+
     def take_cost_ns(self) -> int:
         """Return the simulated time that exits and scrubbing took since the last call, for whoever runs the guest."""
         taken, self._cost_ns = self._cost_ns, 0
@@ -257,10 +266,15 @@ class GuestSpace:
         self.tables.destroy()
 
     def resolve(self, violation: EptViolation) -> bool:
-        """Handle an EPT violation of the guest; return whether its access can be tried again.  Errors: of the pager."""
+        """Handle an EPT violation of the guest; return whether its access can be tried again.
+
+        Errors: of the pager; `MachineCheck` where the bytes of the page are lost.
+        """
         ppn = violation.gpa // FRAME_BYTES
         if ppn >= self.pages:
             return False
+        if ppn in self.poisoned:
+            raise MachineCheck(consumed(self.poisoned[ppn] * FRAME_BYTES))
         self.violations += 1
         self._cost_ns += EPT_VIOLATION_NS.value
         leaf = self.tables.leaf_at(ppn)
@@ -306,16 +320,22 @@ class GuestSpace:
         self.frames_scrubbed += done
         self._cost_ns += done * FRAME_BYTES * SECOND // self._scrub_bytes_per_s
 
+    def _heal(self, ppn: int, count: int) -> None:
+        for each in [each for each in self.poisoned if ppn <= each < ppn + count]:
+            del self.poisoned[each]
+
     def _leaves(self, ppn: int, count: int) -> Iterator[EptLeaf]:
         return self.tables.leaves(ppn, ppn + count)
 
     def _gaps(self, ppn: int, count: int) -> Iterator[tuple[int, int]]:
-        """Return (first page, pages) of the parts of a range that have no frame."""
+        """Return (first page, pages) of the parts of a range that have no frame and lost none."""
         at = ppn
-        for leaf in self._leaves(ppn, count):
-            if leaf.ppn > at:
-                yield at, leaf.ppn - at
-            at = leaf.end_ppn
+        taken = [(leaf.ppn, leaf.end_ppn) for leaf in self._leaves(ppn, count)]
+        taken += [(each, each + 1) for each in self.poisoned if ppn <= each < ppn + count]
+        for first, end in sorted(taken):
+            if first > at:
+                yield at, first - at
+            at = end
         if at < ppn + count:
             yield at, ppn + count - at
 
@@ -350,8 +370,8 @@ class GuestSpace:
 def _aligned_parts(ppn: int, pages: int) -> Iterator[tuple[int, int]]:
     """Cut a range so that its middle part begins and ends at multiples of 512."""
     end = ppn + pages
-    low = min(end, -(-ppn // _LARGE_FRAMES) * _LARGE_FRAMES)
-    high = max(low, end // _LARGE_FRAMES * _LARGE_FRAMES)
+    low = min(end, -(-ppn // LARGE_FRAMES) * LARGE_FRAMES)
+    high = max(low, end // LARGE_FRAMES * LARGE_FRAMES)
     for first, last in ((ppn, low), (low, high), (high, end)):
         if first < last:
             yield first, last - first

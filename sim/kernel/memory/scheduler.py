@@ -13,6 +13,7 @@ random, as ESX does; the latencies are our choice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,11 +121,19 @@ _COLUMNS = ("shares", "reservation", "limit", "configured", "active", "target", 
 class MemoryScheduler:
     """The VMs of one host that take part in the division of its memory.
 
-    `core_hz` is the speed of all cores together, which bounds the sharing scan; `managed_bytes` is what minFree is a part of.
+    `core_hz` is the speed of all cores together, which bounds the sharing scan; `kept` tells how many free frames
+    are kept for others (a bound method).
     """
 
     def __init__(
-        self, sim: Sim, memory: PhysicalMemory, options: MemOptions, rng: Rng, *, core_hz: int
+        self,
+        sim: Sim,
+        memory: PhysicalMemory,
+        options: MemOptions,
+        rng: Rng,
+        *,
+        core_hz: int,
+        kept: Callable[[], int] | None = None,
     ) -> None:
         self.sim = sim
         self.options = options
@@ -136,6 +145,7 @@ class MemoryScheduler:
         self.shared = FramePool(memory, SHARED_OWNER)
         self.balances = 0
         self._rng = rng
+        self._kept = kept
         self._groups: dict[str, ShareGroup] = {}
         self._images: dict[str, int] = {}
         self._contents = 1
@@ -202,7 +212,7 @@ class MemoryScheduler:
 
     def make_room(self, frames: int) -> None:
         """Take pages from VMs at once, by shares, so that `frames` are free; what is reserved stays."""
-        short = frames + self.reserve - self.memory.frames_free
+        short = frames + self.reserve - self.free
         if short <= 0:
             return
         held = self.table.counts[:, RESIDENT] + self.table.counts[:, SHARED]
@@ -215,7 +225,7 @@ class MemoryScheduler:
     def balance(self) -> None:
         """Look how much is free, decide on the state, and give every VM its target and orders."""
         self.balances += 1
-        free = self.memory.frames_free
+        free = self.free
         self._enter(next_state(self.state, free, self.min_free, self.options), free)
         held = self.table.counts[:, RESIDENT] + self.table.counts[:, SHARED]
         self._order(held, self._targets(int(held.sum()) + free - self.goal))
@@ -234,6 +244,11 @@ class MemoryScheduler:
             hint=self._level,
         )
         return targets
+
+    @property
+    def free(self) -> int:
+        """The frames that are free and kept for nobody."""
+        return max(0, self.memory.frames_free - (0 if self._kept is None else self._kept()))
 
     @property
     def reserve(self) -> int:
@@ -297,7 +312,7 @@ class MemoryScheduler:
             self._scan()
 
     def _scan(self) -> None:
-        if breaks_large(self.memory.frames_free, self.min_free, self.options.release):
+        if breaks_large(self.free, self.min_free, self.options.release):
             for guest in self.guests.values():
                 guest.pages.break_large()
         budget = max(1, self._scan_pages * self.options.poll_ns // SECOND // len(self.guests))
@@ -372,11 +387,11 @@ class MemoryScheduler:
         own = sum(guest.frames.count + guest.cache.count for guest in guests) + self.shared.count
         host = HostView(
             total=self.memory.frames_total,
-            free=self.memory.frames_free,
+            free=self.free,
             private=sum(guest.frames.count for guest in guests),
             shared=self.shared.count,
             cache=sum(guest.cache.count for guest in guests),
-            kernel=self.memory.frames_used - own,
+            kernel=self.memory.frames_total - self.free - own,
             min_free=self.min_free,
             state=str(self.state),
         )

@@ -129,14 +129,12 @@ class Touching:
         room = int(host.table.columns["limit"][row] - counts[RESIDENT] - counts[SHARED])
         if room < wanted:
             room += host.reclaiming.swap(guest, wanted - room, zip_too=True)
-        return max(0, min(wanted, room, host.memory.frames_free - host.reserve))
+        return max(0, min(wanted, room, host.free - host.reserve))
 
     def _with_whole_blocks(self, guest: Guest, pages: Ints) -> Ints:
         """Add the rest of each untouched 2 MiB block, while large pages are made at all; they are whole then."""
         host, own = self._host, guest.pages
-        if not host.options.large_pages or breaks_large(
-            host.memory.frames_free, host.min_free, host.options.release
-        ):
+        if not host.options.large_pages or breaks_large(host.free, host.min_free, host.options.release):
             return pages
         blocks = np.unique(pages // LARGE_PAGES)
         blocks = blocks[(blocks + 1) * LARGE_PAGES <= len(own)]
@@ -145,7 +143,7 @@ class Touching:
         whole = inside[free].reshape(-1)
         counts = own.counts
         room = host.table.columns["limit"][guest.row] - counts[RESIDENT] - counts[SHARED]
-        if len(whole) + len(pages) > min(int(room), host.memory.frames_free - 4 * host.min_free):
+        if len(whole) + len(pages) > min(int(room), host.free - 4 * host.min_free):
             return pages
         own.whole[blocks[free]] = True
         return np.union1d(pages, whole)
@@ -156,7 +154,7 @@ class Touching:
         shared = pages[own.place[pages] == SHARED]
         guest.stall_ns += len(shared) * write_latency_ns(copied=True)
         if len(shared):
-            granted = max(0, min(len(shared), self._host.memory.frames_free - self._host.reserve))
+            granted = max(0, min(len(shared), self._host.free - self._host.reserve))
             guest.refused += len(shared) - granted
             shared = shared[:granted]
             self._host.release_shared(guest, shared)

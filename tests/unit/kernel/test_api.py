@@ -171,6 +171,7 @@ def test_installed_vibs_are_listed_with_what_their_signatures_prove(machinery):
 def test_a_reboot_powers_vms_off_and_frees_everything(machinery):
     host = machinery.host
     host.call("vm.power_on", {"spec": {"name": "a", "memory": "512MiB"}})
+    assert host.kernel.vms.get("a").space.populate(0, 131_072) == 131_072
     assert host.board.memory.frames_of("vm:a") == 131_072
     host.call("host.reboot")
     machinery.sim.engine.run()

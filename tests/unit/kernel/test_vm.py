@@ -65,23 +65,52 @@ def test_a_vm_is_a_group_of_vcpu_worlds_and_a_helper():
     assert [row["name"] for row in rows] == ["vmx-vcpu-0:a", "vmx-vcpu-1:a", "vmx-vcpu-2:a", "vmx:a"]
 
 
-def test_memory_is_taken_at_power_on_and_given_back():
+def test_memory_is_taken_as_the_guest_touches_it_and_given_back():
     vms = manager()
     memory = vms._memory
     free = memory.frames_free
     vm = vms.power_on(spec(memory_bytes=96 * MIB))
-    assert (vm.configured_bytes, vm.granted_bytes) == (96 * MIB, 96 * MIB)
-    assert memory.frames_of("vm:a") * PAGE_BYTES == 96 * MIB
-    assert free - memory.frames_free == (96 * MIB + OVERHEAD_BYTES.value) // PAGE_BYTES
+    assert (vm.configured_bytes, vm.granted_bytes) == (96 * MIB, 0)
+    assert free - memory.frames_free == OVERHEAD_BYTES.value // PAGE_BYTES + 1, "the root of its EPT tables"
+    assert vm.guest.store_physical(5 * MIB, b"touched") is None
+    assert vm.guest.load_physical(90 * MIB, 4) == bytes(4)
+    assert vm.granted_bytes == memory.frames_of("vm:a") * PAGE_BYTES == 4 * MIB
+    vms.check_invariants()
     vms.power_off("a")
     assert memory.frames_free == free
     assert vm.granted_bytes == 0
     vms.check_invariants()
 
 
+def test_what_running_vms_may_still_touch_is_kept_free_for_them():
+    vms = manager()
+    first = vms.power_on(spec(memory_bytes=512 * MIB))
+    with pytest.raises(AdmissionError):
+        vms.power_on(spec("b", memory_bytes=448 * MIB))
+    second = vms.power_on(spec("b", memory_bytes=400 * MIB))
+    for vm in (first, second):
+        vm.space.pager.large_pages = False
+        for ppn in range(0, vm.space.pages, 511):
+            assert vm.guest.load_physical(ppn * PAGE_BYTES, 1) == b"\0"
+        vm.space.populate(0, vm.space.pages)
+        assert vm.granted_bytes == vm.configured_bytes
+    vms.check_invariants()
+
+
+def test_a_killed_vm_is_off_and_the_others_run_on():
+    vms = manager()
+    vms.power_on(spec("a"))
+    other = vms.power_on(spec("b"))
+    vms.kill("a", "its memory is lost")
+    assert vms.get("a").state is PowerState.POWERED_OFF
+    assert other.state is PowerState.POWERED_ON
+    assert vms.sim.trace.select("vm.killed")[0]["reason"] == "its memory is lost"
+    vms.check_invariants()
+
+
 def test_memory_that_does_not_fit_is_refused_with_the_apis_fault():
     vms = manager()
-    vms.power_on(spec(memory_bytes=512 * MIB))
+    first = vms.power_on(spec(memory_bytes=512 * MIB))
     free = vms._memory.frames_free
     with pytest.raises(AdmissionError) as refusal:
         vms.power_on(spec("b", memory_bytes=512 * MIB))
@@ -89,8 +118,10 @@ def test_memory_that_does_not_fit_is_refused_with_the_apis_fault():
     assert str(refusal.value).startswith(
         "InsufficientMemoryResourcesFault: the host's memory resources do not suffice"
     )
-    assert refusal.value.requested == 512 * MIB + OVERHEAD_BYTES.value
-    assert refusal.value.unreserved == free * PAGE_BYTES
+    tables = 256 + 1 + 1 + 1
+    assert refusal.value.requested == 512 * MIB + OVERHEAD_BYTES.value + tables * PAGE_BYTES
+    assert first.untouched_bytes == 512 * MIB + (tables - 1) * PAGE_BYTES
+    assert refusal.value.unreserved == free * PAGE_BYTES - first.untouched_bytes
     assert vms._memory.frames_free == free
     assert "b" not in vms.vms
     assert vms.sim.trace.select("vm.refused")[0]["fault"] == "InsufficientMemoryResourcesFault"

@@ -23,6 +23,18 @@ def test_a_target_names_volume_and_file_or_vib_or_loader():
         ({"kind": "disable_tpm", "target": "bootbank/x"}, "target"),
         ({"kind": "reboot"}, "at"),
         ({"kind": "disable_tpm", "at": "-1s"}, "at"),
+        ({"kind": "memory_error", "at": "1s"}, "target"),
+        ({"kind": "memory_error", "target": "vm/a"}, "at"),
+        ({"kind": "memory_error", "target": "bootbank/s.v00", "at": "1s"}, "target"),
+        ({"kind": "memory_error", "target": "vm/a", "at": "1s", "bits": 0}, "bits"),
+        ({"kind": "memory_error", "target": "vm/a", "at": "1s", "bits": 9}, "bits"),
+        ({"kind": "memory_error", "target": "vm/a", "at": "1s", "bit": 3}, "bit"),
+        ({"kind": "memory_error", "target": "vm/a", "at": "1s", "found_by": "luck"}, "found_by"),
+        ({"kind": "memory_error", "target": "dram", "at": "1s", "byte": 24 << 40}, "byte"),
+        ({"kind": "flip_bit", "target": "vm/a"}, "target"),
+        ({"kind": "flip_bit", "target": "bootbank/x", "byte": 1 << 31}, "byte"),
+        ({"kind": "flip_bit", "target": "bootbank/x", "bits": 2}, "bits"),
+        ({"kind": "reboot", "at": "1s", "found_by": "scrub"}, "found_by"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused_at_its_key(keys, wrong):
@@ -38,5 +50,6 @@ def test_python_users_get_the_same_check():
 
 def test_every_kind_can_be_written():
     for kind in FAULT_KINDS:
-        target = "bootbank/s.v00" if kind in ("flip_bit", "remove_file") else None
+        targets = {"flip_bit": "bootbank/s.v00", "remove_file": "bootbank/s.v00", "memory_error": "vm/a"}
+        target = targets.get(kind)
         assert FaultSpec(kind=kind, target=target, at_ns=5).at_ns == 5

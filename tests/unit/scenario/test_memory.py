@@ -3,7 +3,7 @@
 import pytest
 
 from sim import Scenario, simulate
-from sim.core.units import GIB, MIB, SECOND
+from sim.core.units import GIB, MIB, PAGE_BYTES, SECOND
 from sim.errors import ScenarioError
 from sim.hw.spec import HostSpec
 from sim.kernel.memory.options import MemOptions
@@ -11,6 +11,7 @@ from sim.kernel.memory.spec import MemorySpec, MemoryWorkload
 from sim.kernel.workload import WorkloadSpec
 from sim.report.memory import memory_section
 from sim.report.run_report import run_sections
+from sim.scenario.faults import FaultSpec
 from sim.scenario.load import parse_scenario
 from sim.scenario.result import RunResult
 from sim.scenario.run import Simulation
@@ -169,7 +170,11 @@ def test_a_vm_that_gets_its_memory_whole_makes_the_others_pay():
 
     vms.power_on(VmSpec(name="whole", memory_bytes=2 * GIB, workload=WorkloadSpec(kind="idle")))
     simulation.check_invariants()
-    assert vms.get("whole").granted_bytes == 2 * GIB
+    whole = vms.get("whole")
+    simulation.sim.engine.run(simulation.sim.now + 20 * SECOND)  # what is kept for it nobody else gets
+    whole.space.populate(0, 2 * GIB // PAGE_BYTES)
+    simulation.check_invariants()
+    assert whole.granted_bytes == 2 * GIB
     assert vms.get("a").granted_bytes < held - GIB
     vms.power_off("a")
     assert vms.get("a").granted_bytes == 0
@@ -200,3 +205,10 @@ def test_wrong_memory_is_named(line, where):
 def test_wrong_options_are_named(line):
     with pytest.raises(ScenarioError, match=r"mem\."):
         parse_scenario(f"[mem]\n{line}\n")
+
+
+def test_an_error_in_managed_memory_is_refused_by_name():
+    faults = (FaultSpec(kind="memory_error", target="vm/a", at_ns=SECOND),)
+    scenario = Scenario(duration_ns=2 * SECOND, image=IMAGE, vms=(vm("a", 1, shares=1),), faults=faults)
+    with pytest.raises(ScenarioError, match="managed"):
+        simulate(scenario)
