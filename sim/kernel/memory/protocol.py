@@ -19,9 +19,9 @@ from typing import Protocol
 from attrs import field, frozen, validators
 
 from sim.hw.mmu import Kind, MappingError, Rights
+from sim.kernel.memory.spec import SHARES_TOTAL_MAX
 
 __all__ = [
-    "SHARES_TOTAL_MAX",
     "Claim",
     "FrameView",
     "HostView",
@@ -38,9 +38,6 @@ __all__ = [
     "permits",
     "picture_of",
 ]
-
-SHARES_TOTAL_MAX = 1 << 30
-"""The most memory shares of one VM; the arithmetic of targets rests on it."""
 
 Page = tuple[int, int]
 """A page of a space: (number of the space, page number in it)."""

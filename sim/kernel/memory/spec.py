@@ -15,14 +15,16 @@ import attrs
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, matches, quantity
 from sim.core.units import MIB, PAGE_BYTES
-from sim.kernel.memory.protocol import SHARES_TOTAL_MAX
 
-__all__ = ["MemorySpec", "MemoryWorkload"]
+__all__ = ["SHARES_TOTAL_MAX", "MemorySpec", "MemoryWorkload"]
 
 _API = "vSphere API, SharesInfo.Level: memory"
 SHARES_LOW = fact("mem.shares_low", 5, unit="1/MB", source=_API, kind="vendor")
 SHARES_NORMAL = fact("mem.shares_normal", 10, unit="1/MB", source=_API, kind="vendor")
 SHARES_HIGH = fact("mem.shares_high", 20, unit="1/MB", source=_API, kind="vendor")
+
+SHARES_TOTAL_MAX = 1 << 30
+"""The most memory shares of one VM; the arithmetic of targets rests on it."""
 
 BYTES_MAX = 1 << 50
 RATE_MAX = 10_000_000

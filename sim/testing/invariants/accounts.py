@@ -13,7 +13,6 @@ from attrs import evolve, fields
 from sim.core.units import GIB
 from sim.kernel.memory.options import CTL_MAX_PERCENT, ZIP_MAX_PERCENT, MemOptions
 from sim.kernel.memory.protocol import (
-    SHARES_TOTAL_MAX,
     Claim,
     HostView,
     MemoryPicture,
@@ -22,6 +21,7 @@ from sim.kernel.memory.protocol import (
     Place,
     VmView,
 )
+from sim.kernel.memory.spec import SHARES_TOTAL_MAX
 from sim.kernel.memory.states import MemState, actions_of, breaks_large, min_free, next_state
 from sim.testing.invariants.violation import InvariantViolation
 
