@@ -39,6 +39,11 @@ def test_the_idle_tax_gives_the_worked_figures():
     assert megabytes(358, 60, 75) == [107.6, 250.4]
 
 
+def test_idle_pages_are_paid_to_the_page():
+    claims = [Claim(shares=1, touched=256 * PAGES, active=each * PAGES) for each in (60, 256)]
+    assert IdleTaxPolicy(tax_percent=75).targets(358 * PAGES, claims) == (27_545, 64_103)
+
+
 def test_targets_keep_reservation_and_limit():
     claims = [Claim(shares=1, touched=100, reservation=90), Claim(shares=9, touched=100, limit=30)]
     assert IdleTaxPolicy(tax_percent=0).targets(110, claims) == (90, 20)
@@ -82,6 +87,12 @@ def test_states_go_down_at_their_own_threshold_and_up_above_the_next_one():
         *("high", "high", "clear", "clear", "soft", "hard", "low", "low", "hard", "soft", "clear", "clear"),
         *("clear", "high"),
     ]
+
+
+def test_a_state_is_left_for_the_one_that_free_memory_allows_at_once():
+    assert next_state(MemState.LOW, 500, 100, MemOptions()) is MemState.HIGH
+    assert next_state(MemState.LOW, 70, 100, MemOptions()) is MemState.SOFT
+    assert next_state(MemState.HIGH, 1, 100, MemOptions()) is MemState.LOW
 
 
 def test_release_5_has_no_clear_state():
