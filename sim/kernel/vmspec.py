@@ -42,8 +42,8 @@ MEMORY_BYTES_MAX = fact(
 SHARES_MAX = 1_000_000
 """The most shares of one vCPU."""
 
-MANAGED_BYTES_MAX = 1 << 40
-"""The largest VM whose pages are managed one by one: 5 bytes of ours for each."""
+MANAGED_BYTES_MAX = 1 << 38
+"""The largest VM whose pages are managed one by one: 6 bytes of ours for each, and 16 for each of its image."""
 
 HZ_MAX = VCPUS_MAX.value * 10_000_000_000
 

@@ -24,7 +24,7 @@ from attrs.validators import optional
 from sim.core.context import EPOCH
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
-from sim.core.units import KIB, MIB, SECOND, US, format_bytes
+from sim.core.units import KIB, MIB, PAGE_BYTES, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.kernel.memory.options import MemOptions
@@ -68,6 +68,9 @@ CYCLE_NS_MIN = US
 NUMBERED_NAME_CHARS_MAX = 72
 YEARS = (2000, 2200)
 """The years in which a scenario may begin: certificates are valid some decades around."""
+
+CONTENTS_MAX = 2**31 - 1
+"""The most page contents of all images together: each has a number of 31 bits."""
 
 FAULTS_MAX = 1_000
 VIBS_MAX = 256
@@ -269,6 +272,10 @@ class Scenario:
         vcpus = sum(entry.count * entry.vcpus for entry in self.vms)
         if vcpus > VCPUS_MAX.value:
             raise FieldError("vms", vcpus, f"at most {VCPUS_MAX.value} virtual CPUs (ESXi's maximum)")
+        contents = {(one.mem.workload.image, one.memory_bytes) for one in self.vms if one.mem is not None}
+        pages = sum(memory_bytes // PAGE_BYTES for _, memory_bytes in sorted(contents))
+        if pages >= CONTENTS_MAX:
+            raise FieldError("vms", f"images of {pages} pages", f"less than {CONTENTS_MAX} pages of images")
         seen: dict[str, None] = {}
         for spec in self.virtual_machines():
             if spec.name in seen:

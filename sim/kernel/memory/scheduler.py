@@ -2,7 +2,7 @@
 
 Models: guests that touch pages, which get frames; every 15 s the state of the host and the target of each VM; once a
 second balloon, compression, swap, and the sharing scan; every 60 s the sample of each VM's activity.  All in batches: one
-timer for all VMs, arrays for their pages (5 bytes a page), a table for their books.  Nothing runs where no VM takes part.
+timer for all VMs, arrays for their pages (6 bytes a page), a table for their books.  Nothing runs where no VM takes part.
 
 Leaves out: which frame backs which page, NUMA, the waits of virtual CPUs (the time that guests would stall is counted),
 host cache.  A VM at its limit swaps its own pages at once.

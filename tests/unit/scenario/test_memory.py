@@ -212,3 +212,22 @@ def test_an_error_in_managed_memory_is_refused_by_name():
     scenario = Scenario(duration_ns=2 * SECOND, image=IMAGE, vms=(vm("a", 1, shares=1),), faults=faults)
     with pytest.raises(ScenarioError, match="managed"):
         simulate(scenario)
+
+
+def test_more_images_than_there_are_numbers_for_are_refused():
+    vms = tuple(
+        VmEntry(
+            name=f"vm{number}",
+            memory_bytes=256 * GIB,
+            mem=MemorySpec(workload=MemoryWorkload(image=f"i{number}")),
+        )
+        for number in range(32)
+    )
+    assert Scenario(vms=vms[:31]).vms == vms[:31]
+    with pytest.raises(ValueError, match="images"):
+        Scenario(vms=vms)
+
+
+def test_a_vm_too_large_to_be_managed_is_refused():
+    with pytest.raises(ValueError, match="at most"):
+        VmEntry(name="a", memory_bytes=257 * GIB, mem=MemorySpec())
