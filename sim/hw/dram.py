@@ -44,6 +44,16 @@ class DramErrors:
         else:
             self.words.pop(number, None)
 
+    def set_aside(self) -> dict[int, int]:
+        """Take all wrong bits away and return them: for bookkeeping of the simulator, which no processor does."""
+        aside = dict(self.words)
+        self.words.clear()
+        return aside
+
+    def put_back(self, aside: dict[int, int]) -> None:
+        """Put back what `set_aside` returned."""
+        self.words.update(aside)
+
     def settle_read(self, pa: int, size: int) -> list[tuple[int, int]]:
         """Read a range; return (address, mask) of the words whose data is wrong from now on.
 

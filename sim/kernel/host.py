@@ -174,8 +174,13 @@ class Host:
             self._sequence.stop()
             self._sequence = None
         if self.kernel is not None:
-            self.kernel.stop(orderly=orderly)
-            self.kernel = None
+            kernel, self.kernel = self.kernel, None
+            errors = self.board.memory.errors
+            aside = (
+                errors.set_aside()
+            )  # to end worlds and free frames is our bookkeeping; no processor reads memory
+            kernel.stop(orderly=orderly)
+            errors.put_back(aside)
 
     def _enter(self, state: HostState, reason: str) -> None:
         self.state = state

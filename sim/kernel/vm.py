@@ -197,10 +197,10 @@ class VmManager:
     def power_off(self, name: str) -> None:
         """End the VM's worlds and free its memory; it stays known as powered off."""
         vm = self._require(name, PowerState.POWERED_ON, PowerState.SUSPENDED)
+        if vm.space is not None:
+            vm.space.destroy()  # first, as a machine check in its tables ends the whole kernel
         for world in vm.worlds:
             self.scheduler.end(world)
-        if vm.space is not None:
-            vm.space.destroy()
         if vm.managed is not None and self.mem is not None:
             self.mem.remove(name)
             vm.managed = None

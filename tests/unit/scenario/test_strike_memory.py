@@ -8,6 +8,7 @@ from sim.errors import ScenarioError
 from sim.hw.frame_counts import RETIRED_OWNER
 from sim.hw.mca import STATUS_ACTION_REQUIRED, STATUS_ADDRESS_VALID, STATUS_UNCORRECTED, STATUS_VALID
 from sim.hw.spec import HostSpec
+from sim.kernel.api import ApiError
 from sim.kernel.host import HostState
 from sim.kernel.vm import PowerState
 from sim.scenario.faults import FaultSpec
@@ -153,6 +154,48 @@ def test_an_error_of_a_page_that_two_vms_share_kills_its_reader_and_the_other_wh
     assert db.guest.load_physical(4 << 12, 1).uncorrected
     assert db.state is PowerState.POWERED_OFF
     kernel.check_invariants()
+
+
+def in_the_tables_of(simulation, name):
+    """Let two bits of the EPT root of a VM fail, and return the VM."""
+    vm = simulation.host.kernel.vms.get(name)
+    vm.guest.load_physical(0, 1)
+    simulation.host.board.flip_memory_bits(vm.space.tables.control.root, [0, 1])
+    return vm
+
+
+def test_a_vms_ept_tables_are_the_kernels_own_memory():
+    simulation = run()
+    assert in_the_tables_of(simulation, "web").guest.load_physical(0, 1).uncorrected
+    assert simulation.host.state is HostState.HALTED
+    assert rows(simulation)[-1]["action"] == "purple screen"
+    assert rows(simulation)[-1]["owner"] == "vm:web/ept"
+    simulation.check_invariants()
+
+
+def test_a_management_call_that_meets_lost_data_is_refused_by_a_host_that_has_stopped():
+    simulation = run()
+    in_the_tables_of(simulation, "web")
+    with pytest.raises(ApiError, match="has stopped"):
+        simulation.host.call("vm.power_off", {"name": "web"})
+    assert simulation.host.state is HostState.HALTED
+    with pytest.raises(ApiError, match="halted"):
+        simulation.host.call("vm.list")
+    simulation.host.reset()
+    simulation.sim.engine.run(simulation.sim.now + 30 * SECOND)
+    assert simulation.host.state is HostState.RUNNING
+    simulation.check_invariants()
+
+
+def test_stopping_a_host_meets_no_lost_data_and_a_reset_does_not_mend_it():
+    simulation = run()
+    in_the_tables_of(simulation, "web")
+    words = dict(simulation.host.board.memory.errors.words)
+    simulation.host.reboot()
+    assert words
+    assert simulation.host.board.memory.errors.words == words
+    simulation.host.power_off()
+    assert simulation.host.board.memory.errors.words == {}
 
 
 def test_a_vm_that_is_off_and_a_host_that_is_down_are_not_struck():
