@@ -23,6 +23,7 @@ from sim.hw.mca import MachineCheck
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
 from sim.kernel.layout import LayoutProfile
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmkernel import Panic, VMkernel
 
@@ -55,6 +56,7 @@ class Host:
         policy: BootPolicy | None = None,
         layout: LayoutProfile | None = None,
         sched: SchedOptions | None = None,
+        mem: MemOptions | None = None,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -63,6 +65,7 @@ class Host:
         self.policy = policy if policy is not None else BootPolicy()
         self.layout_profile = layout if layout is not None else LayoutProfile()
         self.sched_options = sched if sched is not None else SchedOptions()
+        self.mem_options = mem if mem is not None else MemOptions()
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -131,6 +134,7 @@ class Host:
             self.trust,
             layout_profile=self.layout_profile,
             sched_options=self.sched_options,
+            mem_options=self.mem_options,
             request_reboot=self._reboot_soon,
         )
         self.kernel.start(self._started, self._panicked)

@@ -4,8 +4,11 @@ Models: power-on with admission control, guest-physical memory that takes frames
 one world for each vCPU and a VMX helper world; power-off, suspend, resume and live reconfiguration of the CPU
 allocation; the end of a VM whose memory a machine check destroyed.
 
-Leaves out: guest instructions, devices, memory overcommitment (what a VM may touch is kept free for it), and any work
-of the VMX world, which only waits.
+What a VM may touch is kept free for it, unless it declares how its memory is managed: then the memory scheduler
+(`sim.kernel.memory.scheduler`) gives it frames, and takes them, by shares.
+
+Leaves out: guest instructions, devices, guest-physical spaces of managed VMs (their pages have no frame numbers), and any
+work of the VMX world, which only waits.
 
 Sources: shares of 500, 1000 and 2000 per vCPU, reservations, limits, power states and faults as in the vSphere API;
 maximum of vCPUs as in the configuration maximums of ESXi 8; overhead as printed for ESX Server.
@@ -17,6 +20,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -32,6 +36,7 @@ from sim.hw.memory import Extent
 from sim.hw.mmu.ept_tables import table_frames_max
 from sim.kernel.memory.guest_access import GuestAccess
 from sim.kernel.memory.guest_space import GuestSpace
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.limit import LimitBucket
@@ -39,6 +44,9 @@ from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
 from sim.kernel.world import World, WorldState
+
+if TYPE_CHECKING:
+    from sim.kernel.memory.scheduler import Guest, MemoryScheduler
 
 __all__ = ["AdmissionError", "CpuAllocation", "PowerState", "Vm", "VmManager", "VmSpec", "VmStateError"]
 
@@ -78,7 +86,7 @@ class Vm:
 
     `configured_bytes`: memory the guest was promised; `granted_bytes`: what of it has frames; `overhead_bytes`: what the
     VMkernel holds for it besides.  `space` is its guest-physical memory and `guest` what it does with it, both None
-    while it is powered off.
+    while it is powered off; a VM whose memory is managed has `managed` instead.
     """
 
     def __init__(self, spec: VmSpec) -> None:
@@ -88,6 +96,7 @@ class Vm:
         self.vmx: World | None = None
         self.space: GuestSpace | None = None
         self.guest: GuestAccess | None = None
+        self.managed: Guest | None = None
         self.overhead: tuple[Extent, ...] = ()
         self.bucket: LimitBucket | None = None
         self.overhead_bytes = 0
@@ -106,6 +115,8 @@ class Vm:
     @property
     def granted_bytes(self) -> int:
         """The memory of the guest that has frames, shared ones included."""
+        if self.managed is not None:
+            return self.managed.held * PAGE_BYTES
         return 0 if self.space is None else self.space.resident_pages * PAGE_BYTES
 
     @property
@@ -125,8 +136,12 @@ class Vm:
 class VmManager:
     """The virtual machines of one host."""
 
-    def __init__(self, sim: Sim, board: Board, scheduler: Scheduler) -> None:
+    def __init__(
+        self, sim: Sim, board: Board, scheduler: Scheduler, mem_options: MemOptions | None = None
+    ) -> None:
         self.sim = sim
+        self.mem_options = mem_options if mem_options is not None else MemOptions()
+        self.mem: MemoryScheduler | None = None
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
         self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
@@ -189,6 +204,9 @@ class VmManager:
             vm.space.destroy()  # first, as a machine check in its tables ends the whole kernel
         for world in vm.worlds:
             self.scheduler.end(world)
+        if vm.managed is not None and self.mem is not None:
+            self.mem.remove(name)
+            vm.managed = None
         for extent in vm.overhead:
             self._memory.free(extent)
         vm.space = vm.guest = None
@@ -271,12 +289,15 @@ class VmManager:
 
     def _admit(self, spec: VmSpec) -> None:
         self._admit_cpu(spec)
-        promised_bytes = sum(vm.untouched_bytes for vm in self._admitted())
-        free_bytes = self._memory.frames_free * PAGE_BYTES - promised_bytes
-        tables_bytes = table_frames_max(-(-spec.memory_bytes // PAGE_BYTES)) * PAGE_BYTES
-        overhead_bytes = OVERHEAD_BYTES.value + tables_bytes
+        promised = self._kept_frames() + (0 if self.mem is None else self.mem.promised)
+        free_bytes = (self._memory.frames_free - promised) * PAGE_BYTES
+        overhead_bytes, memory_bytes = OVERHEAD_BYTES.value, spec.memory_bytes
+        if spec.mem is None:
+            overhead_bytes += table_frames_max(-(-memory_bytes // PAGE_BYTES)) * PAGE_BYTES
+        else:
+            memory_bytes = spec.mem.reservation_bytes
         try:
-            admit_memory(spec.name, spec.memory_bytes, overhead_bytes, free_bytes=free_bytes)
+            admit_memory(spec.name, memory_bytes, overhead_bytes, free_bytes=free_bytes)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
@@ -301,9 +322,35 @@ class VmManager:
 
     def _take_memory(self, vm: Vm) -> None:
         vm.overhead_bytes = OVERHEAD_BYTES.value
-        vm.overhead = self._memory.allocate(vm.overhead_bytes // PAGE_BYTES, f"vm:{vm.name}/overhead")
-        vm.space = GuestSpace(self._memory, vm.name, -(-vm.configured_bytes // PAGE_BYTES))
+        overhead, pages = vm.overhead_bytes // PAGE_BYTES, -(-vm.configured_bytes // PAGE_BYTES)
+        if self.mem is not None:
+            self.mem.make_room(overhead + (0 if vm.spec.mem is not None else pages + table_frames_max(pages)))
+        vm.overhead = self._memory.allocate(overhead, f"vm:{vm.name}/overhead")
+        if vm.spec.mem is not None:
+            vm.managed = self._memory_scheduler().add(vm.name, pages, vm.spec.mem)
+            return
+        vm.space = GuestSpace(self._memory, vm.name, pages)
         vm.guest = GuestAccess(vm.space, partial(self._machine_check, vm))
+
+    def _memory_scheduler(self) -> MemoryScheduler:
+        """Return the memory scheduler, which is made for the first VM that wants it."""
+        if self.mem is None:
+            from sim.kernel.memory.scheduler import MemoryScheduler
+
+            core_hz = cpu_capacity_hz(self.scheduler.topology)
+            self.mem = MemoryScheduler(
+                self.sim,
+                self._memory,
+                self.mem_options,
+                self._rng,
+                core_hz=core_hz,
+                kept=self._kept_frames,
+            )
+        return self.mem
+
+    def _kept_frames(self) -> int:
+        """Return the free frames that are kept for VMs whose memory is not managed."""
+        return sum(vm.untouched_bytes for vm in self._admitted()) // PAGE_BYTES
 
     def _machine_check(self, vm: Vm, what: MceRecord) -> None:
         if self.on_machine_check is None:
@@ -346,8 +393,10 @@ class VmManager:
             held = self._memory.frames_of(f"vm:{vm.name}")
             if vm.space is not None:
                 vm.space.check_invariants()
-            elif held:
+            elif held and vm.managed is None:
                 raise SimBug(f"{vm.name} is powered off and holds {held} frames")
+        if self.mem is not None:
+            self.mem.check_invariants()
         if self.unreserved_hz < 0:
             raise SimBug(f"{self.reserved_hz} Hz are promised, the host has less")
         self.scheduler.check_invariants()

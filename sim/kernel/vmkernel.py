@@ -39,6 +39,7 @@ from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.machine_check import MachineCheckHandler
 from sim.kernel.management import PRODUCT, Management
 from sim.kernel.memory import KernelMemory
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
 from sim.kernel.options import shown
 from sim.kernel.sched.options import SchedOptions
@@ -107,6 +108,7 @@ class VMkernel:
         *,
         layout_profile: LayoutProfile,
         sched_options: SchedOptions,
+        mem_options: MemOptions | None = None,
         request_reboot: Callable[[], object],
     ) -> None:
         self.board = board
@@ -122,7 +124,7 @@ class VMkernel:
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
         self.scheduler = Scheduler(self.sim, board.topology, sched_options)
-        self.vms = VmManager(self.sim, board, self.scheduler)
+        self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
         self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
         self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)

@@ -24,10 +24,11 @@ from attrs.validators import optional
 from sim.core.context import EPOCH
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
-from sim.core.units import KIB, MIB, SECOND, US, format_bytes
+from sim.core.units import KIB, MIB, PAGE_BYTES, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.elf import MODULE_BUILDERS
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
@@ -70,6 +71,9 @@ CYCLE_NS_MIN = US
 NUMBERED_NAME_CHARS_MAX = 72
 YEARS = (2000, 2200)
 """The years in which a scenario may begin: certificates are valid some decades around."""
+
+CONTENTS_MAX = 2**31 - 1
+"""The most page contents of all images together: each has a number of 31 bits."""
 
 FAULTS_MAX = 1_000
 VIBS_MAX = 256
@@ -152,6 +156,7 @@ class VmEntry(VmSpec):
     count: int = field(default=1, validator=between(1, VMS_MAX.value))
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if self.count > 1 and len(self.name) > NUMBERED_NAME_CHARS_MAX:
             wanted = f"at most {NUMBERED_NAME_CHARS_MAX} characters, as a number is put behind it"
             raise FieldError("name", self.name, wanted)
@@ -225,6 +230,7 @@ class Scenario:
     image: ImageSpec = field(factory=ImageSpec)
     options: dict[str, Any] = field(factory=dict, validator=_options)
     sched: SchedOptions = field(factory=SchedOptions)
+    mem: MemOptions = field(factory=MemOptions)
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
     vcenter: VCenterSpec | None = None
@@ -281,6 +287,10 @@ class Scenario:
         vcpus = sum(entry.count * entry.vcpus for entry in self.vms)
         if vcpus > VCPUS_MAX.value:
             raise FieldError("vms", vcpus, f"at most {VCPUS_MAX.value} virtual CPUs (ESXi's maximum)")
+        contents = {(one.mem.workload.image, one.memory_bytes) for one in self.vms if one.mem is not None}
+        pages = sum(memory_bytes // PAGE_BYTES for _, memory_bytes in sorted(contents))
+        if pages >= CONTENTS_MAX:
+            raise FieldError("vms", f"images of {pages} pages", f"less than {CONTENTS_MAX} pages of images")
         seen: dict[str, None] = {}
         for spec in self.virtual_machines():
             if spec.name in seen:

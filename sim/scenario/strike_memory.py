@@ -38,6 +38,12 @@ def strike_memory(fault: FaultSpec, number: int, host: Host) -> None:
     if kernel is None or (target.place == "vm" and (vm is None or vm.state is PowerState.POWERED_OFF)):
         host.sim.trace.emit(FAULT, "memory_error (nothing there)", str(fault.target), -1, -1)
         return
+    if vm is not None and vm.space is None:
+        raise ScenarioError(
+            f"faults[{number}].target",
+            "the memory of this VM is managed, its pages have no place",
+            got=fault.target,
+        )
     stream = host.sim.rng.stream(f"fault/{number}")
     size = _size(target, kernel, vm)
     byte = fault.byte if fault.byte is not None else stream.below(size)

@@ -110,3 +110,11 @@ def test_keys_come_from_the_stream_alone():
 def test_an_empty_range_is_refused(bound):
     with pytest.raises(ValueError, match="positive"):
         FastStream(1).below(bound)
+
+
+def test_a_block_is_the_same_words_as_single_draws():
+    one, other = (Rng(3).fast("x") for _ in range(2))
+    one.u64(), other.u64()
+    assert one.block(1000).tolist() == [other.u64() for _ in range(1000)]
+    assert one.block(0).tolist() == []
+    assert one.u64() == other.u64()
