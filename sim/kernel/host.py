@@ -21,7 +21,7 @@ from sim.errors import SimBug
 from sim.hw.board import Board
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
-from sim.kernel.layout import LayoutProfile
+from sim.kernel.layout import RELEASES, ReleaseProfile
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmkernel import Panic, VMkernel
 
@@ -52,7 +52,7 @@ class Host:
         trust: TrustStore,
         *,
         policy: BootPolicy | None = None,
-        layout: LayoutProfile | None = None,
+        layout: ReleaseProfile | None = None,
         sched: SchedOptions | None = None,
     ) -> None:
         self.board = board
@@ -60,7 +60,7 @@ class Host:
         self.name = board.spec.name
         self.trust = trust
         self.policy = policy if policy is not None else BootPolicy()
-        self.layout_profile = layout if layout is not None else LayoutProfile()
+        self.layout = layout if layout is not None else next(iter(RELEASES.values()))
         self.sched_options = sched if sched is not None else SchedOptions()
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
@@ -124,7 +124,7 @@ class Host:
             self.board,
             outcome,
             self.trust,
-            layout_profile=self.layout_profile,
+            layout=self.layout,
             sched_options=self.sched_options,
             request_reboot=self._reboot_soon,
         )

@@ -1,7 +1,7 @@
 """User worlds: the agents that run beside the VMs, each in an address space of its own, at random addresses.
 
 Models: the program and the library it brings, mapped from verified bytes with each segment's own rights; heap and
-stack, never executable; an independent random base for each; a world in the scheduler's books.
+stack, never executable; random bases by the profile of the release; a world in the scheduler's books.
 
 Leaves out: what the agents do (they wait; the management interface is called from outside), system calls, and
 sharing of library frames between worlds.
@@ -26,7 +26,7 @@ from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu import Rights
 from sim.image.contents import open_archive
 from sim.image.elf import read_elf
-from sim.kernel.layout import Layout, user_profile
+from sim.kernel.layout import Layout, LayoutProfile, user_profile
 from sim.kernel.memory import KernelMemory
 from sim.kernel.relocation import relocate
 from sim.kernel.sched.scheduler import Scheduler
@@ -79,11 +79,19 @@ def agents_in(content: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
 class UserWorlds:
     """The user worlds of one boot."""
 
-    def __init__(self, sim: Sim, memory: PhysicalMemory, scheduler: Scheduler, rng: Rng) -> None:
+    def __init__(
+        self,
+        sim: Sim,
+        memory: PhysicalMemory,
+        scheduler: Scheduler,
+        rng: Rng,
+        profile: LayoutProfile | None = None,
+    ) -> None:
         self._sim = sim
         self._memory = memory
         self._scheduler = scheduler
         self._rng = rng
+        self._profile = profile if profile is not None else user_profile()
         self.running: dict[str, UserWorld] = {}
 
     def start(self, path: str, program: bytes, libraries: Mapping[str, bytes]) -> UserWorld:
@@ -92,7 +100,7 @@ class UserWorlds:
         Errors: `FormatError` or another `VmksimError` when a file cannot be mapped; what was mapped is freed then.
         """
         name = path.rpartition("/")[2]
-        layout = Layout(self._rng.stream(f"layout/user/{name}"), user_profile())
+        layout = Layout(self._rng.stream(f"layout/user/{name}"), self._profile)
         memory = KernelMemory(self._sim, self._memory, name=f"user:{name}")
         try:
             bases = self._map_all(layout, memory, name, program, libraries)

@@ -34,7 +34,7 @@ from sim.image.imgdb import DATABASE_FILE, VibRecord, read_database
 from sim.image.trust import TrustStore
 from sim.kernel.api import ManagementApi
 from sim.kernel.configuration import ConfigurationVault
-from sim.kernel.layout import Layout, LayoutProfile
+from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.management import PRODUCT, Management
 from sim.kernel.memory import KernelMemory
@@ -104,7 +104,7 @@ class VMkernel:
         boot: BootInfo,
         trust: TrustStore,
         *,
-        layout_profile: LayoutProfile,
+        layout: ReleaseProfile,
         sched_options: SchedOptions,
         request_reboot: Callable[[], object],
     ) -> None:
@@ -116,14 +116,14 @@ class VMkernel:
         self.started_ns = 0
         self.refused: list[str] = []
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
-        self.layout = Layout(rng.stream("layout/kernel"), layout_profile)
+        self.layout = Layout(rng.stream("layout/kernel"), layout.kernel)
         self.memory = KernelMemory(self.sim, board.memory)
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
         self.scheduler = Scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
-        self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)
+        self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng, layout.user)
         management = Management(self)
         self.vault = ConfigurationVault(board, boot, self.tpm, rng, management.forget_option)
         self.api = ManagementApi(self.sim, management.handlers())

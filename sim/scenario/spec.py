@@ -27,6 +27,7 @@ from sim.core.structure import FieldError, between, in_choices, matches, plain, 
 from sim.core.units import KIB, MIB, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
+from sim.kernel.layout.spec import KernelSpec
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
@@ -208,6 +209,7 @@ class Scenario:
     tpm: TpmSpec = field(factory=TpmSpec)
     image: ImageSpec = field(factory=ImageSpec)
     options: dict[str, Any] = field(factory=dict, validator=_options)
+    kernel: KernelSpec = field(factory=KernelSpec)
     sched: SchedOptions = field(factory=SchedOptions)
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
