@@ -281,7 +281,7 @@ def _windows_profile() -> LayoutProfile:
         name="windows process",
         windows=(
             row("exe", 0x7FE0_0000_0000, WINDOWS_EXE_BITS, "up"),
-            row("library", 0x7FF0_0000_0000, WINDOWS_DLL_BITS, "down", also=("vdso",)),
+            row("library", 0x7FEC_0000_0000, WINDOWS_DLL_BITS, "down", also=("vdso",)),
             row("heap", 0x0100_0000_0000, WINDOWS_BOTTOM_UP_BITS, "up", also=("mmap", "thread-stack")),
             row("stack", 0x0300_0000_0000, WINDOWS_BOTTOM_UP_BITS, "up"),
         ),
@@ -289,15 +289,15 @@ def _windows_profile() -> LayoutProfile:
     )
 
 
-def release_named(name: str) -> ReleaseProfile:
+def release_named(name: str, where: str = "profile") -> ReleaseProfile:
     """Return the profile of that name.
 
-    Errors: `ScenarioError` with the nearest name.
+    Errors: `ScenarioError` at `where`, with the nearest name.
     """
     if name not in RELEASES:
         near = difflib.get_close_matches(name, RELEASES, n=1, cutoff=0.4)
         raise ScenarioError(
-            "profile",
+            where,
             "unknown layout profile",
             got=name,
             wanted=None if near else "one of " + ", ".join(RELEASES),
@@ -325,11 +325,14 @@ _HARDENED_USER = UserBits(
     argument_steps=1 << HARDENED_ARGUMENT_BITS.value - (HARDENED_STACK_BITS.value - 8),
     argument_step_bytes=1,
     exe_base=0x1000_0000_0000,
-    mmap_top=0x6F00_0000_0000,
+    mmap_top=0x7FFF_FFFF_F000,
+    stack_top=0x6FC0_0000_0000,
     evidence="measured",
 )
 _PAX_USER = evolve(
     _HARDENED_USER,
+    exe_base=0x2000_0000_0000,
+    stack_top=0x5FC0_0000_0000,
     exe=PAX_MMAP_BITS.value,
     mmap=PAX_MMAP_BITS.value,
     brk=LINUX_BRK_BITS.value,
