@@ -84,7 +84,12 @@ def paxtest(
         raise ScenarioError("--mode", "wrong value", got=mode, wanted=" or ".join(MODES))
     if not 2 <= runs <= RUNS_MAX:
         raise ScenarioError("--runs", "wrong value", got=runs, wanted=f"an integer from 2 to {RUNS_MAX}")
-    tests = _Tests(release, Rng(seed).child(f"paxtest/{mode}/{release.name}"), threads=int(mode == "blackhat"), et_exec=et_exec)
+    tests = _Tests(
+        release,
+        Rng(seed).child(f"paxtest/{mode}/{release.name}"),
+        threads=int(mode == "blackhat"),
+        et_exec=et_exec,
+    )
     return [*tests.executable(), *tests.randomization(runs), *tests.return_to_function()]
 
 

@@ -31,6 +31,7 @@ from sim.kernel.layout import (
     release_named,
     spread_of,
 )
+from sim.kernel.layout.spec import LayoutSpec
 from sim.kernel.memory import Segment
 from sim.scenario.run import Simulation, boot_only
 from sim.scenario.spec import Scenario
@@ -113,10 +114,10 @@ def chosen_release(name: str | None) -> ReleaseProfile:
 
 
 def with_profile(scenario: Scenario, name: str | None) -> Scenario:
-    """Return the scenario with the profile that an option names, if one does, and with its own numbers of bits."""
+    """Return the scenario with the profile that an option names, if one does, in place of all that it says of layout."""
     if name is None:
         return scenario
-    layout = evolve(scenario.kernel.layout, profile=chosen_release(name).name)
+    layout = LayoutSpec(profile=chosen_release(name).name)
     return evolve(scenario, kernel=evolve(scenario.kernel, layout=layout))
 
 

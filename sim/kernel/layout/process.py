@@ -99,7 +99,7 @@ def place_process(layout: Layout, sizes: ProcessSizes | None = None) -> ProcessM
     sizes = sizes if sizes is not None else ProcessSizes()
 
     def put(kind: str, size_bytes: int, name: str) -> Region:
-        return layout.region(layout.place(kind, size_bytes, name))
+        return layout.place_region(kind, size_bytes, name)
 
     exe = put("exe", sizes.exe, "program")
     stack = put("stack", sizes.stack, "main stack")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from math import log2
 
@@ -94,6 +95,13 @@ class Layout:
 
     def place(self, kind: str, size_bytes: int, name: str = "") -> int:
         """Choose a base for a region of `size_bytes` (rounded up to whole pages) and return it."""
+        return self.place_region(kind, size_bytes, name).base
+
+    def place_region(self, kind: str, size_bytes: int, name: str = "") -> Region:
+        """Place a region of `size_bytes` (rounded up to whole pages) and return it.
+
+        Errors: `LayoutError` when there is no window of that kind, or no room in it.
+        """
         size = _whole_pages(size_bytes)
         window = self.profile.window(kind)
         if sum(len(each) for each in self._regions.values()) >= REGIONS_MAX:
@@ -107,7 +115,7 @@ class Layout:
             base=base, size_bytes=size, kind=kind, name=name, guard_bytes=window.guard_bytes, draws=draws
         )
         insort(self._regions[window.kind], region, key=_region_base)
-        return base
+        return region
 
     def release(self, base: int) -> Region:
         """Forget the region that begins at `base` and return it."""
@@ -133,20 +141,25 @@ class Layout:
         """Return the sum of `offsets` in bytes: drawn the first time that `key` is asked for, kept from then on."""
         found = self._displacements.get(key)
         if found is None:
-            found = sum(self._stream.below(offset.slots) * offset.step_bytes for offset in offsets)
+            found = 0
+            for offset in offsets:
+                if offset.slots > 1:
+                    found += self._stream.below(offset.slots) * offset.step_bytes
             self._displacements[key] = found
         return found
 
     def region(self, base: int) -> Region:
         """Return the region that begins at `base`."""
-        for region in self.regions():
-            if region.base == base:
-                return region
+        for regions in self._regions.values():
+            for region in regions:
+                if region.base == base:
+                    return region
         raise LayoutError(f"no region begins at {base:#x}")
 
     def regions(self) -> tuple[Region, ...]:
         """Return all regions in rising order of their bases."""
-        return tuple(sorted(region for regions in self._regions.values() for region in regions))
+        every = (region for regions in self._regions.values() for region in regions)
+        return tuple(sorted(every, key=_region_base))
 
     def places(self, kind: str, size_bytes: int = PAGE_BYTES) -> int:
         """Return how many bases are possible for the next region of that size."""
@@ -271,7 +284,8 @@ class Layout:
         return base
 
     def _followed(self, window: Window) -> Region:
-        followed = [each for each in self.regions() if each.kind == window.follows]
+        rows = self._regions[self.profile.window(window.follows).kind]
+        followed = [each for each in rows if each.kind == window.follows]
         if not followed:
             raise LayoutError(
                 f"a region of kind {window.kind} follows one of kind {window.follows}: place that first"
@@ -288,6 +302,7 @@ class Layout:
         return (*inherited, *draws_of(window.kind, window.offsets))
 
 
+@lru_cache(maxsize=256)
 def draws_of(key: str, offsets: tuple[Offset, ...]) -> tuple[Draw, ...]:
     """Return the draws that `Layout.displacement(key, offsets)` is the sum of."""
     return tuple(
