@@ -10,9 +10,12 @@ Leaves out: ranks and channels, memory errors, memory-mapped devices, and the ti
 
 from __future__ import annotations
 
+from typing import Any
+
 from sim.errors import SimBug
 from sim.hw.frames import FRAME_BYTES, Extent, FrameBooks, OutOfMemory
 from sim.hw.spec import MEMORY_BYTES_MAX
+from sim.hw.tablestore import Page, TableStore
 
 __all__ = ["FRAME_BYTES", "Extent", "OutOfMemory", "PhysicalMemory"]
 
@@ -27,7 +30,9 @@ class PhysicalMemory(FrameBooks):
             )
         super().__init__(size_bytes // FRAME_BYTES, nodes)
         self.size_bytes = size_bytes
-        self._contents: dict[int, bytearray] = {}
+        self._contents: dict[int, Page] = {}
+        self.tables = TableStore(self._contents, self.frames_total)
+        """The frames that walks read, for walks."""
 
     def allocate(
         self,
@@ -46,6 +51,7 @@ class PhysicalMemory(FrameBooks):
 
     def power_cycle(self) -> None:
         """Forget all owners and all bytes."""
+        self.tables.clear()
         self._contents.clear()
         self.release_all()
 
@@ -99,6 +105,7 @@ class PhysicalMemory(FrameBooks):
     def _scrub(self, extent: Extent) -> None:
         """Make the frames read as zeros, at a cost of whichever is smaller: the extent or the frames with bytes."""
         contents = self._contents
+        self.tables.drop(extent)
         if extent.count < len(contents):
             for mpn in extent.mpns():
                 contents.pop(mpn, None)
@@ -106,7 +113,15 @@ class PhysicalMemory(FrameBooks):
             for mpn in [each for each in contents if extent.first_mpn <= each < extent.end_mpn]:
                 del contents[mpn]
 
-    def _page(self, mpn: int) -> bytearray:
+    def __getstate__(self) -> dict[str, object]:
+        pages = {mpn: bytearray(page) for mpn, page in self._contents.items()}
+        return {**self.__dict__, "_contents": pages, "tables": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.tables = TableStore(self._contents, self.frames_total)
+
+    def _page(self, mpn: int) -> Page:
         page = self._contents.get(mpn)
         if page is None or self.owner_of(mpn) is None:
             if self.owner_of(mpn) is None:

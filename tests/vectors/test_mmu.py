@@ -1,6 +1,6 @@
-"""Page walks recorded from another walker: outcome, error code, CR2, accessed and dirty bits.
+"""Page walks recorded from another walker: outcome, error code, CR2, accessed and dirty bits, for both walks.
 
-Provenance: tests/vectors/README.md.  `VMKSIM_MMU_VECTORS` names another file of the same form.
+Provenance: the sheet of facts beside the vectors.  `VMKSIM_MMU_VECTORS` names another file of the same form.
 """
 
 import gzip
@@ -9,11 +9,17 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu import Access, ControlState, GeneralProtection, Kind, PageFault, Translation, walk
+from sim.hw.mmu.many import KIND_CODES, Accesses, translate_many
 
 VECTORS_MAXPHYADDR = 40
+MEMORY_BYTES = 1 << 32
+ELSEWHERE = [0, 0x7FFF_FFFF_F000, 0xFFFF_8000_0000_0000, 0xFFFF_FFFF_FFFF_F000, 1 << 62]
+"""Addresses that stand beside a vector's own in a batch, so that the accesses part at the root."""
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +32,33 @@ def walks(request):
         return [json.loads(line) for line in lines]
 
 
-def replay(vector):
-    """Run one vector; return the outcome in the file's form, and the memory afterwards."""
-    memory = {int(address, 16): int(entry, 16) for address, entry in vector["mem"]}
-    control = ControlState(
+@pytest.fixture(scope="module")
+def machine():
+    """Memory that holds any vector's tables, all of it owned; each test leaves it empty."""
+    memory = PhysicalMemory(MEMORY_BYTES)
+    memory.allocate(memory.frames_total, "vectors")
+    return memory
+
+
+def control_of(vector):
+    return ControlState(
         cr3=int(vector["cr3"], 16),
         maxphyaddr=VECTORS_MAXPHYADDR,
         pkru=int(vector["pkru"], 16),
         **{flag: bool(vector[flag]) for flag in ("la57", "wp", "nxe", "smep", "smap", "ac", "pke")},
     )
+
+
+def entries_of(vector):
+    return {int(address, 16): int(entry, 16) for address, entry in vector["mem"]}
+
+
+def replay(vector):
+    """Run one vector; return the outcome in the file's form, and the memory afterwards."""
+    memory = entries_of(vector)
     access = Access(Kind(vector["kind"]), user=vector["cpl"] == 3)
-    outcome = walk(lambda pa: memory.get(pa, 0), memory.__setitem__, control, int(vector["va"], 16), access)
+    va = int(vector["va"], 16)
+    outcome = walk(lambda pa: memory.get(pa, 0), memory.__setitem__, control_of(vector), va, access)
     match outcome:
         case Translation(pa=pa):
             return {"pa": hex(pa)}, memory
@@ -44,6 +66,26 @@ def replay(vector):
             return {"exc": 14, "err": code, "cr2": hex(cr2)}, memory
         case GeneralProtection(error_code=code):
             return {"exc": 13, "err": code}, memory
+
+
+def replay_in_a_batch(vector, machine, company):
+    """Run one vector among other accesses by the walk of many; return the same as `replay`."""
+    entries = entries_of(vector)
+    for address, entry in entries.items():
+        machine.write_u64(address, entry)
+    va = np.array([*company, int(vector["va"], 16)], np.uint64)
+    kinds = np.full(va.size, KIND_CODES[Kind(vector["kind"])], np.uint8)
+    accesses = Accesses(va=va, kind=kinds, user=vector["cpl"] == 3)
+    out = translate_many(machine.tables, control_of(vector), accesses)
+    after = {address: machine.read_u64(address) for address in entries}
+    for address in entries:
+        machine.write_u64(address, 0)
+    if out.vector[-1] == 0:
+        return {"pa": hex(int(out.pa[-1]))}, after
+    if out.vector[-1] == 13:
+        return {"exc": 13, "err": int(out.error_code[-1])}, after
+    fault = {"exc": int(out.vector[-1]), "err": int(out.error_code[-1]), "cr2": hex(int(out.cr2[-1]))}
+    return fault, after
 
 
 def differs_after(vector, memory):
@@ -64,11 +106,22 @@ def test_every_recorded_walk_leaves_the_same_accessed_and_dirty_bits(walks):
     assert wrong == []
 
 
-def test_a_denied_walk_writes_nothing(walks):
+@pytest.mark.parametrize("company", [[], ELSEWHERE], ids=["alone", "in company"])
+def test_the_walk_of_many_has_the_same_outcomes_and_leaves_the_same_bits(walks, machine, company):
+    wrong = []
+    for vector in walks:
+        outcome, after = replay_in_a_batch(vector, machine, company)
+        if outcome != vector["out"] or (not company and differs_after(vector, after)):
+            wrong.append(vector["id"])
+    assert wrong == []
+
+
+def test_a_denied_walk_writes_nothing(walks, machine):
     for vector in walks:
         if "pa" not in vector["out"]:
-            before = {int(address, 16): int(entry, 16) for address, entry in vector["mem"]}
+            before = entries_of(vector)
             assert replay(vector)[1] == before, vector["id"]
+            assert replay_in_a_batch(vector, machine, [])[1] == before, vector["id"]
 
 
 @pytest.mark.skipif("VMKSIM_MMU_VECTORS" in os.environ, reason="says what the default file holds")

@@ -12,6 +12,7 @@ volume 2, section 5.3.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from attrs import field, frozen, validators
 
@@ -26,8 +27,12 @@ NO_EXECUTE = 1 << 63
 
 INDEX_BITS = 9
 PAGE_SHIFT = 12
+LEAF_IF = (0, PRESENT, LARGE, LARGE, 0, 0)
+"""By level, the bit that makes a present entry map a page: every PTE does, and a PDE or PDPTE with PS."""
 LEVELS = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
 """The paging structures, numbered from the leaf up."""
+
+INDEX_MASK = (1 << INDEX_BITS) - 1
 
 _PHYSICAL_FIELD = ((1 << 52) - 1) & ~0xFFF
 _LARGE_LOW_BITS = {3: 0x3FFFE000, 2: 0x1FE000}
@@ -73,16 +78,23 @@ class ControlState:
     maxphyaddr: int = field(default=46, validator=[validators.ge(32), validators.le(52)])
     gigabyte_pages: bool = True
     amd: bool = False
+    masks: PagingMasks = field(init=False, eq=False, repr=False)
+    """The bits of entries under this state."""
+    steps: tuple[Step, ...] = field(init=False, eq=False, repr=False)
+    """What a walk does at each level, from the root down."""
+
+    @masks.default
+    def _masks(self) -> PagingMasks:
+        return paging_masks(self.maxphyaddr, nxe=self.nxe, gigabyte_pages=self.gigabyte_pages, amd=self.amd)
+
+    @steps.default
+    def _steps(self) -> tuple[Step, ...]:
+        return self.masks.steps[-self.levels :]
 
     @property
     def levels(self) -> int:
         """The number of paging levels."""
         return 5 if self.la57 else 4
-
-    @property
-    def masks(self) -> PagingMasks:
-        """The reserved bits under this state."""
-        return paging_masks(self.maxphyaddr, nxe=self.nxe, gigabyte_pages=self.gigabyte_pages, amd=self.amd)
 
     def canonical(self, va: int) -> bool:
         """Tell whether all bits of `va` above the translated ones are equal."""
@@ -98,6 +110,37 @@ class PagingMasks:
     table_reserved: tuple[int, ...]
     leaf_reserved: tuple[int, ...]
     leaf_address: tuple[int, ...]
+    steps: tuple[Step, ...] = field(init=False, eq=False, repr=False)
+    """The same for a walk from level 5 down."""
+
+    @steps.default
+    def _steps(self) -> tuple[Step, ...]:
+        levels = range(5, 0, -1)
+        return tuple(
+            Step(
+                level=level,
+                shift=page_shift(level),
+                leaf_if=LEAF_IF[level],
+                table_reserved=self.table_reserved[level],
+                leaf_reserved=self.leaf_reserved[level] if level <= 3 else 0,
+            )
+            for level in levels
+        )
+
+
+class Step(NamedTuple):
+    """One level of a walk: where its index lies in the address, what makes an entry a leaf, what must be zero."""
+
+    level: int
+    shift: int
+    leaf_if: int
+    table_reserved: int
+    leaf_reserved: int
+
+
+def page_shift(level: int) -> int:
+    """Return the number of address bits below the index of a level, which is the size of its leaves."""
+    return PAGE_SHIFT + INDEX_BITS * (level - 1)
 
 
 @lru_cache(maxsize=64)

@@ -1,10 +1,11 @@
 """An address space: page tables in simulated frames, and the operations that a kernel needs on them.
 
-Models: a root table and the tables below it, each one frame of physical memory; mappings of 4 KiB and 2 MiB; loads and
-stores that go through the walk page by page.  Upper entries permit everything, so the leaf alone decides the rights.
+Models: a root table and the tables below it, each one frame of physical memory; mappings of 4 KiB, 2 MiB and 1 GiB,
+which can be split into 512 smaller ones and joined again; loads and stores that go through the walk page by page.
+Upper entries permit everything, so the leaf alone decides the rights.
 
-Leaves out: sharing of tables between spaces, 1 GiB mappings, the TLB (each access walks anew), and any policy about
-which rights go together (`sim.kernel.memory`).
+Leaves out: sharing of tables between spaces, the TLB (each access walks anew; `sim.hw.mmu.cpu` has one), and any policy
+about which rights go together (`sim.kernel.memory`).
 
 Sources: Intel Software Developer's Manual volume 3A, section 4.5.
 """
@@ -18,7 +19,11 @@ from attrs import evolve, frozen
 
 from sim.errors import SimBug, VmksimError
 from sim.hw.memory import FRAME_BYTES, Extent, PhysicalMemory
+from sim.hw.mmu.many import Accesses, Translations, translate_many
 from sim.hw.mmu.paging import (
+    ACCESSED,
+    DIRTY,
+    GLOBAL,
     INDEX_BITS,
     LARGE,
     NO_EXECUTE,
@@ -28,10 +33,16 @@ from sim.hw.mmu.paging import (
     WRITABLE,
     ControlState,
     Rights,
+    page_shift,
 )
 from sim.hw.mmu.walk import Access, GeneralProtection, Kind, Outcome, PageFault, Translation, walk
 
 LARGE_PAGE_BYTES = 2 << 20
+HUGE_PAGE_BYTES = 1 << 30
+_LEAF_LEVELS = {FRAME_BYTES: 1, LARGE_PAGE_BYTES: 2, HUGE_PAGE_BYTES: 3}
+_KEYS = 16
+_KEY_SHIFT = 59
+_LARGE_PAT = 1 << 12
 _ENTRIES = 1 << INDEX_BITS
 _TABLE_ENTRY = PRESENT | WRITABLE | USER
 _ADDRESS_BITS = 64
@@ -73,12 +84,27 @@ class AddressSpace:
         """The number of frames that hold page tables."""
         return len(self._tables)
 
-    def map(self, va: int, mpn: int, rights: Rights, *, large: bool = False) -> None:
-        """Map the page at `va` to frame `mpn` (2 MiB if `large`, else 4 KiB); nothing may be mapped there yet."""
-        leaf_level = 2 if large else 1
+    def map(
+        self,
+        va: int,
+        mpn: int,
+        rights: Rights,
+        *,
+        large: bool = False,
+        page_bytes: int = FRAME_BYTES,
+        global_page: bool = False,
+        key: int = 0,
+    ) -> None:
+        """Map the page at `va` to frame `mpn`; nothing may be mapped there yet.
+
+        `page_bytes` is 4 KiB, 2 MiB (`large` is short for it) or 1 GiB; `key` is a protection key from 0 to 15.
+        """
+        leaf_level = _LEAF_LEVELS.get(LARGE_PAGE_BYTES if large else page_bytes)
+        if leaf_level is None or not 0 <= key < _KEYS:
+            raise MappingError(f"there are no pages of {page_bytes} bytes with key {key}")
         self._check_page(va, mpn, leaf_level)
-        region = va >> _shift(2)
-        if not large and self._last_table[0] == region:
+        region = va >> page_shift(2)
+        if leaf_level == 1 and self._last_table[0] == region:
             table, level = self._last_table[1], 1
         else:
             table, level = self._descend(va, leaf_level)
@@ -89,8 +115,9 @@ class AddressSpace:
             self._memory.write_u64(_entry_pa(table, va, level), new << PAGE_SHIFT | _TABLE_ENTRY)
             table = new << PAGE_SHIFT
             level -= 1
-        self._memory.write_u64(_entry_pa(table, va, level), _leaf(mpn, rights, large=large))
-        if not large:
+        leaf = _leaf(mpn, rights, leaf_level) | (GLOBAL if global_page else 0) | key << _KEY_SHIFT
+        self._memory.write_u64(_entry_pa(table, va, level), leaf)
+        if leaf_level == 1:
             self._last_table = (region, table)
 
     def map_run(self, va: int, mpn: int, count: int, rights: Rights) -> None:
@@ -115,7 +142,7 @@ class AddressSpace:
             if self._memory.read(at, 8 * (count - 1)).count(0) != 8 * (count - 1):
                 self.unmap(va)
                 raise MappingError(f"a page behind {va:#x} is mapped already")
-            leaf = _leaf(0, rights, large=False)
+            leaf = _leaf(0, rights, 1)
             entries = [leaf | each << PAGE_SHIFT for each in range(mpn + 1, mpn + count)]
             self._memory.write(at, struct.pack(f"<{count - 1}Q", *entries))
         return count
@@ -140,13 +167,61 @@ class AddressSpace:
         kept = entry & ~(WRITABLE | USER | NO_EXECUTE)
         self._memory.write_u64(path[-1], kept | _right_bits(rights))
 
+    def split(self, va: int) -> None:
+        """Break the large mapping that begins at `va` into 512 smaller ones that translate and permit the same.
+
+        Errors: `MappingError` if it is not a large one, `OutOfMemory` without a frame for the table; nothing changes.
+        """
+        path, mapping = self._leaf_at(va)
+        level = _LEAF_LEVELS[mapping.page_bytes] - 1
+        if not level:
+            raise MappingError(f"the page at {va:#x} is of the smallest size")
+        entry = self._memory.read_u64(path[-1])
+        bits = entry & ~self.control.masks.address
+        if level == 1:
+            bits = bits & ~LARGE | (LARGE if entry & _LARGE_PAT else 0)
+        else:
+            bits |= entry & _LARGE_PAT
+        step = FRAME_BYTES << INDEX_BITS * (level - 1)
+        (table,) = self._new_tables(1)
+        leaves = [bits | (mapping.mpn << PAGE_SHIFT) + each * step for each in range(_ENTRIES)]
+        self._memory.write(table << PAGE_SHIFT, struct.pack(f"<{_ENTRIES}Q", *leaves))
+        self._memory.write_u64(path[-1], table << PAGE_SHIFT | _TABLE_ENTRY | ACCESSED & entry)
+        self._last_table = (-1, 0)
+
+    def join(self, va: int) -> None:
+        """Form one large mapping out of the 512 that begin at `va` and are equal but for their addresses.
+
+        The large one counts as accessed and dirty if any of them was.  Errors: `MappingError` when they are not a
+        full table of one right on frames in a row, aligned; nothing changes.
+        """
+        path, mapping = self._leaf_at(va)
+        level = _LEAF_LEVELS[mapping.page_bytes]
+        step = mapping.page_bytes
+        if level == max(_LEAF_LEVELS.values()) or (va | mapping.mpn << PAGE_SHIFT) % (step << INDEX_BITS):
+            raise MappingError(f"no larger page can begin at {va:#x} on frame {mapping.mpn:#x}")
+        entries = self._entries(path[-1] & -FRAME_BYTES).tolist()
+        used = ACCESSED | DIRTY
+        marks = 0
+        for number, entry in enumerate(entries):
+            if (entry ^ entries[0] + number * step) & ~used:
+                raise MappingError(f"the page at {va + number * step:#x} differs from the one at {va:#x}")
+            marks |= entry & used
+        pat = LARGE if level == 1 else _LARGE_PAT
+        bits = entries[0] & ~(self.control.masks.address | pat | used) | (
+            _LARGE_PAT if entries[0] & pat else 0
+        )
+        self._memory.write_u64(path[-2], mapping.mpn << PAGE_SHIFT | bits | LARGE | marks)
+        self._memory.free(self._tables.pop(path[-1] >> PAGE_SHIFT))
+        self._last_table = (-1, 0)
+
     def mapping_at(self, va: int) -> Mapping | None:
         """Return the mapping that covers `va`, or None; touches no accessed bit."""
         table, level = self._descend(va, 1)
         entry = self._memory.read_u64(_entry_pa(table, va, level))
         if not entry & PRESENT:
             return None
-        return self._mapping(va & -(1 << _shift(level)), entry, level)
+        return self._mapping(va & -(1 << page_shift(level)), entry, level)
 
     def mappings(self) -> Iterator[Mapping]:
         """Return all mappings in rising order of their addresses."""
@@ -154,7 +229,12 @@ class AddressSpace:
 
     def translate(self, va: int, access: Access) -> Outcome:
         """Walk the tables for one access; see `sim.hw.mmu.walk`."""
-        return walk(self._memory.read_u64, self._memory.write_u64, self.control, va, access)
+        tables = self._memory.tables
+        return walk(tables.read, tables.write, self.control, va, access)
+
+    def translate_many(self, accesses: Accesses) -> Translations:
+        """Walk the tables for a batch of accesses; see `sim.hw.mmu.many`."""
+        return translate_many(self._memory.tables, self.control, accesses)
 
     def load(self, va: int, size: int, access: Access | None = None) -> bytes | PageFault | GeneralProtection:
         """Return `size` bytes read at `va` through the MMU, or the fault that stopped the access."""
@@ -227,7 +307,7 @@ class AddressSpace:
             if not entry & PRESENT:
                 raise MappingError(f"{va:#x} is not mapped")
             if level == 1 or (level <= 3 and entry & LARGE):
-                if va & ((1 << _shift(level)) - 1):
+                if va & ((1 << page_shift(level)) - 1):
                     raise MappingError(f"{va:#x} is inside a mapping, not at its beginning")
                 return path, self._mapping(va, entry, level)
             table = entry & self.control.masks.address
@@ -237,7 +317,7 @@ class AddressSpace:
         for index, entry in enumerate(self._entries(table)):
             if not entry & PRESENT:
                 continue
-            va = prefix | index << _shift(level)
+            va = prefix | index << page_shift(level)
             if level == 1 or (level <= 3 and entry & LARGE):
                 yield self._mapping(va, entry, level)
             else:
@@ -254,15 +334,15 @@ class AddressSpace:
         return memoryview(self._memory.read(table, FRAME_BYTES)).cast("Q")
 
     def _mapping(self, va: int, entry: int, level: int) -> Mapping:
-        bits = _shift(self.control.levels + 1)
+        bits = page_shift(self.control.levels + 1)
         if va >> (bits - 1) & 1:
             va |= ((1 << _ADDRESS_BITS) - 1) & -(1 << bits)
         rights = Rights(write=entry & WRITABLE != 0, user=entry & USER != 0, execute=entry & NO_EXECUTE == 0)
         mpn = (entry & self.control.masks.leaf_address[level]) >> PAGE_SHIFT
-        return Mapping(va=va, mpn=mpn, page_bytes=1 << _shift(level), rights=rights)
+        return Mapping(va=va, mpn=mpn, page_bytes=1 << page_shift(level), rights=rights)
 
     def _check_page(self, va: int, mpn: int, leaf_level: int) -> None:
-        page_bytes = 1 << _shift(leaf_level)
+        page_bytes = 1 << page_shift(leaf_level)
         if not self.control.canonical(va):
             raise MappingError(f"{va:#x} is not canonical")
         if va % page_bytes or mpn % (page_bytes // FRAME_BYTES):
@@ -273,12 +353,8 @@ class AddressSpace:
             raise MappingError(f"frame {mpn:#x} has no physical address")
 
 
-def _shift(level: int) -> int:
-    return PAGE_SHIFT + INDEX_BITS * (level - 1)
-
-
 def _entry_pa(table: int, va: int, level: int) -> int:
-    return table | (va >> _shift(level) & (_ENTRIES - 1)) << 3
+    return table | (va >> page_shift(level) & (_ENTRIES - 1)) << 3
 
 
 def _right_bits(rights: Rights) -> int:
@@ -287,8 +363,8 @@ def _right_bits(rights: Rights) -> int:
     return bits | (0 if rights.execute else NO_EXECUTE)
 
 
-def _leaf(mpn: int, rights: Rights, *, large: bool) -> int:
-    return mpn << PAGE_SHIFT | PRESENT | _right_bits(rights) | (LARGE if large else 0)
+def _leaf(mpn: int, rights: Rights, level: int) -> int:
+    return mpn << PAGE_SHIFT | PRESENT | _right_bits(rights) | (LARGE if level > 1 else 0)
 
 
 def _page_pieces(va: int, size: int) -> Iterator[tuple[int, int]]:

@@ -3,10 +3,12 @@
 Models: canonical check, walk from CR3, present and reserved bits, the rights of all levels together, WP, SMEP, SMAP,
 protection keys, the page-fault error code with CR2, and the accessed and dirty bits.
 
-Leaves out: the TLB, nested paging, supervisor keys and shadow stacks, accesses that cross a page (two walks), and the
-choice of #SS instead of #GP for stack references.  On a fault no accessed bit is set, which the manual permits.
+Leaves out: the TLB (`sim.hw.mmu.tlb`), nested paging, supervisor keys and shadow stacks, and accesses that cross a page
+(two walks).  On a fault no accessed bit is set, which the manual permits.
 
-Sources: Intel Software Developer's Manual volume 3A, sections 4.5 to 4.8.
+`sim.hw.mmu.many` does the same for millions of accesses; this one is for reading.
+
+Sources: Intel Software Developer's Manual volume 3A, sections 4.5 to 4.8; volume 1, section 3.3.7.1 (canonical form).
 """
 
 from __future__ import annotations
@@ -14,16 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from sim.hw.mmu.paging import (
     ACCESSED,
     DIRTY,
     GLOBAL,
-    LARGE,
+    INDEX_MASK,
     LEVELS,
     NO_EXECUTE,
-    PAGE_SHIFT,
     PRESENT,
     USER,
     WRITABLE,
@@ -38,6 +39,10 @@ FAULT_RESERVED = 1 << 3
 FAULT_FETCH = 1 << 4
 FAULT_KEY = 1 << 5
 
+VECTOR_STACK = 12
+VECTOR_PROTECTION = 13
+VECTOR_PAGE_FAULT = 14
+
 ReadWord = Callable[[int], int]
 WriteWord = Callable[[int, int], None]
 
@@ -50,24 +55,42 @@ class Kind(Enum):
     FETCH = "x"
 
 
+_WRITE = Kind.WRITE
+_FETCH = Kind.FETCH
+_KINDS = {Kind.READ: 0, Kind.WRITE: 1, Kind.FETCH: 2}
+_WHO = {(False, False): 0, (False, True): 1, (True, True): 1, (True, False): 2}
+
+
 @frozen
 class Access:
     """An access: what it does, whether it comes from CPL 3, and whether the processor makes it on its own behalf.
 
     An implicit access (descriptor tables, task state) counts as supervisor even at CPL 3, and AC never exempts it.
+    `stack` marks a reference through the stack segment, which decides only how a non-canonical address is reported.
     """
 
     kind: Kind
     user: bool = False
     implicit: bool = False
+    stack: bool = False
+    user_mode: bool = field(init=False, eq=False, repr=False)
+    """Whether the access counts as a user-mode access."""
 
-    @property
-    def user_mode(self) -> bool:
-        """Whether the access counts as a user-mode access."""
+    number: int = field(init=False, eq=False, repr=False)
+    """The class of the access (`sim.hw.mmu.classes`): 3 times who makes it, plus the place of its kind."""
+
+    @number.default
+    def _number(self) -> int:
+        return _WHO[self.user, self.implicit] * 3 + _KINDS[self.kind]
+
+    @user_mode.default
+    def _user_mode(self) -> bool:
         return self.user and not self.implicit
 
 
-@frozen(kw_only=True)
+@frozen(
+    kw_only=True, slots=False
+)  # without slots a frozen object is made in half the time, and walks make millions
 class Translation:
     """A granted access: the physical address, the size of the page, and what the whole path permits."""
 
@@ -75,6 +98,8 @@ class Translation:
     page_bytes: int
     rights: Rights
     global_page: bool
+    leaf: int = field(default=0, eq=False, repr=False)
+    """The entry that maps the page, as the walk has left it: what a TLB takes key and D from."""
 
 
 @frozen(kw_only=True)
@@ -100,6 +125,14 @@ class GeneralProtection:
         return f"#GP({self.error_code})"
 
 
+@frozen(kw_only=True)
+class StackFault(GeneralProtection):
+    """#SS(0): what #GP(0) is called when the address came through the stack segment."""
+
+    def __str__(self) -> str:
+        return f"#SS({self.error_code})"
+
+
 Outcome = Translation | PageFault | GeneralProtection
 
 
@@ -109,77 +142,73 @@ def walk(read_u64: ReadWord, write_u64: WriteWord, control: ControlState, va: in
     Only a granted access writes: it sets the accessed bit in every entry used, and a write the dirty bit in the leaf.
     """
     if not control.canonical(va):
-        return GeneralProtection()
+        return StackFault() if access.stack else GeneralProtection()
     masks = control.masks
-    path: list[tuple[int, int]] = []
     table = control.cr3 & masks.address
-    level = control.levels
-    while True:
-        shift = PAGE_SHIFT + 9 * (level - 1)
-        entry_pa = table | (va >> shift & 0x1FF) << 3
+    every, some = -1, 0
+    path: list[tuple[int, int]] = []
+    for level, shift, leaf_if, table_reserved, leaf_reserved in control.steps:
+        entry_pa = table | (va >> shift & INDEX_MASK) << 3
         entry = read_u64(entry_pa)
         if not entry & PRESENT:
             return PageFault(error_code=_error_code(control, access), cr2=va, level=level)
-        leaf = level == 1 or (level <= 3 and entry & LARGE != 0)
-        if entry & (masks.leaf_reserved if leaf else masks.table_reserved)[level]:
+        leaf = entry & leaf_if
+        if entry & (leaf_reserved if leaf else table_reserved):
             code = _error_code(control, access) | FAULT_PRESENT | FAULT_RESERVED
             return PageFault(error_code=code, cr2=va, level=level)
         path.append((entry_pa, entry))
+        every &= entry
+        some |= entry
         if leaf:
             break
         table = entry & masks.address
-        level -= 1
-    denied = _denied(control, access, path)
+    rights = _RIGHTS[every & (WRITABLE | USER)] if some & NO_EXECUTE else _RIGHTS_X[every & (WRITABLE | USER)]
+    denied = _denied(control, access, rights, entry)
     if denied:
         return PageFault(error_code=_error_code(control, access) | denied, cr2=va)
-    _mark_used(write_u64, path, dirty=access.kind is Kind.WRITE)
-    offset_mask = (1 << shift) - 1
+    write = access.kind is _WRITE
+    if not every & ACCESSED or (write and not entry & DIRTY):
+        entry = _mark_used(write_u64, path, dirty=write)
+    page_bytes = 1 << shift
     return Translation(
-        pa=entry & masks.leaf_address[level] | va & offset_mask,
-        page_bytes=offset_mask + 1,
-        rights=_rights(path),
+        pa=entry & masks.leaf_address[level] | va & (page_bytes - 1),
+        page_bytes=page_bytes,
+        rights=rights,
         global_page=entry & GLOBAL != 0,
+        leaf=entry,
     )
 
 
-def _rights(path: list[tuple[int, int]]) -> Rights:
-    """Return what all levels permit together."""
-    every = any_of = path[0][1]
-    for _, entry in path:
-        every &= entry
-        any_of |= entry
-    return Rights(write=every & WRITABLE != 0, user=every & USER != 0, execute=any_of & NO_EXECUTE == 0)
+def _rights_of(bits: int, *, execute: bool) -> Rights:
+    return Rights(write=bits & WRITABLE != 0, user=bits & USER != 0, execute=execute)
 
 
-def _denied(control: ControlState, access: Access, path: list[tuple[int, int]]) -> int:
+_RIGHTS = tuple(_rights_of(bits, execute=False) for bits in range(8))
+_RIGHTS_X = tuple(_rights_of(bits, execute=True) for bits in range(8))
+
+
+def _denied(control: ControlState, access: Access, rights: Rights, leaf: int) -> int:
     """Return 0 if the rights of the path permit the access, else the error-code bits P and, for a key, PK."""
-    rights = _rights(path)
-    key = 0
-    if (
-        control.pke
-        and rights.user
-        and access.kind is not Kind.FETCH
-        and _key_denies(control, access, path[-1][1])
-    ):
-        key = FAULT_KEY
     permitted = _user_may(rights, access) if access.user_mode else _supervisor_may(control, rights, access)
-    return 0 if permitted and not key else FAULT_PRESENT | key
+    if control.pke and rights.user and access.kind is not _FETCH and _key_denies(control, access, leaf):
+        return FAULT_PRESENT | FAULT_KEY
+    return 0 if permitted else FAULT_PRESENT
 
 
 def _user_may(rights: Rights, access: Access) -> bool:
     if not rights.user:
         return False
-    if access.kind is Kind.WRITE:
+    if access.kind is _WRITE:
         return rights.write
-    return access.kind is Kind.READ or rights.execute
+    return rights.execute or access.kind is not _FETCH
 
 
 def _supervisor_may(control: ControlState, rights: Rights, access: Access) -> bool:
-    if access.kind is Kind.FETCH:
+    if access.kind is _FETCH:
         return rights.execute and not (rights.user and control.smep)
     if rights.user and control.smap and (access.implicit or not control.ac):
         return False
-    return access.kind is Kind.READ or rights.write or not control.wp
+    return rights.write or access.kind is not _WRITE or not control.wp
 
 
 def _key_denies(control: ControlState, access: Access, leaf: int) -> bool:
@@ -187,23 +216,23 @@ def _key_denies(control: ControlState, access: Access, leaf: int) -> bool:
     bits = control.pkru >> 2 * (leaf >> 59 & 0xF)
     if bits & 1:
         return True
-    return bool(bits & 2) and access.kind is Kind.WRITE and (access.user_mode or control.wp)
+    return bool(bits & 2) and access.kind is _WRITE and (access.user_mode or control.wp)
 
 
 def _error_code(control: ControlState, access: Access) -> int:
     """Return the bits of the error code that depend on the access alone."""
     code = 0
-    if access.kind is Kind.WRITE:
+    if access.kind is _WRITE:
         code |= FAULT_WRITE
     if access.user_mode:
         code |= FAULT_USER
-    if access.kind is Kind.FETCH and (control.smep or control.nxe):
+    if access.kind is _FETCH and (control.smep or control.nxe):
         code |= FAULT_FETCH
     return code
 
 
-def _mark_used(write_u64: WriteWord, path: list[tuple[int, int]], *, dirty: bool) -> None:
-    """Set A along the path and, if `dirty`, D in the leaf, writing only entries that change.
+def _mark_used(write_u64: WriteWord, path: list[tuple[int, int]], *, dirty: bool) -> int:
+    """Set A along the path and, if `dirty`, D in the leaf, writing only entries that change; return the leaf.
 
     An entry may stand at two levels of one walk; the leaf is written last, so that its D bit stays.
     """
@@ -214,3 +243,4 @@ def _mark_used(write_u64: WriteWord, path: list[tuple[int, int]], *, dirty: bool
     wanted = leaf | ACCESSED | (DIRTY if dirty else 0)
     if wanted != leaf:
         write_u64(leaf_pa, wanted)
+    return wanted

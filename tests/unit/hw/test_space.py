@@ -183,3 +183,104 @@ def test_a_run_of_pages_is_mapped_as_page_by_page_or_not_at_all():
     assert list(many.mappings()) == before
     assert many.table_frames == tables
     many.check_invariants()
+
+
+HUGE = 1 << 30
+
+
+def outcomes(space, *addresses):
+    """What each kind of access by kernel and user at some addresses gives, without the size of the page."""
+    found = []
+    for va in addresses:
+        for kind in Kind:
+            for user in (False, True):
+                outcome = space.translate(va, Access(kind, user))
+                if isinstance(outcome, PageFault):
+                    found.append((outcome.error_code, outcome.cr2))
+                else:
+                    found.append((outcome.pa, outcome.rights, outcome.global_page))
+    return found
+
+
+def test_a_page_of_one_gigabyte_is_mapped_walked_and_unmapped(space):
+    space.map(HUGE, 1 << 18, Permission.DATA, page_bytes=HUGE)
+    assert space.table_frames == 2
+    assert list(space.mappings()) == [Mapping(va=HUGE, mpn=1 << 18, page_bytes=HUGE, rights=Permission.DATA)]
+    assert space.translate(HUGE + 0x1234_5678, Access(Kind.WRITE)).pa == HUGE + 0x1234_5678
+    with pytest.raises(MappingError, match="mapped already"):
+        space.map(HUGE + LARGE, 512, Permission.DATA, large=True)
+    for va, mpn in ((HUGE + LARGE, 0), (2 * HUGE, 512)):
+        with pytest.raises(MappingError, match="multiple"):
+            space.map(va, mpn, Permission.DATA, page_bytes=HUGE)
+    with pytest.raises(MappingError, match="no pages of 8192 bytes"):
+        space.map(0, 0, Permission.DATA, page_bytes=8192)
+    space.unmap(HUGE)
+    assert space.table_frames == 1
+
+
+@pytest.mark.parametrize(("page_bytes", "frame"), [(LARGE, 512), (HUGE, 1 << 18)])
+@pytest.mark.parametrize("rights", [Permission.TEXT, Rights(write=True, user=True)])
+def test_splitting_changes_no_translation_and_joining_brings_the_page_back(
+    memory, space, page_bytes, frame, rights
+):
+    va = 4 * HUGE
+    space.map(va, frame, rights, page_bytes=page_bytes, global_page=True, key=3)
+    probes = [va, va + 4096 + 7, va + page_bytes // 2, va + page_bytes - 1]
+    before = outcomes(space, *probes)
+    tables = space.table_frames
+    whole = list(space.mappings())
+    space.split(va)
+    assert outcomes(space, *probes) == before
+    assert space.table_frames == tables + 1
+    assert [each.page_bytes for each in space.mappings()] == [page_bytes // 512] * 512
+    space.check_invariants()
+    space.join(va)
+    assert outcomes(space, *probes) == before
+    assert list(space.mappings()) == whole
+    assert space.table_frames == tables
+    space.check_invariants()
+
+
+def test_splitting_keeps_the_page_attribute_bit_and_joining_the_marks(memory, space):
+    space.map(0, 512, Permission.DATA, large=True)
+    entry = space.control.cr3
+    for _ in range(2):
+        entry = memory.read_u64(entry) & space.control.masks.address
+    memory.write_u64(entry, memory.read_u64(entry) | 1 << 12)
+    space.split(0)
+    table = memory.read_u64(entry) & space.control.masks.address
+    assert {memory.read_u64(table + 8 * each) & 0x80 for each in range(512)} == {0x80}
+    assert space.translate(5 * 4096, Access(Kind.WRITE)).pa == 517 << 12
+    space.join(0)
+    assert memory.read_u64(entry) & (1 << 12 | 0xE0) == 1 << 12 | 0xE0
+
+
+def test_pages_that_differ_or_lie_apart_are_not_joined(memory, space):
+    space.map(0, 1, Permission.DATA)
+    with pytest.raises(MappingError, match="smallest"):
+        space.split(0)
+    space.unmap(0)
+    space.map(0, 512, Permission.DATA, large=True)
+    space.split(0)
+    space.protect(9 * 4096, Permission.RODATA)
+    before = list(space.mappings())
+    with pytest.raises(MappingError, match="0x9000 differs"):
+        space.join(0)
+    with pytest.raises(MappingError, match="no larger page"):
+        space.join(4096)
+    space.protect(9 * 4096, Permission.DATA)
+    space.unmap(511 * 4096)
+    with pytest.raises(MappingError, match="0x1ff000 differs"):
+        space.join(0)
+    writable = Mapping(va=0x9000, mpn=521, page_bytes=4096, rights=Permission.DATA)
+    assert list(space.mappings()) == [*before[:9], writable, *before[10:511]]
+    space.check_invariants()
+
+
+def test_a_split_without_a_frame_for_the_table_changes_nothing(memory, space):
+    space.map(0, 512, Permission.DATA, large=True)
+    memory.allocate(memory.frames_free, "hog")
+    before = list(space.mappings())
+    with pytest.raises(OutOfMemory):
+        space.split(0)
+    assert list(space.mappings()) == before
