@@ -53,6 +53,13 @@ class FreeRuns:
                 return first
         return None
 
+    def take(self, number: int) -> None:
+        """Take one number that is there."""
+        index = bisect_right(self._starts, number) - 1
+        if index < 0 or self._ends[index] <= number:
+            raise SimBug(f"{number} is not free")
+        self._cut(index, number, number + 1)
+
     def add(self, first: int, count: int = 1) -> None:
         """Put `count` numbers from `first` back."""
         end = first + count
@@ -128,6 +135,20 @@ class BrokenBlock:
         self.free |= mask
         self.owners[offset : offset + count] = array("I", [FREE]) * count
         return iter(former)
+
+    def hand_on(self, offset: int, count: int, owner: int) -> Iterator[int]:
+        """Give owned frames another owner and return their former owners."""
+        if self.free & (((1 << count) - 1) << offset):
+            raise SimBug("frames that nobody owns are handed on")
+        former = self.owners[offset : offset + count]
+        self.owners[offset : offset + count] = array("I", [owner]) * count
+        return iter(former)
+
+    @property
+    def sole_owner(self) -> int:
+        """The owner of all 512 frames, or `FREE` if there is no such owner."""
+        first = self.owners[0]
+        return first if self.owners.count(first) == BLOCK_FRAMES else FREE
 
     def check_invariants(self, block: int) -> None:
         """Raise `SimBug` unless the bitmap and the owners agree and the block needs its detail."""

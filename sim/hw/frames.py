@@ -3,7 +3,7 @@
 Models: NUMA nodes of equal size; ownership at the grain of 2 MiB blocks, with 4 KiB detail only in blocks that were
 broken; lowest-first placement, which is deterministic.  The books of a 1 TiB host take a few megabytes.
 
-Leaves out: contents (`sim.hw.memory`), frames shared between owners, reference counts.
+Leaves out: contents (`sim.hw.memory`), references and retired frames (`sim.hw.frame_counts`).
 """
 
 from __future__ import annotations

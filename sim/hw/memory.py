@@ -1,7 +1,7 @@
 """The host's physical memory: what is in its frames.
 
 Models: bytes held only for frames that were written; frames that read as zeros when they are handed over; bytes that
-outlive a reset but not a power cut.  Ownership is `sim.hw.frames`.
+outlive a reset but not a power cut.  Ownership is `sim.hw.frames`, sharing `sim.hw.frame_counts`.
 
 Leaves out: ranks and channels, memory errors, memory-mapped devices, and the time of an access.
 
@@ -13,15 +13,19 @@ from __future__ import annotations
 from typing import Any
 
 from sim.errors import SimBug
-from sim.hw.frames import FRAME_BYTES, Extent, FrameBooks, OutOfMemory
+from sim.hw.frame_counts import CountedFrames
+from sim.hw.frames import FRAME_BYTES, Extent, OutOfMemory
 from sim.hw.spec import MEMORY_BYTES_MAX
 from sim.hw.tablestore import Page, TableStore
 
 __all__ = ["FRAME_BYTES", "Extent", "OutOfMemory", "PhysicalMemory"]
 
 
-class PhysicalMemory(FrameBooks):
-    """All frames of a host with their owners and their bytes."""
+class PhysicalMemory(CountedFrames):
+    """All frames of a host with their owners and their bytes.
+
+    `frames_scrubbed` counts the frames that were zeroed because they were handed over.
+    """
 
     def __init__(self, size_bytes: int, nodes: int = 1) -> None:
         if size_bytes % FRAME_BYTES or not 0 < size_bytes <= MEMORY_BYTES_MAX.value:
@@ -30,6 +34,7 @@ class PhysicalMemory(FrameBooks):
             )
         super().__init__(size_bytes // FRAME_BYTES, nodes)
         self.size_bytes = size_bytes
+        self.frames_scrubbed = 0
         self._contents: dict[int, Page] = {}
         self.tables = TableStore(self._contents, self.frames_total)
         """The frames that walks read, for walks."""
@@ -45,6 +50,7 @@ class PhysicalMemory(FrameBooks):
     ) -> tuple[Extent, ...]:
         """Give zeroed frames to `owner`; arguments and errors as in `FrameBooks.allocate`."""
         extents = super().allocate(frames, owner, node=node, contiguous=contiguous, align_frames=align_frames)
+        self.frames_scrubbed += frames
         for extent in extents:
             self._scrub(extent)
         return extents
