@@ -111,3 +111,30 @@ def test_paxtest_prints_its_screen(vmksim):
     assert json.loads(out)["Executable heap (mprotect)"] == "Killed"
     assert vmksim("paxtest", "--mode", "wild")[0] == 2
     assert vmksim("paxtest", "--runs", 0)[0] == 2
+
+
+def test_attack_prints_each_attack_with_its_defence_off_and_on(vmksim):
+    status, out, _ = vmksim("attack", "ret2usr", "--seeds", 4)
+    assert status == 0
+    assert re.search(r"ret2usr .*SMEP +off +granted +4 of 4 ", out)
+    assert re.search(r"ret2usr .*SMEP +on +#PF 17 +0 of 4 ", out)
+    status, out, _ = vmksim("attack", "--profile", "linux-6.x", "--seeds", 3, "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert status == 0
+    assert len(rows) == 17
+    assert rows["rop"]["expected"] == "1/268435456"
+    assert rows["jit-write-then-execute"]["measured"] == "1/1"
+    assert vmksim("attack", "rowhammer")[0] == 2
+    assert vmksim("attack", "--seeds", 0)[0] == 2
+
+
+def test_a_rate_that_differs_from_its_formula_ends_in_status_1(vmksim, monkeypatch):
+    import attrs
+
+    from sim.labs import attacks
+
+    wrong = attrs.evolve(attacks.ATTACKS["ret2usr"], expected=lambda setting: 1)
+    monkeypatch.setitem(attacks.ATTACKS, "ret2usr", wrong)
+    status, out, _ = vmksim("attack", "ret2usr", "--seeds", 2)
+    assert status == 1
+    assert "DIFFERS" in out
