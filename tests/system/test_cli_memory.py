@@ -54,6 +54,19 @@ def test_layout_prints_kernel_and_process_of_a_profile(vmksim):
     assert vmksim("layout", "--profile", "linux-6.x", "--seed", 4)[1] != out
 
 
+def test_layout_says_what_a_leak_leaves_of_each_row(vmksim):
+    _, out, _ = vmksim("layout", "--profile", "linux-6.x", "--user", "app", "--json")
+    (app,) = json.loads(out)
+    rows = {row["name"]: row for row in app["rows"]}
+    left = {name: (row["shares"], row["leak_leaves_bits"]) for name, row in rows.items()}
+    assert left["libc.so.6"] == ("thread 2", 0.0)
+    assert left["program"] == ("heap", pytest.approx(13.0, abs=0.001))
+    assert left["heap"] == ("program", 13.0)
+    assert left["main stack"] == ("stack pointer", pytest.approx(1.0, abs=0.001))
+    assert left["stack pointer"] == ("main stack", 9.0)
+    assert app["joint_bits"] == 100.0
+
+
 def test_layout_prints_what_a_booted_host_has_mapped(vmksim, scenario):
     status, out, _ = vmksim("layout", scenario, "--json")
     assert status == 0

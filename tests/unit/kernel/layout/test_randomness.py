@@ -102,6 +102,18 @@ def test_the_bits_of_sp_800_22s_examples_give_its_statistics():
     assert randomness._psi_squared(bits, 1) == Fraction(4, 10)
 
 
+def test_the_distance_is_the_largest_gap_on_either_side_of_a_step():
+    eighths = randomness.uniform_below(8)
+    assert (
+        randomness.distance([0, 1, 2, 3], eighths).statistic == Fraction(1, 4) * 4
+    )  # all seen, half expected
+    assert (
+        randomness.distance([4, 5, 6, 7], eighths).statistic == Fraction(1, 4) * 4
+    )  # none seen, half expected
+    assert randomness.distance([1, 3, 5, 7], eighths).statistic == Fraction(1, 64) * 4
+    assert randomness.distance([3, 3, 3, 3], eighths).statistic == Fraction(1, 4) * 4
+
+
 def upper_tail(statistic, freedom):
     """P(chi-square > statistic), by the continued series of the lower incomplete gamma function."""
     half, shape = statistic / 2, freedom / 2

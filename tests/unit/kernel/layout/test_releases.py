@@ -123,6 +123,23 @@ def test_a_released_mapping_leaves_a_hole_that_the_next_one_fills():
     layout.check_invariants()
 
 
+@pytest.mark.parametrize("method", ["up", "down"])
+def test_a_mapping_goes_into_a_hole_only_if_its_guards_fit_too(method):
+    window = Window(
+        kind="row",
+        base=1 << 30,
+        span_bytes=GIB,
+        method=method,
+        offsets=(Offset(name="base", slots=16),),
+    )
+    layout = Layout(Rng(1).stream("x"), LayoutProfile(windows=(window,)))
+    bases = [layout.place("row", 3 * 4096) for _ in range(3)]
+    layout.release(bases[1])
+    assert layout.place("row", 4 * 4096) not in range(min(bases), max(bases))
+    assert layout.place("row", 3 * 4096) == bases[1]
+    layout.check_invariants()
+
+
 def test_a_program_linked_to_fixed_addresses_keeps_them_and_its_heap_has_the_rest():
     profile = without_pie(RELEASES["linux-hardened"].user)
     _, placed = process("", profile=profile)
