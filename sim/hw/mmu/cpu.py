@@ -18,6 +18,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 from attrs import evolve, field, frozen, validators
 
 from sim.core.facts import fact
@@ -45,6 +46,10 @@ from sim.hw.mmu.walk import (
     walk,
 )
 
+BATCH_ACCESSES = 4096
+"""How many accesses of a batch are looked up in the first level together."""
+
+_PAGE_SHIFT, _CLASS_BITS, _OFFSET_MASK = np.uint64(12), np.uint64(4), np.uint64(0xFFF)
 _LEVEL_OF_BYTES = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}
 _PCID_MASK = PCIDS - 1
 _ACCESSES = tuple(
@@ -266,24 +271,54 @@ class LogicalCpu:
         )
 
     def translate_many(self, accesses: Accesses) -> Translations:
-        """Make a batch of accesses one after another, as `translate` does; the outcomes as arrays."""
-        count = accesses.va.size
-        result = Translations.empty(count)
-        classes = accesses.classes
-        each_class = [classes] * count if isinstance(classes, int) else classes.tolist()
-        stack = accesses.stack
-        each_stack = [bool(stack)] * count if isinstance(stack, bool) else stack.tolist()
-        for number, va in enumerate(accesses.va.tolist()):
-            outcome = self.translate(va, _ACCESSES[each_class[number]])
-            if type(outcome) is Translation:
-                result.pa[number] = outcome.pa
-            elif isinstance(outcome, PageFault):
-                result.vector[number] = VECTOR_PAGE_FAULT
-                result.error_code[number] = outcome.error_code
-                result.cr2[number] = va
-            else:
-                result.vector[number] = VECTOR_STACK if each_stack[number] else VECTOR_PROTECTION
+        """Make a batch of accesses one after another, as `translate` does; the outcomes as arrays.
+
+        A part of the batch that the first level serves as a whole is served at once; the rest goes one by one.
+        """
+        result = Translations.empty(accesses.va.size)
+        for start in range(0, accesses.va.size, BATCH_ACCESSES):
+            part = accesses.part(slice(start, start + BATCH_ACCESSES))
+            if not self._all_from_first(part, result, start):
+                self._one_by_one(part, result, start)
         return result
+
+    def _all_from_first(self, accesses: Accesses, result: Translations, start: int) -> bool:
+        """Serve all accesses from the first level and return True, or change nothing and return False."""
+        pages, back = np.unique(
+            accesses.va >> _PAGE_SHIFT << _CLASS_BITS | np.asarray(accesses.classes).astype(np.uint64),
+            return_inverse=True,
+        )
+        frames = np.empty(pages.size, np.uint64)
+        pcid = self.pcid
+        shapes = [(page >> 4 << 12, page & 15) for page in pages.tolist()]
+        for number, (va, class_) in enumerate(shapes):
+            entry = self.tlb.find_first(va, pcid, fetch=_ACCESSES[class_].kind is Kind.FETCH, use=False)
+            if entry is None or any(self._judge(entry, class_)) or not self._control.canonical(va):
+                return False
+            frames[number] = entry.pa | va & (entry.page_bytes - 1)
+        result.pa[start : start + back.size] = frames[back] | accesses.va & _OFFSET_MASK
+        last = np.zeros(pages.size, np.int64)
+        last[back] = np.arange(back.size)
+        for number in np.argsort(last).tolist():
+            va, class_ = shapes[number]
+            self.tlb.find_first(va, pcid, fetch=_ACCESSES[class_].kind is Kind.FETCH)
+        self.first_hits.add(back.size)
+        return True
+
+    def _one_by_one(self, accesses: Accesses, result: Translations, start: int) -> None:
+        count = accesses.va.size
+        classes = np.broadcast_to(accesses.classes, count).tolist()
+        stack = np.broadcast_to(accesses.stack, count).tolist()
+        for number, va in enumerate(accesses.va.tolist()):
+            outcome = self.translate(va, _ACCESSES[classes[number]])
+            if type(outcome) is Translation:
+                result.pa[start + number] = outcome.pa
+            elif isinstance(outcome, PageFault):
+                result.vector[start + number] = VECTOR_PAGE_FAULT
+                result.error_code[start + number] = outcome.error_code
+                result.cr2[start + number] = va
+            else:
+                result.vector[start + number] = VECTOR_STACK if stack[number] else VECTOR_PROTECTION
 
     def take_ns(self) -> int:
         """Return the time of the cycles spent since the last call, in whole ns; the rest stays for the next."""

@@ -96,6 +96,11 @@ class Accesses:
         both: NDArray[np.intp] = mode * KINDS + codes
         return both if both.ndim else int(both)
 
+    def part(self, which: slice) -> Accesses:
+        """Return some of the accesses, as a batch."""
+        flags = {name: _pick(getattr(self, name), which) for name in ("kind", "user", "implicit", "stack")}
+        return Accesses(va=self.va[which], **flags)
+
     def __attrs_post_init__(self) -> None:
         if self.va.dtype != np.uint64 or self.va.ndim != 1:
             raise SimBug("addresses must be a plain array of unsigned 64-bit words")
@@ -229,7 +234,7 @@ class _Chunk:
     def run(self) -> None:
         """Translate all of them."""
         levels = self.plan.control.levels
-        sign = self.va >> (page_shift(levels + 1) - 1)
+        sign = self.va >> self.plan.control.sign_shift
         broken = np.flatnonzero(sign.view(np.uint64) + np.uint64(1) > 1)
         root = self.tables.slots(np.array([(self.plan.control.cr3 & self.plan.address) >> PAGE_SHIFT]))
         front = _Front(who=None, va=self.va, granted=-1, slot=int(root[0]))

@@ -27,6 +27,7 @@ NO_EXECUTE = 1 << 63
 
 INDEX_BITS = 9
 PAGE_SHIFT = 12
+_ALL_BITS = (1 << 64) - 1
 LEAF_IF = (0, PRESENT, LARGE, LARGE, 0, 0)
 """By level, the bit that makes a present entry map a page: every PTE does, and a PDE or PDPTE with PS."""
 LEVELS = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
@@ -82,6 +83,8 @@ class ControlState:
     """The bits of entries under this state."""
     steps: tuple[Step, ...] = field(init=False, eq=False, repr=False)
     """What a walk does at each level, from the root down."""
+    sign_shift: int = field(init=False, eq=False, repr=False)
+    """The number of the highest address bit that is translated; those above repeat it."""
 
     @masks.default
     def _masks(self) -> PagingMasks:
@@ -91,6 +94,10 @@ class ControlState:
     def _steps(self) -> tuple[Step, ...]:
         return self.masks.steps[-self.levels :]
 
+    @sign_shift.default
+    def _sign_shift(self) -> int:
+        return page_shift(self.levels + 1) - 1
+
     @property
     def levels(self) -> int:
         """The number of paging levels."""
@@ -98,8 +105,8 @@ class ControlState:
 
     def canonical(self, va: int) -> bool:
         """Tell whether all bits of `va` above the translated ones are equal."""
-        upper = va >> (PAGE_SHIFT - 1 + INDEX_BITS * self.levels)
-        return upper == 0 or upper == (1 << (65 - PAGE_SHIFT - INDEX_BITS * self.levels)) - 1
+        upper = va >> self.sign_shift
+        return not upper or upper == _ALL_BITS >> self.sign_shift
 
 
 @frozen(kw_only=True)

@@ -79,12 +79,17 @@ class Invalidation:
     `everywhere` is for global pages, which every space sees: no processor may be left out.
     """
 
-    root: int
+    root: int = field()
     va: int
     pages: int = field(default=1, validator=validators.ge(1))
     page_bytes: int = FRAME_BYTES
     pcid: int = 0
     everywhere: bool = False
+
+    @root.validator
+    def _check_root(self, _attribute: object, value: int) -> None:
+        if value % FRAME_BYTES:
+            raise SimBug(f"a root table at {value:#x}: the context goes into pcid")
 
     def apply(self, cpu: LogicalCpu, pages_max: int) -> None:
         """Make a processor forget, page by page, or by context when there are more than `pages_max`."""
@@ -141,6 +146,8 @@ class ShootdownUnit:
     ) -> None:
         self.spec = ShootdownSpec() if spec is None else spec
         self.cpus = tuple(cpus)
+        if [cpu.index for cpu in self.cpus] != list(range(len(self.cpus))):
+            raise SimBug("processors must be numbered from 0 in their order")
         self._sim = sim
         self._memory = memory
         self._numbers = 0

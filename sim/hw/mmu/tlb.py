@@ -104,8 +104,8 @@ class Buffer:
         self._lru = lru
         self._sets: list[dict[int, Cached]] = [{} for _ in range(geometry.entries // geometry.ways)]
 
-    def find(self, va: int, pcid: int) -> Cached | None:
-        """Return the entry that translates `va` for this process context, and note its use."""
+    def find(self, va: int, pcid: int, *, use: bool = True) -> Cached | None:
+        """Return the entry that translates `va` for this process context, and note its use unless told not to."""
         sets = self._sets
         for level in self.levels:
             page = va >> PAGE_SHIFT + 9 * (level - 1)
@@ -116,7 +116,7 @@ class Buffer:
             for key in (tagged | pcid, tagged | _GLOBAL):
                 entry = chosen.get(key)
                 if entry is not None:
-                    if self._lru:
+                    if self._lru and use:
                         del chosen[key]
                         chosen[key] = entry
                     return entry
@@ -193,10 +193,10 @@ class Tlb:
         ]
         self._all = (*self.data, *self.instruction, *self.second)
 
-    def find_first(self, va: int, pcid: int, *, fetch: bool) -> Cached | None:
-        """Look in the first level."""
+    def find_first(self, va: int, pcid: int, *, fetch: bool, use: bool = True) -> Cached | None:
+        """Look in the first level; the use is noted for the replacement unless not `use`."""
         for buffer in self.instruction if fetch else self.data:
-            entry = buffer.find(va, pcid)
+            entry = buffer.find(va, pcid, use=use)
             if entry is not None:
                 return entry
         return None

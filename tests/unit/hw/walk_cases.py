@@ -3,6 +3,8 @@
 Every expected value is worked out by hand from the rules of the manual; no walker is asked.
 """
 
+from functools import cache
+
 import numpy as np
 from attrs import frozen
 
@@ -319,10 +321,17 @@ def run_one(each, walk, paging=paging_module):
             return 12 if name == "StackFault" else 13, outcome.error_code, 0, changed
 
 
+@cache
+def empty_memory():
+    """Memory that each run leaves as empty as it found it."""
+    memory = PhysicalMemory(2 << 20)
+    memory.allocate(memory.frames_total, "tables")
+    return memory
+
+
 def run_many(each, many=many_module, paging=paging_module, *, company=False):
     """Run a case on the walk of many, alone or behind other accesses, in the form of `wanted_of`."""
-    memory = PhysicalMemory(16 << 20)
-    memory.allocate(memory.frames_total, "tables")
+    memory = empty_memory()
     for at, entry in each.memory.items():
         memory.write_u64(at, entry)
     others = COMPANY if company else []
@@ -337,6 +346,8 @@ def run_many(each, many=many_module, paging=paging_module, *, company=False):
     accesses = many.Accesses(va=np.array([*others, each.va], np.uint64), kind=kinds, **flags)
     out = many.translate_many(memory.tables, control_of(each, paging), accesses)
     after = {at: memory.read_u64(at) for at in each.memory}
+    for at in each.memory:
+        memory.write_u64(at, 0)
     changed = {at: entry for at, entry in after.items() if entry != each.memory[at]}
     vector = int(out.vector[-1])
     where = int(out.pa[-1]) if vector == 0 else int(out.cr2[-1])
