@@ -14,7 +14,11 @@ import hmac
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["FastStream", "RandomSource", "Rng", "Stream"]
 
@@ -23,6 +27,7 @@ Octets = bytes  # inside the classes the name `bytes` means their method
 
 _MASK64 = 2**64 - 1
 _BLOCK_BYTES = 256
+_GAMMA = 0x9E3779B97F4A7C15
 _LN2_Q32 = 2_977_044_472  # ln 2 in units of 2**-32, rounded
 
 
@@ -139,10 +144,22 @@ class FastStream(RandomSource):
 
     def u64(self) -> int:
         """Draw an integer of 64 uniform bits."""
-        self._state = state = (self._state + 0x9E3779B97F4A7C15) & _MASK64
+        self._state = state = (self._state + _GAMMA) & _MASK64
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
         return state ^ (state >> 31)
+
+    def block(self, count: int) -> npt.NDArray[np.uint64]:
+        """Draw `count` words at once: the same ones, in the same order, as so many calls of `u64`."""
+        import numpy as np
+
+        steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GAMMA)
+        words: npt.NDArray[np.uint64] = steps + np.uint64(self._state)
+        self._state = (self._state + count * _GAMMA) & _MASK64
+        words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        words ^= words >> np.uint64(31)
+        return words
 
 
 class Rng:

@@ -22,6 +22,7 @@ from sim.hw.board import Board
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
 from sim.kernel.layout import RELEASES, ReleaseProfile
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmkernel import Panic, VMkernel
 
@@ -54,6 +55,7 @@ class Host:
         policy: BootPolicy | None = None,
         layout: ReleaseProfile | None = None,
         sched: SchedOptions | None = None,
+        mem: MemOptions | None = None,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -62,6 +64,7 @@ class Host:
         self.policy = policy if policy is not None else BootPolicy()
         self.layout = layout if layout is not None else next(iter(RELEASES.values()))
         self.sched_options = sched if sched is not None else SchedOptions()
+        self.mem_options = mem if mem is not None else MemOptions()
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -126,6 +129,7 @@ class Host:
             self.trust,
             layout=self.layout,
             sched_options=self.sched_options,
+            mem_options=self.mem_options,
             request_reboot=self._reboot_soon,
         )
         self.kernel.start(self._started, self._panicked)

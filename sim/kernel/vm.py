@@ -3,8 +3,10 @@
 Models: power-on with admission control, memory frames taken from the host, one world for each vCPU and a VMX helper
 world; power-off, suspend, resume and live reconfiguration of the CPU allocation.
 
-Leaves out: guest instructions, devices, memory overcommitment (a VM gets all its frames at power-on), and any work
-of the VMX world, which only waits.
+A VM that declares how its memory is managed gets frames as it touches them (`sim.kernel.memory.scheduler`); any other
+gets all its frames at power-on and keeps them.
+
+Leaves out: guest instructions, devices, and any work of the VMX world, which only waits.
 
 Sources: shares of 500, 1000 and 2000 per vCPU, reservations, limits, power states and faults as in the vSphere API;
 maximum of vCPUs as in the configuration maximums of ESXi 8; overhead as printed for ESX Server.
@@ -15,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -26,6 +29,7 @@ from sim.core.units import MIB, PAGE_BYTES
 from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.memory import Extent
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.limit import LimitBucket
@@ -33,6 +37,9 @@ from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
 from sim.kernel.world import World, WorldState
+
+if TYPE_CHECKING:
+    from sim.kernel.memory.scheduler import Guest, MemoryScheduler
 
 __all__ = ["AdmissionError", "CpuAllocation", "PowerState", "Vm", "VmManager", "VmSpec", "VmStateError"]
 
@@ -67,8 +74,8 @@ class PowerState(StrEnum):
 class Vm:
     """One virtual machine of a host; `VmManager` changes it.
 
-    `configured_bytes`: memory the guest was promised; `granted_bytes`: frames it holds; `overhead_bytes`: what the
-    VMkernel holds for it besides.
+    `configured_bytes`: memory the guest was promised; `overhead_bytes`: what the VMkernel holds for it besides;
+    `guest`: its pages, if its memory is managed.
     """
 
     def __init__(self, spec: VmSpec) -> None:
@@ -78,7 +85,7 @@ class Vm:
         self.vmx: World | None = None
         self.extents: tuple[Extent, ...] = ()
         self.bucket: LimitBucket | None = None
-        self.granted_bytes = 0
+        self.guest: Guest | None = None
         self.overhead_bytes = 0
         self.powered_on_ns = 0
 
@@ -93,6 +100,13 @@ class Vm:
         return self.spec.memory_bytes
 
     @property
+    def granted_bytes(self) -> int:
+        """The memory of the guest that frames back; a shared frame counts for each of its pages."""
+        if self.guest is not None:
+            return self.guest.held * PAGE_BYTES
+        return self.configured_bytes if self.extents else 0
+
+    @property
     def worlds(self) -> tuple[World, ...]:
         """All worlds of the group: the vCPUs, then the VMX; those of the last run when powered off."""
         return self.vcpus if self.vmx is None else (*self.vcpus, self.vmx)
@@ -101,8 +115,12 @@ class Vm:
 class VmManager:
     """The virtual machines of one host."""
 
-    def __init__(self, sim: Sim, board: Board, scheduler: Scheduler) -> None:
+    def __init__(
+        self, sim: Sim, board: Board, scheduler: Scheduler, mem_options: MemOptions | None = None
+    ) -> None:
         self.sim = sim
+        self.mem_options = mem_options if mem_options is not None else MemOptions()
+        self.mem: MemoryScheduler | None = None
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
         self._memory = board.memory
@@ -154,10 +172,13 @@ class VmManager:
         vm = self._require(name, PowerState.POWERED_ON, PowerState.SUSPENDED)
         for world in vm.worlds:
             self.scheduler.end(world)
+        if vm.guest is not None and self.mem is not None:
+            self.mem.remove(name)
+            vm.guest = None
         for extent in vm.extents:
             self._memory.free(extent)
         vm.extents = ()
-        vm.granted_bytes = vm.overhead_bytes = 0
+        vm.overhead_bytes = 0
         self._set_state(vm, PowerState.POWERED_OFF)
 
     def power_off_all(self) -> None:
@@ -229,9 +250,10 @@ class VmManager:
 
     def _admit(self, spec: VmSpec) -> None:
         self._admit_cpu(spec)
-        free_bytes = self._memory.frames_free * PAGE_BYTES
+        free = self._memory.frames_free - (0 if self.mem is None else self.mem.promised)
+        promised_bytes = spec.memory_bytes if spec.mem is None else spec.mem.reservation_bytes
         try:
-            admit_memory(spec.name, spec.memory_bytes, OVERHEAD_BYTES.value, free_bytes=free_bytes)
+            admit_memory(spec.name, promised_bytes, OVERHEAD_BYTES.value, free_bytes=free * PAGE_BYTES)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
@@ -255,12 +277,26 @@ class VmManager:
         self.sim.trace.emit(VM_REFUSED, spec.name, error.fault, error.message)
 
     def _take_memory(self, vm: Vm) -> None:
-        overhead_bytes = OVERHEAD_BYTES.value
-        guest = self._memory.allocate(vm.configured_bytes // PAGE_BYTES, f"vm:{vm.name}")
-        own = self._memory.allocate(overhead_bytes // PAGE_BYTES, f"vm:{vm.name}/overhead")
-        vm.extents = (*guest, *own)
-        vm.granted_bytes = vm.configured_bytes
-        vm.overhead_bytes = overhead_bytes
+        vm.overhead_bytes = OVERHEAD_BYTES.value
+        overhead = vm.overhead_bytes // PAGE_BYTES
+        pages = vm.configured_bytes // PAGE_BYTES
+        if self.mem is not None:
+            self.mem.make_room(overhead + (pages if vm.spec.mem is None else 0))
+        guest: tuple[Extent, ...] = ()
+        if vm.spec.mem is None:
+            guest = self._memory.allocate(pages, f"vm:{vm.name}")
+        vm.extents = (*guest, *self._memory.allocate(overhead, f"vm:{vm.name}/overhead"))
+        if vm.spec.mem is not None:
+            vm.guest = self._memory_scheduler().add(vm.name, pages, vm.spec.mem)
+
+    def _memory_scheduler(self) -> MemoryScheduler:
+        """Return the memory scheduler, which is made for the first VM that wants it."""
+        if self.mem is None:
+            from sim.kernel.memory.scheduler import MemoryScheduler
+
+            core_hz = cpu_capacity_hz(self.scheduler.topology)
+            self.mem = MemoryScheduler(self.sim, self._memory, self.mem_options, self._rng, core_hz=core_hz)
+        return self.mem
 
     def _make_worlds(self, vm: Vm, workloads: list[Workload]) -> None:
         scheduler = self.scheduler
@@ -296,8 +332,10 @@ class VmManager:
         """Raise `SimBug` unless memory, promises and the scheduler's books agree."""
         for vm in self.vms.values():
             held = self._memory.frames_of(f"vm:{vm.name}") * PAGE_BYTES
-            if held != vm.granted_bytes:
+            if vm.guest is None and held != vm.granted_bytes:
                 raise SimBug(f"{vm.name} holds {held} bytes, granted are {vm.granted_bytes}")
+        if self.mem is not None:
+            self.mem.check_invariants()
         if self.unreserved_hz < 0:
             raise SimBug(f"{self.reserved_hz} Hz are promised, the host has less")
         self.scheduler.check_invariants()

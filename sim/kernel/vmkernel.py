@@ -38,6 +38,7 @@ from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.management import PRODUCT, Management
 from sim.kernel.memory import KernelMemory
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
 from sim.kernel.options import shown
 from sim.kernel.sched.options import SchedOptions
@@ -106,6 +107,7 @@ class VMkernel:
         *,
         layout: ReleaseProfile,
         sched_options: SchedOptions,
+        mem_options: MemOptions | None = None,
         request_reboot: Callable[[], object],
     ) -> None:
         self.board = board
@@ -121,7 +123,7 @@ class VMkernel:
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
         self.scheduler = Scheduler(self.sim, board.topology, sched_options)
-        self.vms = VmManager(self.sim, board, self.scheduler)
+        self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
         self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng, layout.user)
         management = Management(self)

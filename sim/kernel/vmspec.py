@@ -3,7 +3,7 @@
 Models: the values that a scenario or a management call gives, checked.  Apart from `sim.kernel.vm`, so that describing a
 machine does not load the scheduler.
 
-Leaves out: disks, networks and memory allocation (memory is promised whole).
+Leaves out: disks and networks.
 
 Sources: vSphere API (SharesInfo.Level); ESXi 8.0 configuration maximums.
 """
@@ -15,6 +15,7 @@ import attrs
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, matches, quantity
 from sim.core.units import GIB, PAGE_BYTES
+from sim.kernel.memory.spec import MemorySpec
 from sim.kernel.workload import WorkloadSpec
 
 __all__ = ["SHARES_NORMAL", "CpuAllocation", "VmSpec"]
@@ -40,6 +41,9 @@ MEMORY_BYTES_MAX = fact(
 )
 SHARES_MAX = 1_000_000
 """The most shares of one vCPU."""
+
+MANAGED_BYTES_MAX = 1 << 40
+"""The largest VM whose pages are managed one by one: 5 bytes of ours for each."""
 
 HZ_MAX = VCPUS_MAX.value * 10_000_000_000
 
@@ -82,10 +86,25 @@ def _whole_pages(_instance: object, attribute: attrs.Attribute[int], value: int)
 
 @attrs.frozen(kw_only=True)
 class VmSpec:
-    """A virtual machine as a scenario declares it."""
+    """A virtual machine as a scenario declares it.
+
+    Without `mem` it gets all its memory at power-on and keeps it; with it, it takes part in the host's memory management.
+    """
 
     name: str = attrs.field(validator=matches(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}", "a VM name"))
     vcpus: int = attrs.field(default=1, validator=between(1, VCPUS_MAX.value))
     memory_bytes: int = attrs.field(default=GIB, metadata=quantity("bytes"), validator=_whole_pages)
     cpu: CpuAllocation = attrs.field(factory=CpuAllocation)
     workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)
+    mem: MemorySpec | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        if self.mem is None:
+            return
+        if self.mem.reservation_bytes > self.memory_bytes:
+            raise FieldError("mem", self.mem.reservation_bytes, "a reservation within the VM's memory")
+        if self.memory_bytes > MANAGED_BYTES_MAX:
+            raise FieldError("mem", self.memory_bytes, f"a VM of at most {MANAGED_BYTES_MAX} bytes")

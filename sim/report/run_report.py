@@ -1,4 +1,4 @@
-"""The report of one run: boot, PCRs, modules, CPU, attestation and whether it ended as expected.
+"""The report of one run: boot, PCRs, modules, CPU, memory, attestation and whether it ended as expected.
 
 Models the columns of esxtop's CPU panel and of `esxcli system module` loosely.  Leaves out plots and batch exports.
 
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from sim.core.trace import ColumnarSink
 from sim.core.units import format_bytes, format_ns
 from sim.report.loglines import log_lines
+from sim.report.memory import memory_section
 from sim.report.table import Column, Section, Table
 from sim.scenario.result import CpuRow, RunResult
 
@@ -46,6 +47,8 @@ def run_sections(
         yield module_section(result)
     if result.vms:
         yield cpu_section(result)
+    if result.host_memory is not None:
+        yield memory_section(result, result.host_memory)
     yield attestation_section(result)
     yield expectation_section(result)
 

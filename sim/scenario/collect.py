@@ -18,6 +18,7 @@ from sim.kernel.loader import LoadedModule
 from sim.kernel.vm import PowerState, Vm
 from sim.kernel.vmkernel import VMkernel
 from sim.kernel.world import WorldTimes
+from sim.scenario.memory_rows import host_memory, memory_rows
 from sim.scenario.result import (
     EVENT_LOG_FILE,
     AttestationResult,
@@ -49,6 +50,10 @@ def collect(simulation: Simulation) -> RunResult:
     kernel = host.kernel if host.state is HostState.RUNNING else None
     if kernel is not None:
         publish(kernel.scheduler, sim.metrics)
+        if kernel.vms.mem is not None:
+            from sim.kernel.memory.counters import publish_memory
+
+            publish_memory(kernel.vms.mem, sim.metrics)
     log = _event_log(host)
     return RunResult(
         scenario_id=simulation.scenario.id,
@@ -67,6 +72,8 @@ def collect(simulation: Simulation) -> RunResult:
         modules_refused=tuple(kernel.refused) if kernel is not None else (),
         vms=tuple(_cpu_row(vm, sim.now) for vm in kernel.vms.vms.values()) if kernel is not None else (),
         pcpus=tuple(_pcpus(kernel)) if kernel is not None else (),
+        memory=tuple(memory_rows(kernel.vms)) if kernel is not None else (),
+        host_memory=host_memory(kernel.vms) if kernel is not None else None,
         attestation=attestation,
         metrics=sim.metrics.report(),
         expectation=compare(simulation.scenario.expect, boot, attestation, simulation.refused_vms),

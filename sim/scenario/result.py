@@ -26,6 +26,8 @@ __all__ = [
     "BootResult",
     "CpuRow",
     "ExpectationResult",
+    "HostMemoryResult",
+    "MemoryRow",
     "ModuleRow",
     "PcpuRow",
     "ReasonRow",
@@ -101,6 +103,63 @@ class CpuRow:
 
 
 @frozen(kw_only=True)
+class MemoryRow:
+    """The memory of a virtual machine that takes part in memory management, after esxtop's columns; bytes, or as named.
+
+    `granted` counts a shared page for each of its users, `consumed` without what sharing saves the VM; `touched` and
+    `active` are estimates from samples; `stall_ns` is how long the guest would have waited for its memory.
+    """
+
+    name: str
+    memory_bytes: int
+    shares: int
+    reservation_bytes: int
+    limit_bytes: int | None
+    granted_bytes: int
+    consumed_bytes: int
+    target_bytes: int
+    touched_bytes: int
+    active_percent_hundredths: int
+    balloon_bytes: int
+    balloon_target_bytes: int
+    balloon_max_bytes: int
+    swapped_bytes: int
+    swap_target_bytes: int
+    swapped_in_bytes: int
+    swapped_out_bytes: int
+    zipped_bytes: int
+    zip_cache_bytes: int
+    zip_pages: int
+    unzip_pages: int
+    shared_bytes: int
+    zero_bytes: int
+    hint_pages: int
+    untouched_bytes: int
+    overhead_bytes: int
+    overhead_max_bytes: int
+    refused_pages: int
+    stall_ns: int
+
+
+@frozen(kw_only=True)
+class HostMemoryResult:
+    """The memory of the host: the reclamation state, and what sharing saves; bytes."""
+
+    state: str
+    managed_bytes: int
+    free_bytes: int
+    min_free_bytes: int
+    shared_bytes: int
+    common_bytes: int
+    balances: int
+
+    @property
+    def saving_bytes(self) -> int:
+        """What the shared pages would need more if each had a frame of its own."""
+        return self.shared_bytes - self.common_bytes
+
+
+@frozen(kw_only=True)
 class PcpuRow:
     """What one logical processor did since the host was up, in ns."""
 
@@ -163,6 +222,8 @@ class RunResult:
     modules_refused: tuple[str, ...] = ()
     vms: tuple[CpuRow, ...] = ()
     pcpus: tuple[PcpuRow, ...] = ()
+    memory: tuple[MemoryRow, ...] = ()
+    host_memory: HostMemoryResult | None = None
     attestation: AttestationResult
     metrics: dict[str, Any] = field(factory=dict, repr=False)
     expectation: ExpectationResult

@@ -28,6 +28,7 @@ from sim.core.units import KIB, MIB, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.kernel.layout.spec import KernelSpec
+from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
@@ -145,6 +146,7 @@ class VmEntry(VmSpec):
     count: int = field(default=1, validator=between(1, VMS_MAX.value))
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if self.count > 1 and len(self.name) > NUMBERED_NAME_CHARS_MAX:
             wanted = f"at most {NUMBERED_NAME_CHARS_MAX} characters, as a number is put behind it"
             raise FieldError("name", self.name, wanted)
@@ -211,6 +213,7 @@ class Scenario:
     options: dict[str, Any] = field(factory=dict, validator=_options)
     kernel: KernelSpec = field(factory=KernelSpec)
     sched: SchedOptions = field(factory=SchedOptions)
+    mem: MemOptions = field(factory=MemOptions)
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
     vcenter: VCenterSpec | None = None

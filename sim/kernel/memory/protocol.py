@@ -21,6 +21,7 @@ from attrs import field, frozen, validators
 from sim.hw.mmu import Kind, Rights
 
 __all__ = [
+    "SHARES_TOTAL_MAX",
     "Claim",
     "FrameView",
     "HostView",

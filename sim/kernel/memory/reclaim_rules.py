@@ -103,14 +103,14 @@ class Owed:
 def owed(held: int, target: int, balloon: int, balloon_limit: int, actions: Actions) -> Owed:
     """Divide what a VM holds above its target over the means that a state permits.
 
-    `balloon` is the target size of the balloon: what it has, and what is owed, up to its limit; in a state that does not
-    balloon it keeps its size.
+    `balloon` is what the balloon has taken.  It grows, up to its limit, only in a state that balloons, and shrinks in any
+    state as far as the VM is below its target.
     """
     above = max(0, held - target)
-    if actions.balloon:
+    if actions.balloon and above:
         return Owed(balloon=max(balloon, min(balloon_limit, balloon + above)))
     return Owed(
-        balloon=balloon,
+        balloon=max(0, balloon - max(0, target - held)),
         swap=above if actions.swap else 0,
         compress=actions.compress,
         blocked=actions.block and above > 0,

@@ -12,7 +12,16 @@ from attrs import evolve, fields
 
 from sim.core.units import GIB
 from sim.kernel.memory.options import CTL_MAX_PERCENT, ZIP_MAX_PERCENT, MemOptions
-from sim.kernel.memory.protocol import Claim, HostView, MemoryPicture, MemoryPolicy, Page, Place, VmView
+from sim.kernel.memory.protocol import (
+    SHARES_TOTAL_MAX,
+    Claim,
+    HostView,
+    MemoryPicture,
+    MemoryPolicy,
+    Page,
+    Place,
+    VmView,
+)
 from sim.kernel.memory.states import MemState, actions_of, breaks_large, min_free, next_state
 from sim.testing.invariants.violation import InvariantViolation
 
@@ -85,16 +94,12 @@ def check_shares(policy: MemoryPolicy, capacity: int, claims: Sequence[Claim], t
     if backwards != targets:
         raise InvariantViolation(13, f"in the reverse order the targets are {list(backwards)}: {state}")
     for index, claim in enumerate(claims):
-        for field, more in (
-            ("shares", claim.shares + claim.shares // 2 + 1),
-            ("active", claim.active + 1 + claim.active // 2),
-        ):
-            changed = [*claims]
-            changed[index] = evolve(claim, **{field: more})
-            new = policy.targets(capacity, changed)[index]
+        more_shares = min(SHARES_TOTAL_MAX, claim.shares + claim.shares // 2 + 1)
+        more_active = claim.active + claim.active // 2 + 1
+        for changed in (evolve(claim, shares=more_shares), evolve(claim, active=more_active)):
+            new = policy.targets(capacity, [*claims[:index], changed, *claims[index + 1 :]])[index]
             if new < targets[index]:
-                text = f"claim {index} gets {new} instead of {targets[index]} with {field} {more}: {state}"
-                raise InvariantViolation(13, text)
+                raise InvariantViolation(13, f"claim {index} gets {new} when it is {changed}: {state}")
 
 
 def check_state_machine(

@@ -25,7 +25,7 @@ _HALF = 1 << 63
 class PlacedRegion:
     """A region that was placed at random: where, with which guards around it, and from which window.
 
-    `entropy_bits` is what its maker claims; None claims nothing.
+    `entropy_bits` is what its maker claims, `half` ("lower" or "upper") where its ring has to be; None claims nothing.
     """
 
     name: str
@@ -35,7 +35,7 @@ class PlacedRegion:
     window_end: int
     align_bytes: int = 4096
     guard_bytes: int = 0
-    user: bool = False
+    half: str | None = None
     entropy_bits: float | None = None
 
     @property
@@ -63,8 +63,8 @@ def check_layout(
             raise InvariantViolation(17, f"{where} is outside its window {window}")
         if not _canonical(region.base, address_bits) or not _canonical(end - 1, address_bits):
             raise InvariantViolation(17, f"{where} is not canonical")
-        if region.user == (region.base >= _HALF):
-            raise InvariantViolation(17, f"{where} is in the other ring's half")
+        if region.half is not None and region.half != ("upper" if region.base >= _HALF else "lower"):
+            raise InvariantViolation(17, f"{where} is not in the {region.half} half, which is its ring's")
         if region.entropy_bits is not None:
             _check_entropy(region, where)
     for low, high in pairwise(sorted(regions, key=_base_of)):

@@ -114,6 +114,8 @@ def test_what_is_owed_goes_to_the_means_of_the_state():
     assert not owed(100, 70, 5, 20, hard).blocked
     assert owed(100, 70, 5, 20, low).blocked
     assert not owed(70, 70, 5, 20, low).blocked
+    assert owed(70, 72, 5, 20, hard).balloon == 3
+    assert owed(70, 99, 5, 20, soft).balloon == 0
     assert owed(100, 70, 5, 20, actions_of(MemState.HIGH)).swap == 0
 
 
