@@ -1,7 +1,8 @@
 """User worlds: the agents that run beside the VMs, each in an address space of its own, at random addresses.
 
 Models: the program and the library it brings, mapped from verified bytes with each segment's own rights; heap and
-stack, never executable; random bases by the profile of the release; a world in the scheduler's books.
+stacks (of a second thread too), never executable; a vDSO; arguments on the main stack; random bases by the profile of
+the release; a world in the scheduler's books.
 
 Leaves out: what the agents do (they wait; the management interface is called from outside), system calls, and
 sharing of library frames between worlds.
@@ -26,7 +27,7 @@ from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu import Rights
 from sim.image.contents import open_archive
 from sim.image.elf import read_elf
-from sim.kernel.layout import Layout, LayoutProfile, user_profile
+from sim.kernel.layout import VDSO_BYTES, Layout, LayoutProfile, Place, process_places, user_profile
 from sim.kernel.memory import KernelMemory
 from sim.kernel.relocation import relocate
 from sim.kernel.sched.scheduler import Scheduler
@@ -52,6 +53,8 @@ SHARES = fact(
 )
 _ELF_MAGIC = b"\x7fELF"
 _DATA = Rights(write=True, user=True, execute=False)
+_TEXT = Rights(user=True, execute=True)
+_RETURN = b"\xc3"
 
 
 @frozen(kw_only=True)
@@ -62,6 +65,8 @@ class UserWorld:
     world: World
     layout: Layout
     memory: KernelMemory
+    places: tuple[Place, ...] = ()
+    """Heap start, stack pointer and arguments, whose addresses have draws of their own."""
 
 
 def agents_in(content: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -111,7 +116,13 @@ class UserWorlds:
         world = self._scheduler.add(name, Idle(), kind="user")
         self._scheduler.allocate(world, shares=SHARES.value)
         self._scheduler.begin(world)
-        started = self.running[name] = UserWorld(name=name, world=world, layout=layout, memory=memory)
+        started = self.running[name] = UserWorld(
+            name=name,
+            world=world,
+            layout=layout,
+            memory=memory,
+            places=_put_arguments(layout, memory, bases, path),
+        )
         self._sim.trace.emit(
             USER_WORLD,
             world.world_id,
@@ -149,9 +160,15 @@ class UserWorlds:
         bases = {"exe": self._map_file(layout, memory, "exe", name, program)}
         for library, data in libraries.items():
             bases["library"] = self._map_file(layout, memory, "library", library.rpartition("/")[2], data)
-        for kind, size_bytes in (("heap", HEAP_BYTES.value), ("stack", STACK_BYTES.value)):
+        for kind, size_bytes in (
+            ("heap", HEAP_BYTES.value),
+            ("stack", STACK_BYTES.value),
+            ("thread-stack", STACK_BYTES.value),
+        ):
             bases[kind] = layout.place(kind, size_bytes, name)
             memory.map_segment(bases[kind], b"", _DATA, owner=f"user:{name}", size_bytes=size_bytes)
+        vdso = layout.place("vdso", VDSO_BYTES.value, name)
+        memory.map_segment(vdso, _RETURN, _TEXT, owner=f"user:{name}", size_bytes=VDSO_BYTES.value)
         return bases
 
     def _map_file(self, layout: Layout, memory: KernelMemory, kind: str, name: str, data: bytes) -> int:
@@ -166,6 +183,17 @@ class UserWorlds:
                 size_bytes=segment.size_bytes,
             )
         return base
+
+
+def _put_arguments(
+    layout: Layout, memory: KernelMemory, bases: Mapping[str, int], path: str
+) -> tuple[Place, ...]:
+    """Draw where heap and stack begin within their pages, and write the program's path as its first argument."""
+    places = process_places(layout, layout.region(bases["heap"]), layout.region(bases["stack"]))
+    arguments = places[-1].address
+    if memory.space.store(arguments, path.encode() + b"\0", user=True) is not None:
+        raise SimBug(f"the arguments of {path} cannot be written at {arguments:#x}")
+    return places
 
 
 def _no_symbol(_name: str) -> None:

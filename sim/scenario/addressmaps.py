@@ -33,6 +33,7 @@ from sim.kernel.layout import (
 )
 from sim.kernel.layout.spec import LayoutSpec
 from sim.kernel.memory import Segment
+from sim.kernel.userworld import UserWorld
 from sim.scenario.run import Simulation, boot_only
 from sim.scenario.spec import Scenario
 
@@ -77,7 +78,7 @@ _BY_SEGMENT = "by segment"
 class AddressRow:
     """A region, or a place inside one (then of size 0), with the entropy of its address.
 
-    `shares` names another row from which it keeps a distance; `leak_leaves_bits` is what is left when that leaks.
+    `shares` names another row (by its kind where names repeat) from which it keeps a distance; `leak_leaves_bits` is what is left when that leaks.
     """
 
     base: int
@@ -158,10 +159,14 @@ def maps_of_scenario(
             raise ScenarioError(
                 "--user", "no such user world", got=user, wanted=", ".join(worlds) or "none runs"
             )
-        return [_map(user, host.layout, worlds[user].layout, worlds[user].memory.segments())]
+        return [_world_map(host.layout, worlds[user])]
     maps = [_map("kernel", host.layout, kernel.layout, kernel.memory.segments())]
-    maps += [_map(name, host.layout, world.layout, world.memory.segments()) for name, world in worlds.items()]
+    maps += [_world_map(host.layout, world) for world in worlds.values()]
     return maps
+
+
+def _world_map(release: ReleaseProfile, world: UserWorld) -> AddressMap:
+    return _map(world.name, release, world.layout, world.memory.segments(), world.places)
 
 
 def _map(
@@ -233,6 +238,7 @@ def _with_leaks(
         (region.base, region.name): region.draws for region in regions
     }
     draws |= {(place.address, place.name): place.draws for place in places}
+    names = [row.name for row in rows]
     for row in rows:
         own = draws[row.base, row.name]
         sharing = (
@@ -245,7 +251,8 @@ def _with_leaks(
             yield row
         else:
             left = leak_leaves_bits(own, draws[other.base, other.name])
-            yield evolve(row, shares=other.name, leak_leaves_bits=left)
+            told = other.name if names.count(other.name) == 1 else other.kind
+            yield evolve(row, shares=told, leak_leaves_bits=left)
 
 
 def _share(one: Sequence[Draw], two: Sequence[Draw]) -> bool:

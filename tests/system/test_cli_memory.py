@@ -81,6 +81,9 @@ def test_layout_prints_what_a_booted_host_has_mapped(vmksim, scenario):
     assert all(row["guard_bytes"] >= 4096 for row in rows)
     libraries = [row for row in maps["hostd"]["rows"] if row["kind"] == "library"]
     assert [row["shannon_bits"] for row in libraries] == [12.0] * len(libraries)
+    hostd = {row["kind"]: row for row in maps["hostd"]["rows"]}
+    assert (hostd["library"]["shares"], hostd["library"]["leak_leaves_bits"]) == ("vdso", 0.0)
+    assert {row["name"] for row in maps["hostd"]["rows"]} >= {"stack pointer", "arguments"}
     status, out, _ = vmksim("layout", scenario, "--user", "hostd")
     assert "Address map of hostd" in out
     assert "Address map of kernel" not in out

@@ -2,6 +2,7 @@
 
 `windows` says how a base is drawn, `releases` with which numbers, `space` places regions, `process` lays out a process,
 `entropy` counts how uncertain an address is, and `randomness` judges whether drawn addresses are as random as that.
+Leaves out mapping anything: that is `sim.kernel.memory`.
 """
 
 from sim.kernel.layout.entropy import (
@@ -14,7 +15,15 @@ from sim.kernel.layout.entropy import (
     trapezoid,
     uniform,
 )
-from sim.kernel.layout.process import Place, ProcessMap, ProcessSizes, place_process, without_pie
+from sim.kernel.layout.process import (
+    VDSO_BYTES,
+    Place,
+    ProcessMap,
+    ProcessSizes,
+    place_process,
+    process_places,
+    without_pie,
+)
 from sim.kernel.layout.releases import (
     RELEASES,
     Protection,
@@ -30,6 +39,7 @@ from sim.kernel.layout.windows import LayoutError, LayoutProfile, Offset, Window
 
 __all__ = [
     "RELEASES",
+    "VDSO_BYTES",
     "Draw",
     "EntropyError",
     "EntropyLine",
@@ -51,6 +61,7 @@ __all__ = [
     "kernel_windows",
     "leak_leaves_bits",
     "place_process",
+    "process_places",
     "release_named",
     "spread_of",
     "trapezoid",

@@ -21,7 +21,7 @@ from sim.kernel.layout.entropy import Draw, Spread, spread_of
 from sim.kernel.layout.space import Layout, Region, draws_of
 from sim.kernel.layout.windows import LayoutProfile, Offset
 
-__all__ = ["Place", "ProcessMap", "ProcessSizes", "place_process", "without_pie"]
+__all__ = ["Place", "ProcessMap", "ProcessSizes", "place_process", "process_places", "without_pie"]
 
 _GUESS = "the order of magnitude of small server processes"
 VDSO_BYTES = fact(
@@ -110,8 +110,7 @@ def place_process(layout: Layout, sizes: ProcessSizes | None = None) -> ProcessM
     threads = tuple(
         put("thread-stack", sizes.thread_stack, f"thread {number}") for number in range(1, sizes.threads + 1)
     )
-    profile = layout.profile
-    top = stack.end - sizes.arguments
+    heap_start, stack_pointer, arguments = process_places(layout, heap, stack, sizes.arguments)
     return ProcessMap(
         exe=exe,
         libraries=libraries,
@@ -120,11 +119,22 @@ def place_process(layout: Layout, sizes: ProcessSizes | None = None) -> ProcessM
         stack=stack,
         mappings=mappings,
         thread_stacks=threads,
-        heap_start=_place(layout, "heap start", profile.heap_start, heap, heap.base),
-        stack_pointer=_place(
-            layout, "stack pointer", profile.stack_pointer, stack, top - PAGE_BYTES, sign=-1
-        ),
-        arguments=_place(layout, "arguments", profile.arguments, stack, top, sign=-1),
+        heap_start=heap_start,
+        stack_pointer=stack_pointer,
+        arguments=arguments,
+    )
+
+
+def process_places(
+    layout: Layout, heap: Region, stack: Region, argument_bytes: int = ARGUMENT_BYTES.value
+) -> tuple[Place, Place, Place]:
+    """Draw the heap's start, the stack pointer and the address of the arguments, which lie at offsets below a page."""
+    profile = layout.profile
+    top = stack.end - argument_bytes
+    return (
+        _place(layout, "heap start", profile.heap_start, heap, heap.base),
+        _place(layout, "stack pointer", profile.stack_pointer, stack, top - PAGE_BYTES, sign=-1),
+        _place(layout, "arguments", profile.arguments, stack, top, sign=-1),
     )
 
 

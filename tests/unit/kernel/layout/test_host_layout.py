@@ -45,6 +45,35 @@ def test_kernel_and_agents_never_use_the_same_addresses(machinery):
             assert all(region.end <= one.base or one.end <= region.base for one in kernel.regions())
 
 
+def test_an_agent_has_its_arguments_on_the_stack_above_a_stack_pointer_with_an_offset_of_its_own(machinery):
+    offsets = set()
+    for name, world in machinery.host.kernel.user_worlds.running.items():
+        _, pointer, arguments = world.places
+        (stack,) = [region for region in world.layout.regions() if region.kind == "stack"]
+        assert stack.base < pointer.address < arguments.address < stack.end
+        assert pointer.address % 16 == 0
+        assert pointer.spread.min_entropy_bits == 30.0
+        path = f"bin/{name}".encode() + b"\0"
+        assert world.memory.space.load(arguments.address, len(path), Access(Kind.READ, user=True)) == path
+        offsets.add(stack.end - pointer.address)
+    assert len(offsets) == len(machinery.host.kernel.user_worlds.running)
+
+
+def test_an_agents_vdso_executes_and_its_stacks_do_not(machinery):
+    for world in machinery.host.kernel.user_worlds.running.values():
+        rights = {
+            region.kind: world.memory.space.mapping_at(region.base).rights
+            for region in world.layout.regions()
+            if region.kind in ("vdso", "stack", "thread-stack", "heap")
+        }
+        assert {kind: str(each) for kind, each in rights.items()} == {
+            "vdso": "r-xu",
+            "stack": "rw-u",
+            "thread-stack": "rw-u",
+            "heap": "rw-u",
+        }
+
+
 def addresses(machinery):
     return [region.base for layout, _ in spaces_of(machinery) for region in layout.regions()]
 
