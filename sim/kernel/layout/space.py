@@ -272,33 +272,42 @@ class Layout:
 
     def _in_row(self, window: Window, size: int) -> int:
         """Return the next base in the row that begins where the window's one draw says."""
-        regions = self._regions[window.kind]
+        regions = self._in_the_way(window)
         displacement = self.displacement(window.kind, window.offsets)
         if window.method == "down":
             base = _highest_below(regions, window.end - displacement, size, window)
         else:
-            start = self._end_of_followed(window) if window.follows else window.base
+            followed = self._followed(window)
+            start = window.base
+            if followed is not None:
+                start = followed.end + max(window.guard_bytes, followed.guard_bytes)
             base = _lowest_above(regions, start + displacement, size, window)
         if base < window.base or base + size > window.end:
             raise LayoutError(f"no room for {size} bytes in the window for {window.kind!r}")
         return base
 
-    def _followed(self, window: Window) -> Region:
-        rows = self._regions[self.profile.window(window.follows).kind]
-        followed = [each for each in rows if each.kind == window.follows]
-        if not followed:
-            raise LayoutError(
-                f"a region of kind {window.kind} follows one of kind {window.follows}: place that first"
-            )
-        return followed[-1]
+    def _in_the_way(self, window: Window) -> list[Region]:
+        """Return what a row has to keep off: its own regions, and those of a window that it follows or is followed by."""
+        own = self._regions[window.kind]
+        linked = [
+            region
+            for other in self.profile.windows
+            if other.follows in window.kinds or window.follows in other.kinds
+            for region in self._regions[other.kind]
+        ]
+        return sorted((*own, *linked), key=_region_base) if linked else own
 
-    def _end_of_followed(self, window: Window) -> int:
-        followed = self._followed(window)
-        return followed.end + max(window.guard_bytes, followed.guard_bytes)
+    def _followed(self, window: Window) -> Region | None:
+        """Return the highest region that the window's regions lie behind; None if there is none, as with ET_EXEC."""
+        if not window.follows:
+            return None
+        rows = self._regions[self.profile.window(window.follows).kind]
+        return next((each for each in reversed(rows) if each.kind == window.follows), None)
 
     def _draws_of(self, window: Window) -> tuple[Draw, ...]:
         """Return the draws that make up any base in a row of this window."""
-        inherited = self._followed(window).draws if window.follows else ()
+        followed = self._followed(window)
+        inherited = followed.draws if followed is not None else ()
         return (*inherited, *draws_of(window.kind, window.offsets))
 
 

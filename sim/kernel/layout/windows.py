@@ -3,7 +3,8 @@
 Models: five ways of drawing.  `scatter`: each region on its own, among all aligned places that are free.  `first`: no
 chance, the lowest free place.  `down` and `up`: one base for the window, drawn once, from which regions are laid one
 behind the other, so that they keep their distances (Linux's mmap base).  `after`: as `up`, counted from the end of a
-region of another kind (the heap behind the program).  Offsets make a draw the sum of several.
+region of another kind (the heap behind the program), or from the window's base while there is none (a program at a
+fixed address outside the windows).  Offsets make a draw the sum of several.
 
 Leaves out: windows that depend on limits of the process.  Sources: none, a design of ours; the numbers are in
 `sim.kernel.layout.releases`.

@@ -176,6 +176,16 @@ def test_a_kernel_window_that_meets_a_process_window_is_refused():
         ReleaseProfile(name="x", title="x", kernel=RELEASES["esxi-6.x"].kernel, user=clash)
 
 
+def test_a_second_program_keeps_off_the_heap_and_a_heap_off_it():
+    for seed in range(50):
+        layout = Layout(Rng(seed).stream("x"), LayoutSpec(exe_bits=0, heap_bits=0).release().user)
+        order = ["heap", "exe", "heap", "exe", "exe"] if seed % 2 else ["exe", "heap", "exe", "heap", "heap"]
+        for kind in order:
+            layout.place(kind, 8192)
+            layout.check_invariants()
+        assert len(layout.regions()) == 5
+
+
 def test_crooked_windows_are_refused():
     offset = (Offset(name="a", slots=4),)
     for wrong in (
@@ -201,10 +211,12 @@ def test_crooked_windows_are_refused():
         )
 
 
-def test_a_heap_waits_for_the_program_that_it_follows_and_a_full_row_refuses():
+def test_a_heap_without_a_program_has_its_own_draw_alone_and_a_full_row_refuses():
     layout = Layout(Rng(1).stream("x"), RELEASES["linux-6.x"].user)
-    with pytest.raises(LayoutError, match="place that first"):
-        layout.place("heap", 4096)
+    heap = layout.place_region("heap", 4096)
+    window = layout.profile.window("heap")
+    assert window.base <= heap.base < window.base + (4096 << 13)
+    assert heap.spread.shannon_bits == 13.0
     with pytest.raises(LayoutError, match="no room"):
         layout.place("stack", 1 << 40)
 
