@@ -366,7 +366,7 @@ RELEASES: dict[str, ReleaseProfile] = dict(
             "linux-hardened",
             "Linux with the linux-hardened patches",
             user_profile(_HARDENED_USER, "hardened linux process"),
-            _STOCK,
+            Protection(wx_refused=False, evidence="assumed"),
         ),
         _release("pax", "Linux with PaX and grsecurity", user_profile(_PAX_USER, "PaX process"), _HARDENED),
         _release(
