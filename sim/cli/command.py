@@ -19,6 +19,7 @@ from sim.cli.attest import attest
 from sim.cli.common import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, EXIT_NOT_AS_WANTED, running
 from sim.cli.evidence import eventlog, tpmreport
 from sim.cli.image import image
+from sim.cli.memory import attack, layout, paxtest
 from sim.cli.runs import boot, report, resume, run
 from sim.cli.tables import facts, keys
 from sim.cli.tpm import tpm
@@ -98,5 +99,20 @@ def cli() -> None:
     """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
 
 
-for _command in (run, boot, resume, report, attest, image, tpm, eventlog, tpmreport, keys, facts):
+for _command in (
+    run,
+    boot,
+    resume,
+    report,
+    attest,
+    image,
+    tpm,
+    eventlog,
+    tpmreport,
+    layout,
+    paxtest,
+    attack,
+    keys,
+    facts,
+):
     cli.add_command(_command)

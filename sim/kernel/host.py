@@ -22,7 +22,7 @@ from sim.hw.board import Board
 from sim.hw.mca import MachineCheck
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
-from sim.kernel.layout import LayoutProfile
+from sim.kernel.layout import RELEASES, ReleaseProfile
 from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmkernel import Panic, VMkernel
@@ -54,7 +54,7 @@ class Host:
         trust: TrustStore,
         *,
         policy: BootPolicy | None = None,
-        layout: LayoutProfile | None = None,
+        layout: ReleaseProfile | None = None,
         sched: SchedOptions | None = None,
         mem: MemOptions | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ class Host:
         self.name = board.spec.name
         self.trust = trust
         self.policy = policy if policy is not None else BootPolicy()
-        self.layout_profile = layout if layout is not None else LayoutProfile()
+        self.layout = layout if layout is not None else next(iter(RELEASES.values()))
         self.sched_options = sched if sched is not None else SchedOptions()
         self.mem_options = mem if mem is not None else MemOptions()
         self.state = HostState.OFF
@@ -132,7 +132,7 @@ class Host:
             self.board,
             outcome,
             self.trust,
-            layout_profile=self.layout_profile,
+            layout=self.layout,
             sched_options=self.sched_options,
             mem_options=self.mem_options,
             request_reboot=self._reboot_soon,

@@ -1,7 +1,8 @@
 """User worlds: the agents that run beside the VMs, each in an address space of its own, at random addresses.
 
-Models: the program and the libraries it needs, linked and mapped from verified bytes with each segment's own rights; heap and
-stack, never executable; an independent random base for each; a world in the scheduler's books.
+Models: the program and the libraries it needs, linked and mapped from verified bytes with each segment's own rights;
+heap and stacks (of a second thread too), never executable; a vDSO; arguments on the main stack; random bases by the
+profile of the release; a world in the scheduler's books.
 
 Leaves out: what the agents do (they wait; the management interface is called from outside), system calls, and
 sharing of library frames between worlds.
@@ -25,7 +26,7 @@ from sim.errors import SimBug, VmksimError
 from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu import Rights
 from sim.image.contents import open_archive
-from sim.kernel.layout import Layout, user_profile
+from sim.kernel.layout import VDSO_BYTES, Layout, LayoutProfile, Place, process_places, user_profile
 from sim.kernel.memory import KernelMemory
 from sim.kernel.program_loading import load_program
 from sim.kernel.sched.scheduler import Scheduler
@@ -51,6 +52,8 @@ SHARES = fact(
 )
 _ELF_MAGIC = b"\x7fELF"
 _DATA = Rights(write=True, user=True, execute=False)
+_TEXT = Rights(user=True, execute=True)
+_RETURN = b"\xc3"
 
 
 @frozen(kw_only=True)
@@ -61,6 +64,8 @@ class UserWorld:
     world: World
     layout: Layout
     memory: KernelMemory
+    places: tuple[Place, ...] = ()
+    """Heap start, stack pointer and arguments, whose addresses have draws of their own."""
 
 
 def agents_in(content: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -78,11 +83,19 @@ def agents_in(content: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
 class UserWorlds:
     """The user worlds of one boot."""
 
-    def __init__(self, sim: Sim, memory: PhysicalMemory, scheduler: Scheduler, rng: Rng) -> None:
+    def __init__(
+        self,
+        sim: Sim,
+        memory: PhysicalMemory,
+        scheduler: Scheduler,
+        rng: Rng,
+        profile: LayoutProfile | None = None,
+    ) -> None:
         self._sim = sim
         self._memory = memory
         self._scheduler = scheduler
         self._rng = rng
+        self._profile = profile if profile is not None else user_profile()
         self.running: dict[str, UserWorld] = {}
 
     def start(self, path: str, program: bytes, libraries: Mapping[str, bytes]) -> UserWorld:
@@ -91,7 +104,7 @@ class UserWorlds:
         Errors: `FormatError` or another `VmksimError` when a file cannot be mapped; what was mapped is freed then.
         """
         name = path.rpartition("/")[2]
-        layout = Layout(self._rng.stream(f"layout/user/{name}"), user_profile())
+        layout = Layout(self._rng.stream(f"layout/user/{name}"), self._profile)
         memory = KernelMemory(self._sim, self._memory, name=f"user:{name}")
         try:
             bases = self._map_all(layout, memory, name, program, libraries)
@@ -103,7 +116,13 @@ class UserWorlds:
         world = self._scheduler.add(name, Idle(), kind="user")
         self._scheduler.allocate(world, shares=SHARES.value)
         self._scheduler.begin(world)
-        started = self.running[name] = UserWorld(name=name, world=world, layout=layout, memory=memory)
+        started = self.running[name] = UserWorld(
+            name=name,
+            world=world,
+            layout=layout,
+            memory=memory,
+            places=_put_arguments(layout, memory, bases, path),
+        )
         self._sim.trace.emit(
             USER_WORLD,
             world.world_id,
@@ -146,7 +165,24 @@ class UserWorlds:
                     part.base, part.data, rights, owner=memory.name, size_bytes=part.size_bytes
                 )
         bases = {kind: one.base for kind, one in zip(("exe", "library"), linked, strict=False)}
-        for kind, size_bytes in (("heap", HEAP_BYTES.value), ("stack", STACK_BYTES.value)):
+        for kind, size_bytes in (
+            ("heap", HEAP_BYTES.value),
+            ("stack", STACK_BYTES.value),
+            ("thread-stack", STACK_BYTES.value),
+        ):
             bases[kind] = layout.place(kind, size_bytes, name)
             memory.map_segment(bases[kind], b"", _DATA, owner=f"user:{name}", size_bytes=size_bytes)
+        vdso = layout.place("vdso", VDSO_BYTES.value, name)
+        memory.map_segment(vdso, _RETURN, _TEXT, owner=f"user:{name}", size_bytes=VDSO_BYTES.value)
         return bases
+
+
+def _put_arguments(
+    layout: Layout, memory: KernelMemory, bases: Mapping[str, int], path: str
+) -> tuple[Place, ...]:
+    """Draw where heap and stack begin within their pages, and write the program's path as its first argument."""
+    places = process_places(layout, layout.region(bases["heap"]), layout.region(bases["stack"]))
+    arguments = places[-1].address
+    if memory.space.store(arguments, path.encode() + b"\0", user=True) is not None:
+        raise SimBug(f"the arguments of {path} cannot be written at {arguments:#x}")
+    return places

@@ -34,7 +34,7 @@ from sim.image.imgdb import DATABASE_FILE, VibRecord, read_database
 from sim.image.trust import TrustStore
 from sim.kernel.api import ManagementApi
 from sim.kernel.configuration import ConfigurationVault
-from sim.kernel.layout import Layout, LayoutProfile
+from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.machine_check import MachineCheckHandler
 from sim.kernel.management import PRODUCT, Management
@@ -106,7 +106,7 @@ class VMkernel:
         boot: BootInfo,
         trust: TrustStore,
         *,
-        layout_profile: LayoutProfile,
+        layout: ReleaseProfile,
         sched_options: SchedOptions,
         mem_options: MemOptions | None = None,
         request_reboot: Callable[[], object],
@@ -119,7 +119,7 @@ class VMkernel:
         self.started_ns = 0
         self.refused: list[str] = []
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
-        self.layout = Layout(rng.stream("layout/kernel"), layout_profile)
+        self.layout = Layout(rng.stream("layout/kernel"), layout.kernel)
         self.memory = KernelMemory(self.sim, board.memory)
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
@@ -127,7 +127,7 @@ class VMkernel:
         self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
         self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
-        self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)
+        self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng, layout.user)
         management = Management(self)
         self.vault = ConfigurationVault(board, boot, self.tpm, rng, management.forget_option)
         self.api = ManagementApi(self.sim, management.handlers())

@@ -75,7 +75,13 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         check_target(fault, number, board)
         if fault.at_ns is None:
             strike(fault, number, board)
-    host = Host(board, pki.trust, sched=scenario.sched, mem=scenario.mem)
+    host = Host(
+        board,
+        pki.trust,
+        layout=scenario.kernel.layout.release(),
+        sched=scenario.sched,
+        mem=scenario.mem,
+    )
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None
     if scenario.vcenter is not None:

@@ -28,6 +28,7 @@ from sim.core.units import KIB, MIB, PAGE_BYTES, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.elf import MODULE_BUILDERS
+from sim.kernel.layout.spec import KernelSpec
 from sim.kernel.memory.options import MemOptions
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmspec import VmSpec
@@ -229,6 +230,7 @@ class Scenario:
     tpm: TpmSpec = field(factory=TpmSpec)
     image: ImageSpec = field(factory=ImageSpec)
     options: dict[str, Any] = field(factory=dict, validator=_options)
+    kernel: KernelSpec = field(factory=KernelSpec)
     sched: SchedOptions = field(factory=SchedOptions)
     mem: MemOptions = field(factory=MemOptions)
     vms: tuple[VmEntry, ...] = ()

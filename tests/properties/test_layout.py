@@ -1,7 +1,6 @@
 """Placement is disjoint whatever is asked, and uniform: tests with fixed seeds, so that a verdict never changes."""
 
-from itertools import pairwise
-from math import sqrt
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -9,19 +8,23 @@ from hypothesis import strategies as st
 
 from sim.core.rng import Rng
 from sim.core.units import MIB
-from sim.kernel.layout import Layout, LayoutError, LayoutProfile, Window, user_profile
+from sim.kernel.layout import (
+    RELEASES,
+    Layout,
+    LayoutError,
+    LayoutProfile,
+    Offset,
+    ProcessSizes,
+    Window,
+    place_process,
+)
+from sim.kernel.layout.randomness import Verdict, correlation, distance, judge
 
 LAYOUTS = 4096
-CHI_SQUARE_63_MAX = 156  # the quantile of 63 degrees of freedom at 1 - 1e-9
-KINDS = {
-    "kernel": LayoutProfile(),
-    "module": LayoutProfile(),
-    "heap": LayoutProfile(),
-    "stack": LayoutProfile(),
-    "percpu": LayoutProfile(),
-    "exe": user_profile(),
-    "library": user_profile(),
-}
+KERNEL_KINDS = [window.kind for window in LayoutProfile().windows]
+KERNELS = ["esxi-6.x", "esxi-8.x"]
+USERS = [name for name in RELEASES if name not in ("esxi-7.x", "esxi-8.x", "none")]
+"""Profiles whose processes are placed differently: those of the ESXi releases are equal."""
 
 
 @settings(max_examples=60)
@@ -79,69 +82,163 @@ def test_the_number_of_places_is_what_counting_them_gives(taken, pages):
     assert layout.places("slot", pages * 4096) == len(free)
 
 
-@pytest.fixture(scope="module", params=sorted(KINDS))
-def draws(request):
-    """Place numbers of 4,096 layouts of one kind, and how many places there are."""
-    profile = KINDS[request.param]
-    window = profile.window(request.param)
-    layouts = [Layout(Rng(seed).stream("layout"), profile) for seed in range(LAYOUTS)]
-    places = layouts[0].places(request.param)
-    return [(each.place(request.param, 4096) - window.base) // window.align_bytes for each in layouts], places
+def assert_all_passed(verdicts):
+    assert [str(verdict) for verdict in verdicts if not verdict.passed] == []
 
 
-def test_every_bit_of_a_base_is_one_in_half_of_all_layouts(draws):
-    numbers, places = draws
-    for bit in range(places.bit_length() - 1):
-        span = 1 << (bit + 1)
-        within = [number for number in numbers if number < places // span * span]
-        share = sum(number >> bit & 1 for number in within) / len(within)
-        assert abs(share - 0.5) < 0.052 * sqrt(LAYOUTS / len(within))
-
-
-def test_bases_spread_evenly_over_the_window(draws):
-    numbers, places = draws
-    ordered = sorted(numbers)
-    distance = max(abs((at + 1) / LAYOUTS - (number + 1) / places) for at, number in enumerate(ordered))
-    assert distance < 0.0511 + 1 / places
-    bins = [0] * 64
-    for number in numbers:
-        bins[number * 64 // places] += 1
-    chi_square = sum((count - LAYOUTS / 64) ** 2 / (LAYOUTS / 64) for count in bins)
-    assert chi_square < CHI_SQUARE_63_MAX
-
-
-def test_no_layout_predicts_the_next(draws):
-    numbers, _ = draws
-    mean = sum(numbers) / LAYOUTS
-    centred = [number - mean for number in numbers]
-    variance = sum(each * each for each in centred)
-    covariance = sum(one * two for one, two in pairwise(centred))
-    assert abs(covariance / variance) < 6.2 / sqrt(LAYOUTS)
-
-
-def test_two_regions_of_one_layout_are_independent():
-    pairs = []
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
+@pytest.mark.parametrize("release", KERNELS)
+def test_every_kind_of_kernel_region_is_uniform_over_its_places(release, kind):
+    profile = RELEASES[release].kernel
+    window = profile.window(kind)
+    numbers = []
     for seed in range(LAYOUTS):
-        layout = Layout(Rng(seed).stream("layout"), LayoutProfile())
-        pairs.append((layout.place("kernel", 4096), layout.place("module", 4096)))
-    means = [sum(pair[side] for pair in pairs) / LAYOUTS for side in (0, 1)]
-    one, two = ([pair[side] - means[side] for pair in pairs] for side in (0, 1))
-    product = sum(a * b for a, b in zip(one, two, strict=True))
-    scale = sqrt(sum(a * a for a in one) * sum(b * b for b in two))
-    assert abs(product / scale) < 6.2 / sqrt(LAYOUTS)
+        layout = Layout(Rng(seed).stream("layout/kernel"), profile)
+        numbers.append((layout.place(kind, 3 * window.align_bytes) - window.base) // window.align_bytes)
+    assert_all_passed(judge(numbers, layout.regions()[0].places))
 
 
-def test_equal_bases_are_as_rare_as_the_entropy_says():
-    layouts = [Layout(Rng(seed).stream("layout"), user_profile()) for seed in range(4000)]
-    stacks = [each.place("stack", 4096) for each in layouts]
-    programs = [each.place("exe", 4096) for each in layouts]
-    assert len(stacks) - len(dict.fromkeys(stacks)) < 16
-    assert len(programs) - len(dict.fromkeys(programs)) < 5
+def test_the_second_region_of_a_window_is_uniform_over_what_the_first_left():
+    profile = LayoutProfile(windows=(Window(kind="slot", base=0, span_bytes=200 * 4096),))
+    numbers = []
+    for seed in range(LAYOUTS):
+        layout = Layout(Rng(seed).stream("x"), profile)
+        first, second = layout.place("slot", 4096) // 4096, layout.place("slot", 4096) // 4096
+        free = [at for at in range(200) if abs(at - first) > 1]
+        if len(free) == 197:
+            numbers.append(free.index(second))
+    assert_all_passed(judge(numbers, 197))
 
 
-def test_every_slot_of_a_small_space_is_reached():
-    window = Window(kind="slot", base=0, span_bytes=256 * 4096)
+def test_regions_of_one_kernel_do_not_know_of_each_other():
+    placed = {kind: [] for kind in KERNEL_KINDS}
+    for seed in range(LAYOUTS):
+        layout = Layout(Rng(seed).stream("layout/kernel"), LayoutProfile())
+        for kind, bases in placed.items():
+            bases.append(layout.place(kind, 4096))
+    for number, one in enumerate(KERNEL_KINDS):
+        for two in KERNEL_KINDS[number + 1 :]:
+            assert_all_passed([correlation(f"{one} and {two}", placed[one], placed[two])])
+
+
+@pytest.fixture(scope="module", params=USERS)
+def processes(request):
+    """The maps of 4,096 executions under one profile, and that profile."""
+    profile = RELEASES[request.param].user
+    layout = Layout(Rng(7).stream("exec"), profile)
+    maps = []
+    for _ in range(LAYOUTS):
+        maps.append(place_process(layout, ProcessSizes(mappings=(4096,))))
+        layout = layout.renewed()
+    return maps, profile
+
+
+def numbers_of(placed, profile):
+    """The slot of each independent draw of a process, recovered from its addresses."""
+    grain = profile.window("stack").offsets[0].step_bytes
+    stack, library = profile.window("stack"), profile.window("library")
+    heap = profile.window("heap")
+    start = placed.exe.end + heap.guard_bytes if heap.follows else heap.base
+    below = placed.stack.end - 3 * 4096
+    arguments = profile.arguments[0].step_bytes if profile.arguments else 1
+    stack_draw = stack.end - placed.stack.end if stack.method == "down" else placed.stack.base - stack.base
+    return {
+        "exe": (placed.exe.base - profile.window("exe").base) // grain,
+        "heap": (placed.heap.base - start) // heap.offsets[0].step_bytes,
+        "library": (library.end - placed.vdso.end) // grain,
+        "stack": stack_draw // grain,
+        "stack pointer": (below - 4096 - placed.stack_pointer.address) // 16,
+        "arguments": (below - placed.arguments.address) // arguments,
+        "heap start": (placed.heap_start.address - placed.heap.base) // 16,
+    }
+
+
+def test_every_draw_of_a_process_is_uniform_over_its_slots_and_independent_of_the_others(processes):
+    maps, profile = processes
+    series = {name: [] for name in numbers_of(maps[0], profile)}
+    for placed in maps:
+        for name, number in numbers_of(placed, profile).items():
+            series[name].append(number)
+    slots = {name: profile.window(name).offsets[0].slots for name in ("exe", "heap", "library", "stack")}
+    slots["stack pointer"] = profile.stack_pointer[0].slots
+    slots["arguments"] = profile.arguments[0].slots if profile.arguments else 1
+    slots["heap start"] = profile.heap_start[0].slots if profile.heap_start else 1
+    moving = [name for name in series if slots[name] > 1]
+    assert [name for name in series if slots[name] == 1 and any(series[name])] == []
+    for number, name in enumerate(moving):
+        assert_all_passed(judge(series[name], slots[name]))
+        for other in moving[number + 1 :]:
+            assert_all_passed([correlation(f"{name} and {other}", series[name], series[other])])
+
+
+def test_a_heap_behind_the_program_follows_the_sum_of_both_draws(processes):
+    maps, profile = processes
+    heap, exe = profile.window("heap"), profile.window("exe")
+    if not heap.follows:
+        programs, heaps = [one.exe.base for one in maps], [one.heap.base for one in maps]
+        assert_all_passed([correlation("a heap on its own and the program", programs, heaps)])
+        return
+    near, far = heap.offsets[0].slots, exe.offsets[0].slots
+    start = exe.base + maps[0].exe.size_bytes + heap.guard_bytes
+    sums = [(placed.heap.base - start) // 4096 for placed in maps]
+
+    def cumulative(number):
+        """P(near draw + far draw <= number), in whole pairs."""
+        if number < 0:
+            return Fraction(0)
+        steps = min(number, near - 1)
+        full = max(0, min(near, number - far + 1))
+        partial = range(full, steps + 1)
+        pairs = full * far
+        if partial:
+            pairs += len(partial) * (number + 1) - (partial.start + partial.stop - 1) * len(partial) // 2
+        return Fraction(pairs, near * far)
+
+    assert cumulative(near + far - 2) == 1
+    assert_all_passed([distance(sums, cumulative)])
+    maximum = maps[0].heap.spread.slots
+    assert max(sums) < maximum
+
+
+def test_libraries_that_share_a_base_are_seen_to_move_together():
+    profile = RELEASES["linux-6.x"].user
+    libraries, mappings, programs = [], [], []
+    layout = Layout(Rng(11).stream("exec"), profile)
+    for _ in range(LAYOUTS):
+        placed = place_process(layout, ProcessSizes(mappings=(4096,)))
+        libraries.append(placed.libraries[0].base)
+        mappings.append(placed.mappings[0].base)
+        programs.append(placed.exe.base)
+        layout = layout.renewed()
+    together: Verdict = correlation("library and mapping", libraries, mappings)
+    assert not together.passed
+    assert_all_passed([correlation("library and program", libraries, programs)])
+
+
+@pytest.mark.parametrize("method", ["scatter", "up", "down"])
+def test_every_slot_of_a_small_space_is_reached_and_no_other(method):
+    offsets = () if method == "scatter" else (Offset(name="base", slots=1024),)
+    window = Window(kind="slot", base=1 << 30, span_bytes=1024 * 4096, method=method, offsets=offsets)
     profile = LayoutProfile(windows=(window,))
     stream = Rng(9).stream("layout")
-    seen = {Layout(stream, profile).place("slot", 4096) for _ in range(256 * 27)}
-    assert len(seen) == 256
+    seen = {Layout(stream, profile).place("slot", 4096) for _ in range(1024 * 28)}
+    assert seen == set(range(1 << 30, (1 << 30) + 1024 * 4096, 4096))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(sorted(RELEASES)), st.integers(0, 2**32), st.data())
+def test_a_process_is_disjoint_and_inside_its_windows_whatever_it_maps(name, seed, data):
+    layout = Layout(Rng(seed).stream("x"), RELEASES[name].user)
+    place_process(layout, ProcessSizes(threads=data.draw(st.integers(0, 3))))
+    mapped = []
+    for kind, size in data.draw(
+        st.lists(
+            st.tuples(st.sampled_from(["mmap", "library", "thread-stack"]), st.integers(1, 1 << 22)),
+            max_size=8,
+        )
+    ):
+        if mapped and data.draw(st.booleans()):
+            layout.release(mapped.pop(data.draw(st.integers(0, len(mapped) - 1))))
+        mapped.append(layout.place(kind, size))
+        layout.check_invariants()
+    assert layout.fork().regions() == layout.regions()
