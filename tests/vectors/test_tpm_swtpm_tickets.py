@@ -39,8 +39,12 @@ def wrong_tickets(play):
             play.call(f"{tag:x} {hierarchy:x}", code, handles, *parameters, ticket, auths=auths)
 
 
-def test_wrong_tickets_are_refused_as_by_swtpm(program, tmp_path):
-    differing, steps = compare(program, tmp_path, wrong_tickets)
+SCENARIOS = {"tickets-wrong": wrong_tickets}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_wrong_tickets_are_refused_as_by_swtpm(program, tmp_path, name):
+    differing, steps = compare(program, tmp_path, SCENARIOS[name], name)
 
     assert differing == []
     assert steps > 400
