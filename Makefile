@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-tpm clean
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-tpm coverage-tpm mutation-tpm clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,14 @@ campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signatur
 
 campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000
+
+coverage-tpm: $(STAMP)  ## branch coverage of sim/tpm by the tests of the TPM; fails below 95 %
+	$(BIN)/python -m pytest -q $(wildcard tests/*/test_tpm_*.py) tests/unit/tpm \
+		--cov=sim.tpm --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+mutation-tpm: $(STAMP)  ## long: how many of mutmut's mutants of the TPM its tests kill; fails below 85 % (ARGS="--sample 0")
+	$(BIN)/python -m pip install -q -e '.[mutation]'
+	PYTHONHASHSEED=0 $(BIN)/python tests/campaigns/tpm_mutation_score.py $(ARGS)
 
 venv: $(STAMP)  ## the virtual environment alone
 
