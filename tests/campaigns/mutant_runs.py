@@ -109,7 +109,7 @@ def at_import(mutant: Mutant, tests: Tests, cpu_s: int) -> str:
             return BROKEN
         importer = _Importer(mutant)
         sys.meta_path.insert(0, importer)
-        for paths in (tests.near(mutant.path), tests.paths):
+        for paths in filter(None, (tests.near(mutant.path), tests.paths)):
             if pytest.main([*_PYTEST, *paths]):
                 return KILLED  # also by a module that cannot be imported (exit status 2 or 4)
         return SURVIVED if importer.name in sys.modules else BROKEN
