@@ -1,7 +1,7 @@
 """How many mutants of the TPM do its tests kill?  Prints a table; fails if an area has less than its share.
 
 Areas: marshalling, PCRs and localities, sessions, policies.  The mutants are mutmut's; see `mutants` and `mutant_runs`
-for what is changed and how it is run, and docs/tpm-tests.md for what survives.
+for what is changed and how it is run, and docs/tpm.md for what survives.
 """
 
 import argparse
