@@ -35,7 +35,7 @@ NEAR = {
     "marshalling": ["wire_layouts", "wire_limits", "wire_codecs", "wire"],
     "PCRs and localities": ["pcr_rules", "pcrs", "device", "startup"],
     "sessions": ["sessions", "client_sessions", "dispatch", "lockout"],
-    "policies": ["policies"],
+    "policies": ["policy_rules", "policies"],
 }
 """Per area the unit tests that know most about it."""
 OTHERS = ["command_attributes", "failure_and_clock", "nvram", "object_commands"]
