@@ -181,5 +181,14 @@ def test_a_command_hash_has_the_size_of_the_session_and_stays_one(desk):
     desk.secret(0, cp_hash=b"1" * 32)
     assert code_of(desk.secret, 0, cp_hash=b"2" * 32) == TPM_RC.CPHASH
     desk.say(TPM_CC.PolicyRestart)
-    desk.say(TPM_CC.PolicyNameHash, b"1" * 32)
-    assert code_of(desk.secret, 0, cp_hash=b"1" * 32) == TPM_RC.CPHASH
+    for code in (TPM_CC.PolicyNameHash, TPM_CC.PolicyTemplate):
+        desk.say(TPM_CC.PolicyRestart)
+        desk.say(code, b"1" * 32)
+        assert code_of(desk.secret, 0, cp_hash=b"1" * 32) == TPM_RC.CPHASH
+
+
+def test_a_ticket_for_one_command_allows_that_command_only(desk):
+    timeout, ticket = desk.secret(-60, cp_hash=b"1" * 32)
+    desk.adopt()
+    desk.say(TPM_CC.PolicyTicket, timeout, b"1" * 32, b"ref", PLATFORM.to_bytes(4, "big"), ticket)
+    assert desk.use() == TPM_RC.POLICY_FAIL | 0x900
