@@ -26,9 +26,11 @@ from sim.core.units import MIB, PAGE_BYTES
 from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.memory import Extent
+from sim.kernel.resource_pools import PoolManager
 from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
@@ -105,13 +107,14 @@ class VmManager:
         self.sim = sim
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
+        self.pools = PoolManager(self)
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
     @property
     def reserved_hz(self) -> int:
         """The CPU promised to VMs that are not powered off."""
-        return sum(vm.spec.cpu.reservation_hz for vm in self._admitted())
+        return sum(vm.spec.cpu.reservation_hz for vm in self.admitted())
 
     @property
     def unreserved_hz(self) -> int:
@@ -162,7 +165,7 @@ class VmManager:
 
     def power_off_all(self) -> None:
         """Power off every VM that is not: an orderly shutdown of the host."""
-        for vm in self._admitted():
+        for vm in self.admitted():
             self.power_off(vm.name)
 
     def suspend(self, name: str) -> None:
@@ -190,18 +193,31 @@ class VmManager:
             vm.spec = spec
             return
         self._admit_cpu(spec)
-        for world in vm.vcpus:
-            self.scheduler.suspend(world)
-        vm.spec = spec
-        self._allocate_cpu(vm)
-        if vm.state is PowerState.POWERED_ON:
+        self.reallocate([vm], before=lambda: setattr(vm, "spec", spec))
+
+    def move(self, name: str, pool: str) -> None:
+        """Move a VM into a resource pool ("": the host itself).  Errors: as `reconfigure`, and `PoolError`."""
+        vm = self.get(name)
+        spec = attrs.evolve(vm.spec, pool=pool)
+        self.pools.check(pool, name, spec.cpu.reservation_hz if vm in self.admitted() else 0)
+        self.reallocate([vm] if vm in self.admitted() else [], before=lambda: setattr(vm, "spec", spec))
+
+    def reallocate(self, vms: list[Vm], *, before: Callable[[], object]) -> None:
+        """Stop the vCPUs of VMs, call `before`, give them their allocations anew, and let them go on."""
+        for vm in vms:
             for world in vm.vcpus:
+                self.scheduler.suspend(world)
+        before()
+        for vm in vms:
+            self._allocate_cpu(vm)
+        for vm in vms:
+            for world in vm.vcpus if vm.state is PowerState.POWERED_ON else ():
                 self.scheduler.resume(world)
 
     def entitlements(self) -> dict[str, Fraction]:
         """Return the CPUs each powered-on VM is entitled to, if its present demand lasted (the fluid ideal)."""
         names, claims = [], []
-        for vm in self._admitted():
+        for vm in self.admitted():
             runnable = sum(
                 world.state in (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED)
                 for world in vm.vcpus
@@ -218,7 +234,8 @@ class VmManager:
         shares = fluid_shares(len(self.scheduler.pcpus), claims).shares
         return dict(zip(names, shares, strict=True))
 
-    def _admitted(self) -> list[Vm]:
+    def admitted(self) -> list[Vm]:
+        """Return the VMs that are not powered off."""
         return [vm for vm in self.vms.values() if vm.state is not PowerState.POWERED_OFF]
 
     def _require(self, name: str, *states: PowerState) -> Vm:
@@ -237,8 +254,9 @@ class VmManager:
             raise
 
     def _admit_cpu(self, spec: VmSpec) -> None:
-        others_hz = sum(vm.spec.cpu.reservation_hz for vm in self._admitted() if vm.name != spec.name)
+        others_hz = sum(vm.spec.cpu.reservation_hz for vm in self.admitted() if vm.name != spec.name)
         try:
+            self.pools.check(spec.pool, spec.name, 0)
             admit_cpu(
                 spec.name,
                 spec.vcpus,
@@ -246,7 +264,9 @@ class VmManager:
                 reserved_hz=others_hz,
                 topology=self.scheduler.topology,
                 options=self.scheduler.options,
+                affinity=spec.cpu.affinity,
             )
+            self.pools.check(spec.pool, spec.name, spec.cpu.reservation_hz)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
@@ -271,12 +291,14 @@ class VmManager:
         scheduler.allocate(vm.vmx, shares=SHARES_NORMAL.value)
         for world in vm.worlds:
             self.sim.trace.emit(VM_WORLD, vm.name, world.world_id, world.name, world.kind)
+        self.scheduler.group(vm.vcpus)
         self._allocate_cpu(vm)
 
     def _allocate_cpu(self, vm: Vm) -> None:
         """Divide the VM's allocation over its vCPUs: equal reservations, of which the first take the remainder."""
         cpu = vm.spec.cpu
-        vm.bucket = None if cpu.limit_hz is None else self.scheduler.bucket(cpu.limit_hz)
+        pool = self.pools.find(vm.spec.pool)
+        vm.bucket = None if cpu.limit_hz is None else self.scheduler.bucket(cpu.limit_hz, pool)
         each_hz, rest_hz = divmod(cpu.reservation_hz, len(vm.vcpus))
         for index, world in enumerate(vm.vcpus):
             self.scheduler.allocate(
@@ -284,6 +306,8 @@ class VmManager:
                 shares=cpu.shares_per_vcpu,
                 reservation_hz=min(each_hz + (index < rest_hz), self.scheduler.topology.core_hz),
                 bucket=vm.bucket,
+                pool=pool,
+                affinity=bits(cpu.affinity) if cpu.affinity else -1,
             )
         limit_hz = -1 if cpu.limit_hz is None else cpu.limit_hz
         self.sim.trace.emit(VM_ALLOCATION, vm.name, cpu.shares_per_vcpu, cpu.reservation_hz, limit_hz)
@@ -300,4 +324,5 @@ class VmManager:
                 raise SimBug(f"{vm.name} holds {held} bytes, granted are {vm.granted_bytes}")
         if self.unreserved_hz < 0:
             raise SimBug(f"{self.reserved_hz} Hz are promised, the host has less")
+        self.pools.check_invariants()
         self.scheduler.check_invariants()

@@ -15,6 +15,7 @@ import attrs
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, matches, quantity
 from sim.core.units import GIB, PAGE_BYTES
+from sim.hw.spec import PCPUS_MAX
 from sim.kernel.workload import WorkloadSpec
 
 __all__ = ["SHARES_NORMAL", "CpuAllocation", "VmSpec"]
@@ -50,7 +51,8 @@ LEVELS = {"low": SHARES_LOW, "normal": SHARES_NORMAL, "high": SHARES_HIGH}
 class CpuAllocation:
     """What a VM is entitled to: shares per vCPU (low, normal, high or a number), reservation and limit in Hz.
 
-    Reservation and limit are of the whole VM; a limit of None means unlimited.
+    Reservation and limit are of the whole VM; a limit of None means unlimited.  `affinity` names the pCPUs that its
+    vCPUs may use; empty means all.
     """
 
     shares: int | str = "normal"
@@ -59,7 +61,12 @@ class CpuAllocation:
         default=None, metadata=quantity("hz"), validator=attrs.validators.optional(between(1, HZ_MAX))
     )
 
+    affinity: tuple[int, ...] = ()
+
     def __attrs_post_init__(self) -> None:
+        for pcpu in self.affinity:
+            if isinstance(pcpu, bool) or not isinstance(pcpu, int) or not 0 <= pcpu < PCPUS_MAX.value:
+                raise FieldError("affinity", pcpu, "numbers of pCPUs")
         if isinstance(self.shares, str):
             if self.shares not in LEVELS:
                 raise FieldError("shares", self.shares, "low, normal, high or a number")
@@ -82,10 +89,11 @@ def _whole_pages(_instance: object, attribute: attrs.Attribute[int], value: int)
 
 @attrs.frozen(kw_only=True)
 class VmSpec:
-    """A virtual machine as a scenario declares it."""
+    """A virtual machine as a scenario declares it; `pool` is the resource pool it is in, empty for the host itself."""
 
     name: str = attrs.field(validator=matches(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}", "a VM name"))
     vcpus: int = attrs.field(default=1, validator=between(1, VCPUS_MAX.value))
     memory_bytes: int = attrs.field(default=GIB, metadata=quantity("bytes"), validator=_whole_pages)
     cpu: CpuAllocation = attrs.field(factory=CpuAllocation)
+    pool: str = ""
     workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)

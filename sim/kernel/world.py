@@ -3,7 +3,8 @@
 Models: a world's state and the time spent in each state, added up at transitions only; its place in the scheduler's
 books.  A vCPU is a world; so are a VM's helpers.
 
-Leaves out: Co-Stop and swap-wait are states that nothing enters yet; priorities within the VMkernel itself.
+Leaves out: swap-wait is a state that the scheduler offers (`Scheduler.block`) and only paging enters; priorities
+within the VMkernel itself.
 
 Sources: the states Run, Ready, Co-Stop and Wait, with max-limited as a part of Ready and idle, VM-wait and swap-wait
 as parts of Wait, are ESXi's (Broadcom KB 382249; esxtop manual).  The legal transitions are this model's own.
@@ -12,7 +13,7 @@ as parts of Wait, are ESXi's (Broadcom KB 382249; esxtop manual).  The legal tra
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -21,8 +22,10 @@ from sim.errors import SimBug
 
 if TYPE_CHECKING:
     from sim.core.engine import Timer
+    from sim.kernel.sched.cosched import VcpuGroup
     from sim.kernel.sched.limit import LimitBucket
     from sim.kernel.sched.pcpu import PcpuRunner
+    from sim.kernel.sched.pools import Pool
     from sim.kernel.sched.reservation import Reservation
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
@@ -99,34 +102,48 @@ _FIELDS = tuple(field.name for field in attrs.fields(WorldTimes))  # in the orde
 
 
 class World:
-    """One schedulable context.  The scheduler owns all attributes but `world_id`, `name`, `kind` and `workload`.
+    """One schedulable context.  The mechanism owns all attributes but `world_id`, `name`, `kind` and `workload`.
 
     `since_ns` is when the present state began; it lies in the future while a pCPU is still switching to this world,
-    and until then the world counts as READY.
+    and until then the world counts as READY.  `vtime`, `price`, `seq` and `note` belong to the policy.
     """
 
     __slots__ = (
+        "affinity",
         "began_ns",
         "bucket",
+        "claim",
+        "cosched_stamp",
         "costop_ns",
         "dispatches",
         "floor",
+        "gated",
         "grant_left_ns",
         "grant_ns",
+        "group",
         "idle_ns",
         "kind",
         "last_pcpu",
         "max_limited_ns",
         "migrations",
         "name",
+        "note",
+        "overclock_units",
+        "parked",
         "pcpu",
+        "pool",
         "price",
+        "progress",
+        "progress_asleep",
         "ready_ns",
         "remaining_ns",
         "reservation",
+        "reservation_hz",
         "run_ns",
         "sched",
         "seq",
+        "shared_mark_ns",
+        "shared_ns",
         "since_ns",
         "sleep_left_ns",
         "special",
@@ -157,17 +174,32 @@ class World:
         self.remaining_ns = 0  # of the present burst, in CPU time
         self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
         self.weight = 0  # shares
+        self.affinity = -1  # the pCPUs it may use, as bits
+        self.pool: Pool | None = None  # None: directly under the host
+        self.reservation_hz = 0
+        self.floor: tuple[int, int] | None = None
+        self.reservation: Reservation | None = None
+        self.claim: tuple[object, ...] = ()  # worlds with equal claims are entitled to the same
         self.price = 1  # virtual time of one nanosecond of CPU
         self.vtime = 0
         self.seq = 0  # of the queue entry that counts; 0: in no queue
-        self.floor: tuple[int, int] | None = None
-        self.reservation: Reservation | None = None
+        self.note: Any = None
         self.bucket: LimitBucket | None = None
+        self.parked: LimitBucket | None = None  # in whose line it stands
         self.grant_ns = self.grant_left_ns = 0  # the turn taken out of the bucket, and what is left of it
         self.special = False  # has a reservation or a bucket
+        self.gated = False  # must ask its bucket or its siblings before it runs
+        self.group: VcpuGroup | None = None
+        self.progress = self.progress_asleep = self.cosched_stamp = 0  # see `cosched`
+        self.shared_ns = self.shared_mark_ns = 0  # run time beside a busy thread of the same core
+        self.overclock_units = 0  # see `cores`
         self.pcpu: PcpuRunner | None = None
         self.last_pcpu: PcpuRunner | None = None
         self.timer: Timer = sched.sim.engine.timer(self.wake)
+
+    def may_run_on(self, pcpu: PcpuRunner) -> bool:
+        """Whether its affinity allows `pcpu`."""
+        return bool(self.affinity >> pcpu.index & 1)
 
     def wake(self) -> None:
         """Timer: a sleep is over."""

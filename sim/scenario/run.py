@@ -191,6 +191,11 @@ class Simulation:
             self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
 
     def _start_vms(self) -> None:
+        for pool in self.scenario.pools:
+            try:
+                self.host.call("pool.create", {"spec": plain_table(pool)})
+            except ApiError as error:
+                self._note("resource pool refused", f"{pool.name}: {error.message}")
         for spec in self.scenario.virtual_machines():
             try:
                 self.host.call("vm.power_on", {"spec": plain_table(spec)})

@@ -28,6 +28,7 @@ from sim.core.units import KIB, MIB, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.pools import POOLS_MAX, PoolSpec
 from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.inputs import InputFile
@@ -209,12 +210,14 @@ class Scenario:
     image: ImageSpec = field(factory=ImageSpec)
     options: dict[str, Any] = field(factory=dict, validator=_options)
     sched: SchedOptions = field(factory=SchedOptions)
+    pools: tuple[PoolSpec, ...] = field(default=(), validator=_tuple_of_at_most(POOLS_MAX))
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
     vcenter: VCenterSpec | None = None
     expect: ExpectSpec = field(factory=ExpectSpec)
 
     def __attrs_post_init__(self) -> None:
+        self._check_pools()
         self._check_vms()
         self._check_tpm()
         self._check_times()
@@ -270,6 +273,19 @@ class Scenario:
             if spec.name in seen:
                 raise FieldError("vms", spec.name, "a name for each virtual machine that no other has")
             seen[spec.name] = None
+
+    def _check_pools(self) -> None:
+        """Every pool stands below one declared before it, and every VM is in a pool that there is."""
+        known = {"": None}
+        for pool in self.pools:
+            if pool.name in known:
+                raise FieldError("pools", pool.name, "a name for each pool that no other has")
+            if pool.parent not in known:
+                raise FieldError("pools", pool.parent, f"the name of a pool declared before {pool.name}")
+            known[pool.name] = None
+        for entry in self.vms:
+            if entry.pool not in known:
+                raise FieldError("vms", entry.pool, f"the name of a pool for {entry.name}")
 
     def _check_tpm(self) -> None:
         declared = self.tpm.state

@@ -4,13 +4,15 @@ Models: the checks before a power-on: width of the VM, CPU reservation of one vC
 yet reserved, memory with overhead against free frames.  What was admitted is guaranteed later; nothing is refused at
 run time.
 
-Leaves out: resource pools with expandable reservations, memory overcommitment, disk and network.
+Leaves out: resource pools (`entitlement.drawn`), memory overcommitment, disk and network.
 
 Sources: fault names of the vSphere API (InsufficientResourcesFault and its kin, with `requested` and `unreserved`);
 `Cpu.VMAdmitCheckPerVcpuMin` and `Cpu.AllowWideVsmp`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from sim.core.units import format_bytes
 from sim.errors import VmksimError
@@ -50,10 +52,21 @@ def cpu_capacity_hz(topology: Topology) -> int:
 
 
 def admit_cpu(
-    name: str, vcpus: int, reservation_hz: int, *, reserved_hz: int, topology: Topology, options: SchedOptions
+    name: str,
+    vcpus: int,
+    reservation_hz: int,
+    *,
+    reserved_hz: int,
+    topology: Topology,
+    options: SchedOptions,
+    affinity: Sequence[int] = (),
 ) -> None:
     """Check a VM's width and CPU reservation; `reserved_hz` is promised to others.  Errors: `AdmissionError`."""
     pcpus = len(topology.pcpus)
+    for pcpu in affinity:
+        if pcpu >= pcpus:
+            text = f"{name} wants pCPU {pcpu}, and the host has {pcpus}"
+            raise AdmissionError("InvalidVmConfig", text, requested=pcpu, unreserved=pcpus)
     if vcpus > pcpus and not options.allow_wide_vsmp:
         text = f"the host has {pcpus} logical processors, {name} needs {vcpus}"
         raise AdmissionError("NotEnoughLogicalCpus", text, requested=vcpus, unreserved=pcpus)

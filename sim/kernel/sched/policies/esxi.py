@@ -1,0 +1,344 @@
+"""The ESXi model: proportional share by consumed over entitled CPU time, with guarantees served first.
+
+Models: READY worlds in order of virtual time (CPU time per share), in one queue for each last-level cache, each pCPU,
+or the whole host (`sched.queues`); prices that follow the entitlement through reservations and pools (`weights`);
+reservations that fall due go first (`reservation`); preemption when a world that is far behind wakes; a bound on what a
+sleeper may catch up (`Cpu.BoundLagQuanta`); co-scheduling and limits, which the mechanism does.
+
+Leaves out: the goodness of a placement as ESXi computes it, and what `Cpu.CreditAgePeriod` ages: neither is public.
+
+Sources: proportional share by consumed time over shares as VMware describes its scheduler; start-time fair queueing,
+Goyal, Vin and Cheng, SIGCOMM 1996; option names of ESXi.  Queue structure and wake-up rule are our own.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, heappushpop
+from typing import TYPE_CHECKING
+
+from sim.errors import SimBug
+from sim.kernel.sched.policy import Policy
+from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION, DueQueue, Reservation
+from sim.kernel.sched.weights import ActiveWeights
+from sim.kernel.world import WorldState
+
+if TYPE_CHECKING:
+    from sim.kernel.sched.pcpu import PcpuRunner
+    from sim.kernel.sched.scheduler import Scheduler
+    from sim.kernel.world import World
+
+__all__ = ["EsxiPolicy"]
+
+_S = WorldState
+_COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
+
+_SPREAD_BITS = 16
+_FIRST = -(1 << 256)  # before any virtual time
+
+
+def _spread(number: int) -> int:
+    """Return the `number`-th point of a sequence that fills 0 to 2**16 evenly: the bits of the number, reversed.
+
+    Worlds begin at such points of their first turn, so that many small shares do not all fall due together.
+    """
+    return int(f"{number & 0xFFFF:016b}"[::-1], 2)
+
+
+class EsxiPolicy(Policy):
+    """Shares, reservations and pools; see the module."""
+
+    name = "esxi"
+    coscheduling = True
+
+    def attach(self, host: Scheduler) -> None:
+        """Begin with empty queues."""
+        super().attach(host)
+        now_ns = host.sim.now
+        self.ready: list[tuple[int, int, World]] = []  # (virtual time, queue number, world); never replaced
+        self.due = DueQueue()
+        self.weights = ActiveWeights(len(host.topology.pcpus))
+        self.seq = 0
+        self.reserved = 0  # competing worlds with a reservation
+        self.pinned = 0  # competing worlds with an affinity
+        self.contended = False
+        self.level = 0  # the price of a whole CPU (see `weights`), at which virtual time goes on
+        self._vtime, self._vtime_at_ns = 0, now_ns
+        self._alone_ns = (now_ns, now_ns)  # when all last had a pCPU each
+        self._level_timer = host.sim.engine.timer(self._find_level)
+        self._level_found_ns = now_ns - host.options.quantum_ns
+        self._begun = 0
+        self._turn_ns = host.options.quantum_ns
+
+    # -- the queue
+
+    def enqueue(self, world: World, now_ns: int) -> None:
+        """Put a world in by its virtual time."""
+        self.seq += 1
+        world.seq = self.seq
+        heappush(self.ready, (self._key(world), self.seq, world))
+        if world.reservation is not None:
+            self.due.push(world, self.seq)
+        if len(self.ready) > 4 * self.weights.count + 256:
+            self._compact()
+
+    def dequeue(self, world: World) -> None:
+        """Let the world's entry no longer count."""
+        world.seq = 0
+
+    def pick(self, pcpu: PcpuRunner, now_ns: int) -> World | None:
+        """Take the world that runs next out of the queue: one whose reservation is due, or the first by shares."""
+        if self.reserved:
+            world = self.due.pop(now_ns, pcpu)
+            if world is not None:
+                world.seq = 0
+                return world
+        ready = self.ready
+        passed = []
+        found = None
+        while ready:
+            entry = heappop(ready)
+            world = entry[2]
+            if world.seq == entry[1]:
+                if not self.pinned or world.may_run_on(pcpu):
+                    world.seq = 0
+                    found = world
+                    break
+                passed.append(entry)
+        for entry in passed:
+            heappush(ready, entry)
+        return found
+
+    def swap(self, pcpu: PcpuRunner, world: World, now_ns: int) -> World | None:
+        """End a turn; the same world goes on if it is entitled to a whole CPU, and could never make up for a lost turn."""
+        if self.pinned or self.reserved:
+            if not self.contended and not self.pinned:
+                return world
+            if world.price > self.level or self.pinned:
+                self.enqueue(world, now_ns)
+                return self.pick(pcpu, now_ns)
+            return world
+        if world.price <= self.level or not self.contended:
+            return world
+        world.seq = self.seq = seq = self.seq + 1
+        ready = self.ready
+        entry = heappushpop(ready, (world.vtime, seq, world))
+        while entry[2].seq != entry[1]:
+            entry = heappop(ready)
+        following = entry[2]
+        following.seq = 0
+        return following
+
+    def queued(self) -> int:
+        """Count the entries that count."""
+        return sum(world.seq == seq for _, seq, world in self.ready)
+
+    # -- time and price
+
+    def quantum_ns(self, world: World) -> int:
+        """Return a quantum, or half of one while a world with a reservation competes."""
+        return self._turn_ns
+
+    def charge(self, world: World, ran_ns: int) -> None:
+        """Move the world's virtual time on; nobody pays for a pCPU that nobody else wants."""
+        if self.contended or world.affinity != -1:
+            world.vtime += ran_ns * world.price
+        if world.reservation is not None:
+            world.reservation.charge(ran_ns, self.host.sim.now)
+
+    def vtime(self, now_ns: int) -> int:
+        """Return the common virtual time: that of a world which has had its exact share, always."""
+        if self.contended:
+            return self._vtime + self.level * (now_ns - self._vtime_at_ns)
+        return self._vtime
+
+    # -- coming and going
+
+    def allocated(self, world: World) -> None:
+        """Note what the world is entitled to."""
+        hz, core_hz = world.reservation_hz, self.host.topology.core_hz
+        world.reservation, world.floor = None, None
+        if hz:
+            world.reservation = Reservation(hz, core_hz, self.host.options.quantum_ns, self.host.sim.now)
+            world.floor = (world.reservation.numerator, world.reservation.denominator)
+        world.special = hz > 0 or world.bucket is not None
+        bucket = -1 if world.bucket is None else world.bucket.number
+        pool = 0 if world.pool is None else world.pool.number
+        world.claim = (world.weight, world.floor, bucket, pool)
+
+    def join(self, world: World, now_ns: int, *, fresh: bool) -> None:
+        """Count a world in, and bound what it may catch up."""
+        if not self.weights.knows(world.weight):
+            self._learn(world.weight, now_ns)
+        self._count(world, 1, now_ns)
+        vtime = self.vtime(now_ns)
+        if world.affinity != -1:
+            vtime = self._vtime_of_pinned(world, vtime)
+        if fresh:
+            world.price = self.weights.price(world, self.level)
+            world.vtime = vtime
+            if not self.host.idle.idle:
+                self._begun += 1
+                spread = self.host.options.quantum_ns * world.price * _spread(self._begun)
+                world.vtime += spread >> _SPREAD_BITS
+        else:
+            self._reprice(world, vtime)
+        self._bound_lag(world, vtime, now_ns)
+
+    def _vtime_of_pinned(self, world: World, vtime: int) -> int:
+        """Return where a world with an affinity begins: level with those it shares pCPUs with, if they lag behind."""
+        near = [other.vtime for other in self._pinned_worlds() if other.affinity & world.affinity]
+        return min([vtime, *near])
+
+    def _pinned_worlds(self) -> list[World]:
+        worlds = self.host.worlds.values()
+        return [each for each in worlds if each.affinity != -1 and each.state in _COMPETING]
+
+    def leave(self, world: World, now_ns: int) -> None:
+        """Count a world out."""
+        self._count(world, -1, now_ns)
+
+    def unlimited(self, world: World, now_ns: int) -> None:
+        """Bound what a world may catch up that has stood in line."""
+        self._bound_lag(world, self.vtime(now_ns), now_ns)
+
+    def reconfigured(self) -> None:
+        """Options, pools or pCPUs have changed: take in what follows from them."""
+        host, now_ns = self.host, self.host.sim.now
+        competing = [world for world in host.worlds.values() if world.state in _COMPETING]
+        self._close_books(now_ns)
+        self.weights.regroup(competing, pooled=bool(host.pools.pools))
+        self.weights.cpus = sum(pcpu.online for pcpu in host.pcpus)
+        self._set_turn()
+        self._set_contended(now_ns)
+        if self.contended:
+            self._level_timer.arm(now_ns)
+
+    def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
+        """Forget all but a few quanta of what a world has missed while it did not compete."""
+        lag_ns = self.host.options.bound_lag_quanta * self.host.options.quantum_ns
+        world.vtime = max(world.vtime, vtime - lag_ns * world.price)
+        if world.reservation is not None:
+            world.reservation.wake(now_ns)
+
+    # -- preemption
+
+    def victim(self, world: World, now_ns: int) -> PcpuRunner | None:
+        """Of the pCPUs that may be looked at, return that whose world is furthest ahead, if it is ahead enough.
+
+        What it has run of its present turn counts even if nobody else wanted the pCPU then.
+        """
+        found = None
+        furthest = self._key(world) + self.host.options.preempt_grain_ns * world.price
+        for pcpu in self.host.wakeup_candidates(world):
+            runner = pcpu.world
+            if runner is None or (runner.price <= self.level and not self.pinned):
+                continue
+            pcpu.settle(now_ns)
+            free_ns = max(0, self._alone_ns[1] - max(self._alone_ns[0], pcpu.turn_from_ns))
+            reached = runner.vtime + free_ns * runner.price
+            if reached > furthest and runner.remaining_ns > 0:
+                found, furthest = pcpu, reached
+        return found
+
+    def _key(self, world: World) -> int:
+        """Return a world's place in the queue: one that is entitled to a whole CPU goes before all others."""
+        return _FIRST if world.price <= self.level and not self.pinned else world.vtime
+
+    # -- the level
+
+    def _count(self, world: World, by: int, now_ns: int) -> None:
+        """Count a world in or out of those that compete; the new level is found soon, once for all changes."""
+        if by > 0:
+            self.weights.add(world)
+        else:
+            self.weights.remove(world)
+        if world.affinity != -1:
+            self._close_books(now_ns)
+            self.pinned += by
+            self._compact()  # keys depend on whether there are any
+        if self.reserved != self.weights.reserved:
+            self.reserved = self.weights.reserved
+            self._set_turn()
+        self._set_contended(now_ns)
+        if self.contended and not self._level_timer.armed:
+            self._level_timer.arm(max(now_ns, self._level_found_ns + self.host.options.quantum_ns))
+
+    def _set_contended(self, now_ns: int) -> None:
+        if self.weights.contended != self.contended:
+            self._close_books(now_ns)
+            self._alone_ns = (self._alone_ns[0], now_ns) if self.weights.contended else (now_ns, now_ns)
+            self.contended = self.weights.contended
+            if self.contended and self.pinned:
+                self._anchor_pinned()
+
+    def _anchor_pinned(self) -> None:
+        """Bring worlds with an affinity, which are charged always, back to the virtual time that has stood still."""
+        worlds = self._pinned_worlds()
+        ahead = min(world.vtime for world in worlds) - self._vtime
+        if ahead > 0:
+            for world in worlds:
+                world.vtime -= ahead
+            self._compact()
+
+    def _set_turn(self) -> None:
+        quantum_ns = self.host.options.quantum_ns
+        self._turn_ns = max(1, quantum_ns // TURNS_WITH_RESERVATION) if self.reserved else quantum_ns
+
+    def _find_level(self) -> None:
+        """Timer: find the level and all prices that hang on it, at most once in a quantum."""
+        if not self.contended:
+            return
+        now_ns = self._level_found_ns = self.host.sim.now
+        self._close_books(now_ns)
+        self.level = self.weights.find_level()
+        changed = False
+        for world in self.host.worlds.values():
+            if world.state in _COMPETING:
+                changed |= self._reprice(world, self._vtime)
+        if changed:
+            self._compact()
+
+    def _reprice(self, world: World, vtime: int) -> bool:
+        """Give a world its present price; it stays ahead or behind by as much CPU time as it was."""
+        price = self.weights.price(world, self.level)
+        old, world.price = world.price, price
+        if price == old:
+            return False
+        world.vtime = vtime + (world.vtime - vtime) * price // old
+        return True
+
+    def _close_books(self, now_ns: int) -> None:
+        """Charge all that has run up to now, and move virtual time on, before rates change."""
+        for pcpu in self.host.pcpus:
+            pcpu.settle(now_ns)
+        self._vtime = self.vtime(now_ns)
+        self._vtime_at_ns = now_ns
+
+    def _learn(self, weight: int, now_ns: int) -> None:
+        """Make virtual time fine enough for a new weight."""
+        self._close_books(now_ns)
+        new, old = self.weights.learn(weight)
+        self._vtime = self._vtime * new // old
+        self.level = self.level * new // old
+        for world in self.host.worlds.values():
+            world.vtime = world.vtime * new // old
+            world.price = max(1, world.price * new // old)
+        self._compact()
+
+    def _compact(self) -> None:
+        """Rebuild the queues without the entries that no longer count."""
+        self.ready[:] = [(self._key(world), seq, world) for _, seq, world in self.ready if world.seq == seq]
+        heapify(self.ready)
+        self.due.compact()
+
+    def check_invariants(self) -> None:
+        """Raise `SimBug` unless queue and counts agree with the worlds."""
+        queued = {seq: world for _, seq, world in self.ready if world.seq == seq}
+        competing = 0
+        for world in self.host.worlds.values():
+            competing += world.state in _COMPETING
+            if (world.state is _S.READY) != (world.seq in queued and queued[world.seq] is world):
+                raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
+        if competing != self.weights.count:
+            raise SimBug(f"{competing} worlds compete, {self.weights.count} are counted")
+        self.weights.check_invariants()
