@@ -144,6 +144,7 @@ class World:
         "seq",
         "shared_mark_ns",
         "shared_ns",
+        "siblings",
         "since_ns",
         "sleep_left_ns",
         "special",
@@ -189,6 +190,7 @@ class World:
         self.grant_ns = self.grant_left_ns = 0  # the turn taken out of the bucket, and what is left of it
         self.special = False  # has a reservation or a bucket
         self.gated = False  # must ask its bucket or its siblings before it runs
+        self.siblings: tuple[World, ...] = (self,)  # the vCPUs of its VM
         self.group: VcpuGroup | None = None
         self.progress = self.progress_asleep = self.cosched_stamp = 0  # see `cosched`
         self.shared_ns = self.shared_mark_ns = 0  # run time beside a busy thread of the same core

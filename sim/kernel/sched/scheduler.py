@@ -89,8 +89,10 @@ class Scheduler:
         return world
 
     def group(self, worlds: Iterable[World]) -> None:
-        """Make siblings of waiting worlds: the vCPUs of one VM, if the policy wants them co-scheduled."""
-        worlds = list(worlds)
+        """Make siblings of waiting worlds, the vCPUs of one VM; they are co-scheduled if the policy wants that."""
+        worlds = tuple(worlds)
+        for world in worlds:
+            world.siblings = worlds
         if len(worlds) < 2 or not self.policy.coscheduling or not self.options.costop_ns:
             return
         group = VcpuGroup(self)

@@ -274,7 +274,7 @@ class EsxiPolicy(Policy):
     def _anchor_pinned(self) -> None:
         """Bring worlds with an affinity, which are charged always, back to the virtual time that has stood still."""
         worlds = self._pinned_worlds()
-        ahead = min(world.vtime for world in worlds) - self._vtime
+        ahead = min((world.vtime for world in worlds), default=0) - self._vtime
         if ahead > 0:
             for world in worlds:
                 world.vtime -= ahead
