@@ -121,6 +121,7 @@ class World:
         "grant_left_ns",
         "grant_ns",
         "group",
+        "home",
         "idle_ns",
         "kind",
         "last_pcpu",
@@ -135,6 +136,7 @@ class World:
         "price",
         "progress",
         "progress_asleep",
+        "queue",
         "ready_ns",
         "remaining_ns",
         "reservation",
@@ -176,6 +178,8 @@ class World:
         self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
         self.weight = 0  # shares
         self.affinity = -1  # the pCPUs it may use, as bits
+        self.home = -1  # the NUMA node that it is confined to; -1: none
+        self.queue = -1  # the queue that it belongs to, if the policy has several
         self.pool: Pool | None = None  # None: directly under the host
         self.reservation_hz = 0
         self.floor: tuple[int, int] | None = None

@@ -68,6 +68,7 @@ def build(plan, categories=("sched",)):
         migrate_llc_ns=2 * plan.switch_ns,
         cosched_polling=plan.polling,
         policy=plan.policy,
+        queues=plan.queues,
     )
     spec = CpuSpec(
         cores_per_node=plan.cores, nodes_per_package=plan.nodes, threads_per_core=plan.threads, core_hz=HZ
@@ -182,7 +183,7 @@ plans = st.builds(
     switch_ns=st.sampled_from((0, 2000, 100_000)),
     policy=st.sampled_from(("esxi", "esxi", "esxi", "roundrobin")),
     polling=st.sampled_from((False, False, True)),
-    queues=st.just("host"),
+    queues=st.sampled_from(("host", "llc", "pcpu")),
     pools=st.lists(
         st.tuples(st.integers(1, 9000), st.sampled_from((None, HZ, 3 * HZ)), st.integers(0, 3)), max_size=3
     ).map(tuple),

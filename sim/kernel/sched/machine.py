@@ -32,15 +32,13 @@ def set_online(sched: Scheduler, index: int, *, online: bool) -> None:
         raise SimBug(f"pCPU {index} is the last that a world may use")
     now_ns = sched.sim.now
     pcpu.online = online
+    sched.online ^= 1 << index
     if online:
         sched.idle.set_idle(index)
         pcpu.run_next(now_ns)
     else:
-        world = pcpu.world
         pcpu.vacate(now_ns)
         sched.idle.set_busy(index)
-        if world is not None and sched.is_queued(world) and (other := sched.idle_pcpu(world)) is not None:
-            other.run_next(now_ns)
     sched.policy.reconfigured()
 
 

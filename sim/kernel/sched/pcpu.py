@@ -74,6 +74,7 @@ class PcpuRunner:
         "last",
         "online",
         "place",
+        "queue",
         "sched",
         "switch_cost_ns",
         "switch_ns",
@@ -88,6 +89,7 @@ class PcpuRunner:
         self.place = place
         self.core = core  # None: one thread at nominal frequency, nothing to account for
         self.online = True
+        self.queue = 0  # whose worlds it runs, if the policy has several queues
         self.switch_cost_ns = sched.options.world_switch_ns
         self.timer = sched.sim.engine.timer(self.expire)
         self._arm = self.timer.arm
@@ -118,7 +120,13 @@ class PcpuRunner:
             self._expire_slowly(world, now_ns)
             return
         following = self._swap(self, world, now_ns)
-        if following is None or following.gated or self.core is not None or sched.migration_costs:
+        if (
+            following is None
+            or following.gated
+            or self.core is not None
+            or sched.migration_costs
+            or sched.idle.idle
+        ):
             self._change_to(following, world, now_ns)
             return
         start_ns = now_ns
@@ -208,6 +216,7 @@ class PcpuRunner:
         self._leave(_READY, now_ns)
         self.sched.policy.enqueue(world, now_ns)
         self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
 
     def cut_turn(self, now_ns: int, grain_ns: int) -> None:
         """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`."""
@@ -263,6 +272,7 @@ class PcpuRunner:
             self.start(following, now_ns)
         else:
             self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
 
     def _expire_slowly(self, world: World, now_ns: int) -> None:
         """End a turn at the end of a burst, or of a world with a limit."""
@@ -273,6 +283,7 @@ class PcpuRunner:
             self._leave(WorldState.WAIT_IDLE, now_ns)
             self.sched.policy.leave(world, now_ns)
         self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
 
     def _begin_turn(self, world: World, start_ns: int) -> int:
         longest_ns = self._quantum_ns(world)

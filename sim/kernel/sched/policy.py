@@ -106,6 +106,10 @@ class Policy:
     def reconfigured(self) -> None:
         """Learn that options, pools or pCPUs of the host have changed."""
 
+    def patience_ns(self) -> int:
+        """Return how long a pCPU may be idle while a world is READY that it may run; for `check_invariants`."""
+        return 0
+
     def queued(self) -> int:
         """Return how many READY worlds are in the queue; for `check_invariants`."""
         raise NotImplementedError

@@ -98,7 +98,7 @@ class DueQueue:
         while due and found is None:
             entry = heappop(due)
             if entry[2].seq == entry[1]:
-                if entry[2].may_run_on(pcpu):
+                if entry[2].sched.fits(entry[2], pcpu):
                     found = entry[2]
                 else:
                     passed.append(entry)

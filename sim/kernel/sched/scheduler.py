@@ -23,7 +23,7 @@ from sim.kernel.sched.cosched import VcpuGroup
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
-from sim.kernel.sched.placement import IdleMasks
+from sim.kernel.sched.placement import IdleMasks, bits
 from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
 from sim.kernel.workload import FOREVER_NS, Run, Workload
@@ -74,6 +74,10 @@ class Scheduler:
             self.idle.set_idle(pcpu.index)
             if pcpu.core is not None:
                 pcpu.core.threads.append(pcpu)
+        self.online = (1 << len(self.pcpus)) - 1  # pCPUs in use, as bits
+        self.node_masks = tuple(
+            bits(each.index for each in topology.of_node(node)) for node in range(topology.nodes)
+        )
         self._next_id = self._next_bucket = 1
         self.policy.attach(self)
 
@@ -252,7 +256,7 @@ class Scheduler:
         """Make a max-limited world READY: its buckets have given it a turn."""
         self.policy.unlimited(world, now_ns)
         self.move(world, _S.READY, now_ns)
-        self._place(world, now_ns)
+        self.place(world, now_ns)
 
     def costop(self, world: World) -> None:
         """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one."""
@@ -264,7 +268,7 @@ class Scheduler:
         laggard = group.laggard()
         if (
             laggard is not None
-            and laggard.may_run_on(pcpu)
+            and self.fits(laggard, pcpu)
             and now_ns - laggard.since_ns >= self.options.handoff_skip_ns
         ):
             self.policy.dequeue(laggard)
@@ -278,12 +282,21 @@ class Scheduler:
         now_ns = self.sim.now
         self.policy.unlimited(world, now_ns)
         self.move(world, _S.READY, now_ns)
-        self._place(world, now_ns)
+        self.place(world, now_ns)
+
+    def allowed(self, world: World) -> int:
+        """Return the pCPUs that are online and that affinity and home node allow, as bits."""
+        allowed = world.affinity & self.online
+        return allowed if world.home < 0 else allowed & self.node_masks[world.home]
+
+    def fits(self, world: World, pcpu: PcpuRunner) -> bool:
+        """Whether affinity and home node allow a pCPU."""
+        return bool(world.affinity >> pcpu.index & 1) and (world.home < 0 or world.home == pcpu.place.node)
 
     def idle_pcpu(self, world: World) -> PcpuRunner | None:
         """Return the best idle pCPU for a world: where it ran, a whole core near by, any thread near by."""
         last = world.last_pcpu.index if world.last_pcpu is not None else 0
-        index = self.idle.choose(last, world.affinity)
+        index = self.idle.choose(last, self.allowed(world))
         return None if index < 0 else self.pcpus[index]
 
     def wakeup_candidates(self, world: World) -> Iterator[PcpuRunner]:
@@ -294,7 +307,7 @@ class Scheduler:
             if not left:
                 return
             pcpu = self.pcpus[(first + offset) % len(self.pcpus)]
-            if pcpu.online and world.may_run_on(pcpu):
+            if pcpu.online and self.fits(world, pcpu):
                 left -= 1
                 yield pcpu
 
@@ -307,9 +320,11 @@ class Scheduler:
             return self.options.world_switch_ns
         return self.options.world_switch_ns + self.options.migrate_llc_ns
 
-    def is_queued(self, world: World) -> bool:
-        """Whether a world waits for a pCPU."""
-        return world.state is _S.READY
+    def rescue(self, world: World, now_ns: int) -> None:
+        """Start a world that has lost its pCPU on an idle one: those that took its place could perhaps not run there."""
+        if self.idle.idle and world.state is _S.READY and self.idle_pcpu(world) is not None:
+            self.policy.dequeue(world)
+            self.place(world, now_ns)
 
     @property
     def switch_ns_max(self) -> int:
@@ -339,9 +354,9 @@ class Scheduler:
         """Make a world READY, and find it a place."""
         self.policy.join(world, now_ns, fresh=fresh)
         self.move(world, _S.READY, now_ns)
-        self._place(world, now_ns)
+        self.place(world, now_ns)
 
-    def _place(self, world: World, now_ns: int) -> None:
+    def place(self, world: World, now_ns: int) -> None:
         """Start a READY world on an idle pCPU, or queue it and perhaps interrupt another."""
         pcpu = self.policy.place(world, now_ns)
         if pcpu is not None:
@@ -410,7 +425,12 @@ class Scheduler:
         ready = [world for world in self.worlds.values() if world.state is _S.READY]
         if len(ready) != self.policy.queued():
             raise SimBug(f"{len(ready)} worlds are ready, {self.policy.queued()} are queued")
-        if any(world.affinity & self.idle.idle for world in ready):
-            raise SimBug(f"pCPUs {self.idle.idle:#x} are idle while {len(ready)} worlds are ready")
+        patience_ns = self.policy.patience_ns()
+        for pcpu in self.pcpus if ready else ():
+            for world in ready:
+                since_ns = max(world.since_ns, pcpu.idle_since_ns)
+                late = now_ns > since_ns + patience_ns or not patience_ns
+                if late and pcpu.idle_since_ns >= 0 and pcpu.online and self.fits(world, pcpu):
+                    raise SimBug(f"pCPU {pcpu.index} is idle while world {world.world_id} is ready")
         if sum(pcpu.world is None and pcpu.online for pcpu in self.pcpus) != self.idle.idle.bit_count():
             raise SimBug(f"the mask of idle pCPUs {self.idle.idle:#x} is wrong")

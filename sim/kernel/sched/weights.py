@@ -140,13 +140,17 @@ class ActiveWeights:
         return self.count > self.cpus
 
     def find_level(self) -> int:
-        """Return the price of a whole CPU for the worlds that compete now; asked only when contended."""
+        """Return the price of a whole CPU for the worlds that compete now."""
+        if not self.count:
+            return self.unit
         if self.pooled:
             return self._tree_level()
         return self._bounded_level() if self._special_count else self._plain_level()
 
     def _plain_level(self) -> int:
         """Worlds compete by weight alone: take out those worth more than a CPU, the rest share what is left."""
+        if not self.contended:
+            return self.unit // next(weight for weight in self._order if self._counts[weight])
         rest, left = self._total, self.cpus
         for weight in reversed(self._order):
             count = self._counts[weight]

@@ -17,6 +17,7 @@ from heapq import heapify, heappop, heappush, heappushpop
 from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
+from sim.kernel.sched.balance import Balancer
 from sim.kernel.sched.policy import Policy
 from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION, DueQueue, Reservation
 from sim.kernel.sched.weights import ActiveWeights
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["EsxiPolicy"]
 
 _S = WorldState
+Entry = tuple[int, int, "World"]
 _COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
 
 _SPREAD_BITS = 16
@@ -54,8 +56,16 @@ class EsxiPolicy(Policy):
         """Begin with empty queues."""
         super().attach(host)
         now_ns = host.sim.now
-        self.ready: list[tuple[int, int, World]] = []  # (virtual time, queue number, world); never replaced
-        self.due = DueQueue()
+        self.balancer = Balancer(host)
+        count = len(self.balancer.members)
+        self.heaps: list[list[Entry]] = [
+            [] for _ in range(count)
+        ]  # READY worlds by virtual time; never replaced
+        self.dues = [DueQueue() for _ in range(count)]
+        self.split = count > 1
+        self.plain_keys = (
+            self.split
+        )  # whether even a world that is entitled to a whole CPU waits by virtual time
         self.weights = ActiveWeights(len(host.topology.pcpus))
         self.seq = 0
         self.reserved = 0  # competing worlds with a reservation
@@ -64,73 +74,146 @@ class EsxiPolicy(Policy):
         self.level = 0  # the price of a whole CPU (see `weights`), at which virtual time goes on
         self._vtime, self._vtime_at_ns = 0, now_ns
         self._alone_ns = (now_ns, now_ns)  # when all last had a pCPU each
+        self._search_timer = host.sim.engine.timer(self._search)
         self._level_timer = host.sim.engine.timer(self._find_level)
         self._level_found_ns = now_ns - host.options.quantum_ns
         self._begun = 0
         self._turn_ns = host.options.quantum_ns
 
-    # -- the queue
+    # -- the queues
+
+    def place(self, world: World, now_ns: int) -> PcpuRunner | None:
+        """Return an idle pCPU; if there is none, the world goes to the shortest of the nearest queues."""
+        pcpu = self.host.idle_pcpu(world)
+        if pcpu is None and self.split:
+            world.queue = self.balancer.choose(world, self.host.options.wakeup_pcpus)
+        return pcpu
 
     def enqueue(self, world: World, now_ns: int) -> None:
-        """Put a world in by its virtual time."""
+        """Put a world in by its virtual time: where it was queued last, if it may still run there."""
+        number = 0
+        balancer = self.balancer
+        if self.split:
+            number = world.queue
+            if number < 0 or not balancer.masks[number] & self.host.allowed(world):
+                number = world.queue = balancer.choose(world, 1)
         self.seq += 1
         world.seq = self.seq
-        heappush(self.ready, (self._key(world), self.seq, world))
+        heap = self.heaps[number]
+        heappush(heap, (self._key(world), self.seq, world))
+        balancer.waiting[number] += 1
         if world.reservation is not None:
-            self.due.push(world, self.seq)
-        if len(self.ready) > 4 * self.weights.count + 256:
+            self.dues[number].push(world, self.seq)
+        if len(heap) > 4 * self.weights.count + 256:
             self._compact()
 
     def dequeue(self, world: World) -> None:
         """Let the world's entry no longer count."""
         world.seq = 0
+        self.balancer.waiting[max(world.queue, 0)] -= 1
 
     def pick(self, pcpu: PcpuRunner, now_ns: int) -> World | None:
-        """Take the world that runs next out of the queue: one whose reservation is due, or the first by shares."""
-        if self.reserved:
-            world = self.due.pop(now_ns, pcpu)
-            if world is not None:
-                world.seq = 0
-                return world
-        ready = self.ready
-        passed = []
-        found = None
-        while ready:
-            entry = heappop(ready)
-            world = entry[2]
-            if world.seq == entry[1]:
-                if not self.pinned or world.may_run_on(pcpu):
-                    world.seq = 0
-                    found = world
-                    break
-                passed.append(entry)
-        for entry in passed:
-            heappush(ready, entry)
-        return found
+        """Take the world that runs next: one whose reservation is due, or the first by shares; here or near by."""
+        world = self._take(pcpu.queue, pcpu, now_ns)
+        if not self.split:
+            return world
+        balancer = self.balancer
+        if world is None:
+            for number in balancer.nearest(pcpu.queue)[: balancer.pull_max]:
+                if balancer.waiting[number] and (found := self._take(number, pcpu, now_ns)) is not None:
+                    return self._adopt(found, pcpu)
+            if any(balancer.waiting):
+                self._search_soon(now_ns)
+            return None
+        for number in balancer.looks(pcpu, now_ns):
+            other = self._first(number, pcpu)
+            if other is not None and other.vtime < world.vtime - self._turn_ns * world.price:
+                self.enqueue(world, now_ns)
+                self.dequeue(other)
+                return self._adopt(other, pcpu)
+        return self._adopt(world, pcpu)
 
     def swap(self, pcpu: PcpuRunner, world: World, now_ns: int) -> World | None:
         """End a turn; the same world goes on if it is entitled to a whole CPU, and could never make up for a lost turn."""
-        if self.pinned or self.reserved:
-            if not self.contended and not self.pinned:
+        if self.plain_keys:
+            if self.split and not self.balancer.waiting[pcpu.queue] and not any(self.balancer.waiting):
                 return world
-            if world.price > self.level or self.pinned:
-                self.enqueue(world, now_ns)
-                return self.pick(pcpu, now_ns)
-            return world
+            self.enqueue(world, now_ns)
+            return self.pick(pcpu, now_ns)
         if world.price <= self.level or not self.contended:
             return world
+        if self.reserved:
+            self.enqueue(world, now_ns)
+            return self.pick(pcpu, now_ns)
         world.seq = self.seq = seq = self.seq + 1
-        ready = self.ready
-        entry = heappushpop(ready, (world.vtime, seq, world))
+        heap = self.heaps[0]
+        entry = heappushpop(heap, (world.vtime, seq, world))
         while entry[2].seq != entry[1]:
-            entry = heappop(ready)
+            entry = heappop(heap)
         following = entry[2]
         following.seq = 0
         return following
 
     def queued(self) -> int:
         """Count the entries that count."""
-        return sum(world.seq == seq for _, seq, world in self.ready)
+        return sum(world.seq == seq for heap in self.heaps for _, seq, world in heap)
+
+    def patience_ns(self) -> int:
+        """Return the longest rebalance period, if there are several queues."""
+        return self.balancer.patience_ns if self.split else 0
+
+    def _take(self, number: int, pcpu: PcpuRunner, now_ns: int) -> World | None:
+        """Take the first world of a queue that may run on `pcpu`."""
+        world = self.dues[number].pop(now_ns, pcpu) if self.reserved else None
+        if world is None:
+            world = self._first(number, pcpu)
+        if world is not None:
+            world.seq = 0
+            self.balancer.waiting[number] -= 1
+        return world
+
+    def _first(self, number: int, pcpu: PcpuRunner) -> World | None:
+        """Return the first world of a queue that may run on `pcpu`; entries that no longer count are dropped."""
+        heap = self.heaps[number]
+        passed = []
+        found = None
+        while heap:
+            _, seq, world = heap[0]
+            if world.seq != seq:
+                heappop(heap)
+            elif self.plain_keys and not self.host.fits(world, pcpu):
+                passed.append(heappop(heap))
+            else:
+                found = world
+                break
+        for entry in passed:
+            heappush(heap, entry)
+        return found
+
+    def _adopt(self, world: World, pcpu: PcpuRunner) -> World:
+        world.queue = pcpu.queue
+        return world
+
+    def _search_soon(self, now_ns: int) -> None:
+        if not self._search_timer.armed:
+            self._search_timer.arm(now_ns + self.balancer.patience_ns)
+
+    def _search(self) -> None:
+        """Timer: pCPUs that are idle look everywhere."""
+        now_ns = self.host.sim.now
+        for pcpu in self.host.pcpus:
+            if pcpu.world is not None or not pcpu.online:
+                continue
+            for number in self.balancer.nearest(pcpu.queue):
+                if self.balancer.waiting[number] and (world := self._first(number, pcpu)) is not None:
+                    self.dequeue(world)
+                    self._adopt(world, pcpu)
+                    if self.host.admit(world, now_ns):
+                        pcpu.start(world, now_ns)
+                    break
+        idle = any(pcpu.world is None and pcpu.online for pcpu in self.host.pcpus)
+        if idle and any(self.balancer.waiting):
+            self._search_timer.arm(now_ns + self.balancer.patience_ns)
 
     # -- time and price
 
@@ -209,9 +292,19 @@ class EsxiPolicy(Policy):
         self.weights.regroup(competing, pooled=bool(host.pools.pools))
         self.weights.cpus = sum(pcpu.online for pcpu in host.pcpus)
         self._set_turn()
+        self.balancer.configure()
+        if self.split:
+            self._requeue_stranded(now_ns)
         self._set_contended(now_ns)
         if self.contended:
             self._level_timer.arm(now_ns)
+
+    def _requeue_stranded(self, now_ns: int) -> None:
+        """Move the worlds out of queues of which no pCPU is left for them."""
+        for world in self.host.worlds.values():
+            if world.state is _S.READY and not self.balancer.masks[world.queue] & self.host.allowed(world):
+                self.dequeue(world)
+                self.host.place(world, now_ns)
 
     def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
         """Forget all but a few quanta of what a world has missed while it did not compete."""
@@ -231,7 +324,7 @@ class EsxiPolicy(Policy):
         furthest = self._key(world) + self.host.options.preempt_grain_ns * world.price
         for pcpu in self.host.wakeup_candidates(world):
             runner = pcpu.world
-            if runner is None or (runner.price <= self.level and not self.pinned):
+            if runner is None or (runner.price <= self.level and not self.plain_keys):
                 continue
             pcpu.settle(now_ns)
             free_ns = max(0, self._alone_ns[1] - max(self._alone_ns[0], pcpu.turn_from_ns))
@@ -242,7 +335,7 @@ class EsxiPolicy(Policy):
 
     def _key(self, world: World) -> int:
         """Return a world's place in the queue: one that is entitled to a whole CPU goes before all others."""
-        return _FIRST if world.price <= self.level and not self.pinned else world.vtime
+        return _FIRST if world.price <= self.level and not self.plain_keys else world.vtime
 
     # -- the level
 
@@ -255,6 +348,7 @@ class EsxiPolicy(Policy):
         if world.affinity != -1:
             self._close_books(now_ns)
             self.pinned += by
+            self.plain_keys = self.split or self.pinned > 0
             self._compact()  # keys depend on whether there are any
         if self.reserved != self.weights.reserved:
             self.reserved = self.weights.reserved
@@ -264,10 +358,13 @@ class EsxiPolicy(Policy):
             self._level_timer.arm(max(now_ns, self._level_found_ns + self.host.options.quantum_ns))
 
     def _set_contended(self, now_ns: int) -> None:
-        if self.weights.contended != self.contended:
+        contended = (
+            self.split or self.weights.contended
+        )  # one of several queues may be full while others are empty
+        if contended != self.contended:
             self._close_books(now_ns)
-            self._alone_ns = (self._alone_ns[0], now_ns) if self.weights.contended else (now_ns, now_ns)
-            self.contended = self.weights.contended
+            self._alone_ns = (self._alone_ns[0], now_ns) if contended else (now_ns, now_ns)
+            self.contended = contended
             if self.contended and self.pinned:
                 self._anchor_pinned()
 
@@ -327,13 +424,17 @@ class EsxiPolicy(Policy):
 
     def _compact(self) -> None:
         """Rebuild the queues without the entries that no longer count."""
-        self.ready[:] = [(self._key(world), seq, world) for _, seq, world in self.ready if world.seq == seq]
-        heapify(self.ready)
-        self.due.compact()
+        for heap, due in zip(self.heaps, self.dues, strict=True):
+            heap[:] = [(self._key(world), seq, world) for _, seq, world in heap if world.seq == seq]
+            heapify(heap)
+            due.compact()
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless queue and counts agree with the worlds."""
-        queued = {seq: world for _, seq, world in self.ready if world.seq == seq}
+        queued = {seq: world for heap in self.heaps for _, seq, world in heap if world.seq == seq}
+        counts = [sum(world.seq == seq for _, seq, world in heap) for heap in self.heaps]
+        if counts != self.balancer.waiting:
+            raise SimBug(f"{counts} worlds wait in the queues, {self.balancer.waiting} are counted")
         competing = 0
         for world in self.host.worlds.values():
             competing += world.state in _COMPETING
