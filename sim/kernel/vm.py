@@ -139,7 +139,7 @@ class VmManager:
             raise VmStateError(f"{spec.name} is {known.state}")
         streams = [self._rng.fast(f"vm/{spec.name}/vcpu{index}") for index in range(spec.vcpus)]
         if workload_of is None:
-            workloads = [spec.workload.build(stream) for stream in streams]
+            workloads = spec.workload.build_all(streams)
         else:
             workloads = [workload_of(index, stream) for index, stream in enumerate(streams)]
         self._admit(spec)

@@ -71,7 +71,12 @@ EDGES = frozenset(
 
 @attrs.frozen(kw_only=True)
 class WorldTimes:
-    """Nanoseconds in each state since the world began; they add up to its age exactly."""
+    """Nanoseconds in each state since the world began; they add up to its age exactly.
+
+    Besides: `shared_ns` of its run time the core's other thread was busy too; `overclock_units` is what other
+    frequencies than the nominal one made of it (`cores`); `system_ns` were spent on services for it, wherever;
+    interrupts took `overlap_ns` of its run time.
+    """
 
     run_ns: int = 0
     ready_ns: int = 0
@@ -80,6 +85,10 @@ class WorldTimes:
     idle_ns: int = 0
     vm_wait_ns: int = 0
     swap_wait_ns: int = 0
+    shared_ns: int = 0
+    overclock_units: int = 0
+    system_ns: int = 0
+    overlap_ns: int = 0
 
     @property
     def total_ns(self) -> int:
@@ -123,6 +132,7 @@ class World:
         "group",
         "home",
         "idle_ns",
+        "interrupt_ns",
         "kind",
         "last_pcpu",
         "max_limited_ns",
@@ -130,6 +140,7 @@ class World:
         "name",
         "note",
         "overclock_units",
+        "overlap_ns",
         "parked",
         "pcpu",
         "pool",
@@ -150,8 +161,10 @@ class World:
         "since_ns",
         "sleep_left_ns",
         "special",
+        "spinning",
         "state",
         "swap_wait_ns",
+        "system_ns",
         "timer",
         "vm_wait_ns",
         "vtime",
@@ -175,6 +188,9 @@ class World:
         self.idle_ns = self.vm_wait_ns = self.swap_wait_ns = 0
         self.dispatches = self.migrations = self.wakeups = 0
         self.remaining_ns = 0  # of the present burst, in CPU time
+        self.interrupt_ns = 0  # what the interrupt costs that ends the present sleep
+        self.spinning = False  # its present burst has no end but that of a gate
+        self.system_ns = self.overlap_ns = 0  # system services for it, and what interrupts took from it
         self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
         self.weight = 0  # shares
         self.affinity = -1  # the pCPUs it may use, as bits
@@ -228,6 +244,10 @@ class World:
         if self.state is not WorldState.ENDED:
             elapsed = now_ns - self.since_ns
             found["ready_ns" if elapsed < 0 else _FIELDS[self.state]] += elapsed
+            if elapsed > 0 and self.pcpu is not None and self.pcpu.core is not None:
+                shared_ns, units = self.pcpu.core.unsettled(self, elapsed, now_ns)
+                found["shared_ns"] += shared_ns
+                found["overclock_units"] += units
         return WorldTimes(**found)
 
     def check_invariants(self, now_ns: int) -> None:

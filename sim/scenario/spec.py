@@ -148,11 +148,9 @@ class VmEntry(VmSpec):
         if self.count > 1 and len(self.name) > NUMBERED_NAME_CHARS_MAX:
             wanted = f"at most {NUMBERED_NAME_CHARS_MAX} characters, as a number is put behind it"
             raise FieldError("name", self.name, wanted)
-        cycle_ns = {"onoff": self.workload.run_ns + self.workload.wait_ns, "trace": self.workload.period_ns}
-        if cycle_ns.get(self.workload.kind, CYCLE_NS_MIN) < CYCLE_NS_MIN:
-            raise FieldError(
-                "workload", f"a cycle of {cycle_ns[self.workload.kind]} ns", f"at least {CYCLE_NS_MIN} ns"
-            )
+        cycle_ns = self.workload.cycle_ns
+        if cycle_ns is not None and cycle_ns < CYCLE_NS_MIN:
+            raise FieldError("workload", f"a cycle of {cycle_ns} ns", f"at least {CYCLE_NS_MIN} ns")
 
     def expand(self) -> Iterator[VmSpec]:
         """Yield the spec of each virtual machine."""

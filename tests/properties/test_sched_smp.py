@@ -168,7 +168,18 @@ actions = st.lists(
     st.tuples(
         st.integers(0, 120_000),
         st.sampled_from(
-            ["offline", "online", "frequency", "quantum", "end", "suspend", "resume", "resume", "stall", "again"],
+            [
+                "offline",
+                "online",
+                "frequency",
+                "quantum",
+                "end",
+                "suspend",
+                "resume",
+                "resume",
+                "stall",
+                "again",
+            ],
         ),
         st.integers(0, 9),
     ),

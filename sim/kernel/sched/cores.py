@@ -79,15 +79,14 @@ class CoreClock:
 
     def settle(self, world: World, ran_ns: int, now_ns: int) -> int:
         """Charge a world for `ran_ns` that end now; returns how much of it was beside a busy sibling."""
-        both_ns = self.both_ns(now_ns)
-        shared_ns = both_ns - world.shared_mark_ns
-        world.shared_mark_ns = both_ns
+        shared_ns, units = self.unsettled(world, ran_ns, now_ns)
+        world.shared_mark_ns += shared_ns
         world.shared_ns += shared_ns
-        if self.hz != self.nominal_hz:
-            worth = _UNITS * ran_ns - (_UNITS - SHARED_RATE.value) * shared_ns
-            world.overclock_units += worth * (self.hz - self.nominal_hz)
+        world.overclock_units += units
         return shared_ns
 
-    def unsettled_ns(self, world: World, now_ns: int) -> int:
-        """Return the shared time of a running world since it was settled last; asking changes nothing."""
-        return max(0, self.both_ns(now_ns) - world.shared_mark_ns)
+    def unsettled(self, world: World, ran_ns: int, now_ns: int) -> tuple[int, int]:
+        """Return shared time and frequency units of a world that has run `ran_ns` up to now; asking changes nothing."""
+        shared_ns = self.both_ns(now_ns) - world.shared_mark_ns
+        worth = _UNITS * ran_ns - (_UNITS - SHARED_RATE.value) * shared_ns
+        return shared_ns, worth * (self.hz - self.nominal_hz)

@@ -200,16 +200,17 @@ class VcpuGroup:
             self.timer.arm(due_ns if due_ns > now_ns else now_ns)
 
     def _due(self) -> int | None:
-        standing = self._first(self._standing)
+        standing, fastest = self._first(self._standing), self._first(self._fastest)
+        moving = self._first(self._slowest)
+        if fastest is not None and moving is not None and -moving[0] - fastest[0] >= self.costop_ns:
+            return 0  # one that has been switched in again and again has fallen behind between the switches
         if standing is None:
             return None
         due_ns = None
-        fastest = self._first(self._fastest)
         if fastest is not None:
             due_ns = standing[0] + fastest[0] + self.costop_ns
         stopped = self._first(self._stopped)
         if stopped is not None and standing[0] >= stopped[0] - self.costart_ns:
-            moving = self._first(self._slowest)
             start_ns = 0 if moving is None else stopped[0] - self.costart_ns - moving[0]
             due_ns = start_ns if due_ns is None else min(due_ns, start_ns)
         return due_ns

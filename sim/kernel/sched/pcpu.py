@@ -17,6 +17,7 @@ import attrs
 
 from sim.core.trace import record
 from sim.errors import SimBug
+from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import SCHED_STATE, World, WorldState
 
 if TYPE_CHECKING:
@@ -218,6 +219,25 @@ class PcpuRunner:
         self.run_next(now_ns)
         self.sched.rescue(world, now_ns)
 
+    def steal(self, ns: int, now_ns: int) -> None:
+        """Let a system service interrupt the present world for `ns`: it stays in RUN, and its burst ends later."""
+        self.settle(now_ns)
+        world = self.world
+        assert world is not None
+        if 0 < world.remaining_ns < FOREVER_NS:
+            world.remaining_ns += ns
+        world.overlap_ns += ns
+        self.retime(now_ns)
+
+    def retime(self, now_ns: int) -> None:
+        """Set the end of the present turn anew, after its burst has become longer or shorter."""
+        world = self.world
+        assert world is not None
+        start_ns = max(now_ns, world.since_ns)
+        end_ns = start_ns + max(0, min(world.remaining_ns, world.grant_left_ns or world.remaining_ns))
+        self.due_ns = max(start_ns, min(end_ns, self.turn_from_ns + self._quantum_ns(world)))
+        self.timer.arm(self.due_ns)
+
     def cut_turn(self, now_ns: int, grain_ns: int) -> None:
         """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`."""
         end_ns = self.turn_from_ns + grain_ns
@@ -287,7 +307,7 @@ class PcpuRunner:
 
     def _begin_turn(self, world: World, start_ns: int) -> int:
         longest_ns = self._quantum_ns(world)
-        turn_ns = min(longest_ns, world.grant_left_ns or world.remaining_ns)
+        turn_ns = min(longest_ns, world.grant_left_ns or world.remaining_ns, world.remaining_ns)
         self.turn_from_ns = start_ns
         self.due_ns = start_ns + turn_ns
         self.timer.arm(self.due_ns)

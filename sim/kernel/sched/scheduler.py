@@ -26,7 +26,7 @@ from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
 from sim.kernel.sched.placement import IdleMasks, bits
 from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
-from sim.kernel.workload import FOREVER_NS, Run, Workload
+from sim.kernel.workload import FOREVER_NS, Enter, Run, Wait, Workload
 from sim.kernel.world import SCHED_STATE, World, WorldState
 
 __all__ = ["Scheduler"]
@@ -183,6 +183,9 @@ class Scheduler:
         """End a sleep: ask the workload what comes next."""
         now_ns = self.sim.now
         world.wakeups += 1
+        if world.interrupt_ns:
+            cost_ns, world.interrupt_ns = world.interrupt_ns, 0
+            self.interrupt(world, cost_ns)
         if self.next_burst(world, now_ns):
             self._compete(world, now_ns)
 
@@ -207,15 +210,52 @@ class Scheduler:
         """Ask the workload for its next step; True: it wants CPU, False: it sleeps and its timer is set."""
         for _ in range(STEPS_MAX):
             step = world.workload.next(now_ns)
-            if step.ns == 0:
-                continue
             if isinstance(step, Run):
                 world.remaining_ns = step.ns
+            elif isinstance(step, Wait):
+                world.remaining_ns = 0
+                world.interrupt_ns = step.interrupt_ns
+                if step.ns:
+                    self._sleep(world, step.ns, now_ns)
+                    return False
+            elif isinstance(step, Enter):
+                woken = step.gate.enter(world)
+                if woken is None:
+                    world.spinning = step.spin
+                    world.remaining_ns = FOREVER_NS if step.spin else 0
+                    return step.spin
+                self._open(woken, now_ns)
+            else:
+                self._open(step.gate.leave(world), now_ns)
+            if world.remaining_ns > 0:
                 return True
-            world.remaining_ns = 0
-            self._sleep(world, step.ns, now_ns)
-            return False
         raise ScenarioError("workload", f"{world.name} gave {STEPS_MAX} steps of no length in a row")
+
+    def _open(self, worlds: Iterable[World], now_ns: int) -> None:
+        """Let worlds go on that have waited at a gate; one that spins sees it a nanosecond later."""
+        for world in worlds:
+            if world.spinning:
+                world.spinning = False
+                pcpu = world.pcpu
+                if pcpu is not None:
+                    pcpu.settle(now_ns)
+                world.remaining_ns = 1
+                if pcpu is not None:
+                    pcpu.retime(now_ns)
+            elif world.state is _S.WAIT_VM:
+                world.sleep_left_ns = 0
+            else:
+                world.timer.arm(now_ns)
+
+    def interrupt(self, world: World, cost_ns: int) -> None:
+        """Serve an interrupt for `world` where it ran last: system time to it, overlap to whoever runs there.
+
+        On an idle pCPU it delays nobody.
+        """
+        world.system_ns += cost_ns
+        pcpu = world.last_pcpu
+        if pcpu is not None and pcpu.world is not None:
+            pcpu.steal(cost_ns, self.sim.now)
 
     def move(self, world: World, state: WorldState, now_ns: int, begun_ns: int = 0) -> None:
         """Put a world into a state other than RUN, with its record; it has run since `begun_ns` if it ran."""

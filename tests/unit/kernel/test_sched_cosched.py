@@ -8,7 +8,7 @@ from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.scheduler import Scheduler
-from sim.kernel.workload import FOREVER_NS, Busy, Run, Wait
+from sim.kernel.workload import FOREVER_NS, Busy, OnOff, Run, Wait
 from sim.kernel.world import WorldState
 
 
@@ -152,3 +152,16 @@ def test_wide_machines_share_one_pcpu_without_drifting():
         sched.check_invariants()
     assert max(skews(wide, sched.sim.now)) <= 3 * MS
     assert max(skews(narrow, sched.sim.now)) <= 3 * MS
+
+
+def test_one_that_is_switched_in_again_and_again_is_not_left_behind():
+    """Each short burst of the second vCPU costs it a switch, in which it does not progress."""
+    sched = host(cores=2, world_switch_ns=100 * US)
+    first, second = vm(sched, Busy(), OnOff(50 * US, 50 * US), affinity=[1, 2])
+    other = add(sched, OnOff(50 * US, 50 * US), affinity=2)
+    for world in (first, second, other):
+        sched.begin(world)
+    for step in range(1, 2000):
+        sched.sim.engine.run(step * 77 * US)
+        sched.check_invariants()
+    assert first.times(sched.sim.now).costop_ns > 10 * MS
