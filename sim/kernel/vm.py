@@ -291,7 +291,7 @@ class VmManager:
         scheduler.allocate(vm.vmx, shares=SHARES_NORMAL.value)
         for world in vm.worlds:
             self.sim.trace.emit(VM_WORLD, vm.name, world.world_id, world.name, world.kind)
-        self.scheduler.group(vm.vcpus)
+        self.scheduler.group(vm.vcpus, pages=vm.configured_bytes // PAGE_BYTES)
         self._allocate_cpu(vm)
 
     def _allocate_cpu(self, vm: Vm) -> None:

@@ -67,7 +67,7 @@ class LimitBucket:
         self.denominator = core_hz // common
         options = scheduler.options
         self.burst_ns = options.limit_burst_ns
-        self.slice_ns = min(options.limit_slice_ns, options.quantum_ns, self.burst_ns)
+        self.slice_ns = min(options.limit_slice_ns, max(1, options.quantum_ns // 2), self.burst_ns)
         if parent is not None:
             self.slice_ns = min(self.slice_ns, parent.slice_ns)
         self._scheduler = scheduler

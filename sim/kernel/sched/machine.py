@@ -39,6 +39,7 @@ def set_online(sched: Scheduler, index: int, *, online: bool) -> None:
     else:
         pcpu.vacate(now_ns)
         sched.idle.set_busy(index)
+    sched.numa.machine_changed()
     sched.policy.reconfigured()
 
 

@@ -30,12 +30,13 @@ class Policy:
     """One way to schedule; `host` is the scheduler it decides for.
 
     `coscheduling`: whether the host stops vCPUs that run ahead of their siblings.  `limits`: whether the host holds
-    the limits of VMs and pools.  Every method is called by the host at the time `now_ns`.
+    the limits of VMs and pools.  `numa`: whether VMs get home nodes.  Every method is called by the host at the time `now_ns`.
     """
 
     name = "policy"
     coscheduling = False
     limits = True
+    numa = False
     host: Scheduler
 
     def attach(self, host: Scheduler) -> None:

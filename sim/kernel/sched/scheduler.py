@@ -18,9 +18,11 @@ from collections.abc import Iterable, Iterator
 from sim.core.context import Sim
 from sim.errors import ScenarioError, SimBug
 from sim.hw.topology import Topology
+from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
 from sim.kernel.sched.cosched import VcpuGroup
 from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.numa import NumaBalancer
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
 from sim.kernel.sched.placement import IdleMasks, bits
@@ -79,6 +81,7 @@ class Scheduler:
             bits(each.index for each in topology.of_node(node)) for node in range(topology.nodes)
         )
         self._next_id = self._next_bucket = 1
+        self.numa = NumaBalancer(self)
         self.policy.attach(self)
 
     # -- worlds, and what they are entitled to
@@ -92,9 +95,13 @@ class Scheduler:
         self.worlds[world.world_id] = world
         return world
 
-    def group(self, worlds: Iterable[World]) -> None:
-        """Make siblings of waiting worlds, the vCPUs of one VM; they are co-scheduled if the policy wants that."""
+    def group(self, worlds: Iterable[World], *, pages: int = 0) -> None:
+        """Make siblings of waiting worlds, the vCPUs of one VM with so many pages of memory.
+
+        They are co-scheduled, and get home nodes, if the policy wants that.
+        """
         worlds = tuple(worlds)
+        self.numa.add(worlds, pages)
         for world in worlds:
             world.siblings = worlds
         if len(worlds) < 2 or not self.policy.coscheduling or not self.options.costop_ns:
@@ -134,6 +141,8 @@ class Scheduler:
         world.gated = world.bucket is not None or world.group is not None
         world.pool = pool
         world.affinity = -1 if affinity & every == every else affinity
+        if world.affinity != -1 and world.home >= 0:
+            self.numa.release(world)
         world.weight = shares
         world.reservation_hz = reservation_hz
         self.policy.allocated(world)
@@ -158,6 +167,8 @@ class Scheduler:
         """End a world for good."""
         self._take_away(world, _S.ENDED)
         self.ended_run_ns += world.run_ns
+        if world.home >= 0:
+            self.numa.release(world)
         del self.worlds[world.world_id]
 
     def halt(self) -> None:
@@ -396,6 +407,18 @@ class Scheduler:
         self.move(world, _S.READY, now_ns)
         self.place(world, now_ns)
 
+    def set_home(self, world: World, node: int) -> None:
+        """Confine a world to another NUMA node; it goes there at once."""
+        now_ns = self.sim.now
+        queued = world.state is _S.READY
+        if queued:
+            self.policy.dequeue(world)
+        world.home = node
+        if queued:
+            self.place(world, now_ns)
+        elif world.pcpu is not None and world.pcpu.place.node != node:
+            self.kick(world.pcpu)
+
     def place(self, world: World, now_ns: int) -> None:
         """Start a READY world on an idle pCPU, or queue it and perhaps interrupt another."""
         pcpu = self.policy.place(world, now_ns)
@@ -438,39 +461,6 @@ class Scheduler:
         if ns < FOREVER_NS:
             world.timer.arm(now_ns + ns)
 
-    # -- checks
-
     def check_invariants(self) -> None:
         """Raise `SimBug` unless books and queues agree and no pCPU is idle while a world is ready for it."""
-        now_ns = self.sim.now
-        for pcpu in self.pcpus:
-            pcpu.check_invariants(now_ns, self.began_ns)
-        groups: dict[int, VcpuGroup] = {}
-        for world in self.worlds.values():
-            world.check_invariants(now_ns)
-            if world.bucket is not None:
-                world.bucket.check_invariants()
-            if world.group is not None:
-                groups.setdefault(world.group.worlds[0].world_id, world.group)
-        for group in groups.values():
-            group.check_invariants(now_ns)
-        self._check_sums(now_ns)
-        self.idle.check_invariants()
-        self.policy.check_invariants()
-
-    def _check_sums(self, now_ns: int) -> None:
-        ran_ns = sum(world.times(now_ns).run_ns for world in self.worlds.values()) + self.ended_run_ns
-        if ran_ns != sum(pcpu.times(now_ns).busy_ns for pcpu in self.pcpus):
-            raise SimBug("the worlds' run time is not the pCPUs' busy time")
-        ready = [world for world in self.worlds.values() if world.state is _S.READY]
-        if len(ready) != self.policy.queued():
-            raise SimBug(f"{len(ready)} worlds are ready, {self.policy.queued()} are queued")
-        patience_ns = self.policy.patience_ns()
-        for pcpu in self.pcpus if ready else ():
-            for world in ready:
-                since_ns = max(world.since_ns, pcpu.idle_since_ns)
-                late = now_ns > since_ns + patience_ns or not patience_ns
-                if late and pcpu.idle_since_ns >= 0 and pcpu.online and self.fits(world, pcpu):
-                    raise SimBug(f"pCPU {pcpu.index} is idle while world {world.world_id} is ready")
-        if sum(pcpu.world is None and pcpu.online for pcpu in self.pcpus) != self.idle.idle.bit_count():
-            raise SimBug(f"the mask of idle pCPUs {self.idle.idle:#x} is wrong")
+        check_scheduler(self)

@@ -51,6 +51,7 @@ class EsxiPolicy(Policy):
 
     name = "esxi"
     coscheduling = True
+    numa = True
 
     def attach(self, host: Scheduler) -> None:
         """Begin with empty queues."""
