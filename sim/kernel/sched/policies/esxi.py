@@ -368,7 +368,10 @@ class EsxiPolicy(Policy):
             self._set_turn()
         self._set_contended(now_ns)
         if self.contended and not self._level_timer.armed:
-            self._level_timer.arm(max(now_ns, self._level_found_ns + self.host.options.quantum_ns))
+            pause_ns = self.host.options.quantum_ns
+            if self.weights.pooled:
+                pause_ns = max(pause_ns, self.host.options.entitlement_ns)
+            self._level_timer.arm(max(now_ns, self._level_found_ns + pause_ns))
 
     def _set_contended(self, now_ns: int) -> None:
         contended = (
