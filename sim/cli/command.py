@@ -21,7 +21,7 @@ from sim.cli.evidence import eventlog, tpmreport
 from sim.cli.image import image
 from sim.cli.memory import attack, layout, paxtest
 from sim.cli.runs import boot, report, resume, run
-from sim.cli.tables import facts, keys
+from sim.cli.tables import facts, fixtures, keys, options
 from sim.cli.tpm import tpm
 from sim.errors import CheckpointError, FormatError, ScenarioError, SimBug, VmksimError
 
@@ -114,5 +114,7 @@ for _command in (
     attack,
     keys,
     facts,
+    options,
+    fixtures,
 ):
     cli.add_command(_command)

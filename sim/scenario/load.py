@@ -128,6 +128,11 @@ def _read_vibs(data: dict[str, Any], folder: Path) -> None:
 
 def _refuse_code(data: dict[str, Any]) -> None:
     """Refuse workloads that are code, which only a scenario made in Python may name."""
+    sched = data.get("sched")
+    policy = sched.get("policy") if isinstance(sched, dict) else None
+    if isinstance(policy, str) and ":" in policy:
+        wanted = "the name of a policy that ships, or a scenario made in Python"
+        raise ScenarioError("sched.policy", "a scenario file runs no code", got=policy, wanted=wanted)
     vms = data.get("vms")
     for number, entry in enumerate(vms if isinstance(vms, list) else ()):
         workload = entry.get("workload") if isinstance(entry, dict) else None
