@@ -121,6 +121,13 @@ class Policy:
 
 POLICIES = {
     "esxi": "sim.kernel.sched.policies.esxi:EsxiPolicy",
+    "lottery": "sim.kernel.sched.policies.lottery:Lottery",
+    "lotterycomp": "sim.kernel.sched.policies.lottery:CompensatedLottery",
+    "stride": "sim.kernel.sched.policies.stride:Stride",
+    "stridefeasible": "sim.kernel.sched.policies.stride:FeasibleStride",
+    "eevdf": "sim.kernel.sched.policies.eevdf:Eevdf",
+    "credit": "sim.kernel.sched.policies.credit:Credit",
+    "gang": "sim.kernel.sched.policies.gang:Gang",
     "roundrobin": "sim.kernel.sched.policies.round_robin:RoundRobin",
 }
 """The policies that ship, by name; any other is named "module:Class"."""
