@@ -16,8 +16,10 @@ from sim.core.context import Sim
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.pools import PoolSpec
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.workload import Busy, OnOff, Workload
+from sim.kernel.world import World
 
 QUANTUM_NS = 10_000_000
 LARGE = (64, 512)
@@ -55,6 +57,42 @@ def host(pcpus: int, vcpus: int, *, busy: bool = True) -> Scheduler:
         sched.allocate(world, shares=(500, 1000, 2000)[index % 3])
         sched.begin(world)
     return sched
+
+
+def full_host(pcpus: int, vcpus: int) -> Scheduler:
+    """Make a host with everything: VMs of 1 to 8 vCPUs in pools, some limited, on and off at twice the capacity."""
+    sim = Sim(categories=())
+    sched = Scheduler(sim, Topology.of(CpuSpec(cores_per_node=pcpus)), SchedOptions(quantum_ns=QUANTUM_NS))
+    pools = [sched.pools.add(PoolSpec(name=f"p{index}", shares=1000 + 500 * index)) for index in range(4)]
+    left, number = vcpus, 0
+    worlds: list[World] = []
+    while left:
+        width = min(left, (1, 2, 4, 8)[number % 4])
+        pool = pools[number % len(pools)]
+        bucket = sched.bucket(width * sched.topology.core_hz // 3, pool) if number % 8 == 1 else None
+        made = []
+        for index in range(width):
+            run_ns = QUANTUM_NS * (16 + (number + index) % 32) // 64
+            wait_ns = run_ns * (vcpus - 2 * pcpus) // (2 * pcpus)
+            stream = sim.rng.fast(f"{number}/{index}")
+            made.append(sched.add(f"vm{number}-{index}", OnOff(run_ns, wait_ns, stream)))
+        sched.group(made)
+        for world in made:
+            sched.allocate(world, shares=(500, 1000, 2000)[number % 3], bucket=bucket, pool=pool)
+        worlds += made
+        left -= width
+        number += 1
+    for world in worlds:
+        sched.begin(world)
+    return sched
+
+
+def both(sched: Scheduler, events: int) -> tuple[float, float]:
+    """Return dispatches and events of the engine per CPU second over about `events` quanta."""
+    before = sched.sim.engine.events_done
+    begin = process_time()
+    rate = decisions(sched, events)
+    return rate, (sched.sim.engine.events_done - before) / (process_time() - begin)
 
 
 def decisions(sched: Scheduler, events: int) -> float:

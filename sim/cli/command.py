@@ -19,7 +19,7 @@ from sim.cli.common import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, EXIT_NOT_
 from sim.cli.evidence import eventlog, tpmreport
 from sim.cli.image import image
 from sim.cli.runs import boot, report, resume, run
-from sim.cli.tables import facts, keys
+from sim.cli.tables import facts, fixtures, keys, options
 from sim.cli.tpm import tpm
 from sim.errors import CheckpointError, FormatError, ScenarioError, SimBug, VmksimError
 
@@ -97,5 +97,5 @@ def cli() -> None:
     """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
 
 
-for _command in (run, boot, resume, report, image, tpm, eventlog, tpmreport, keys, facts):
+for _command in (run, boot, resume, report, image, tpm, eventlog, tpmreport, keys, facts, options, fixtures):
     cli.add_command(_command)

@@ -254,7 +254,7 @@ class World:
         """Raise `SimBug` unless the states add up to the world's age and fit the books."""
         age_ns = (self.since_ns if self.state is WorldState.ENDED else now_ns) - self.began_ns
         times = self.times(now_ns)
-        if times.total_ns != age_ns or min(getattr(times, name) for name in _FIELDS) < 0:
+        if times.total_ns != age_ns or min(getattr(times, name) for name in _FIELDS[: WorldState.ENDED]) < 0:
             raise SimBug(f"world {self.world_id}: {times} do not add up to {age_ns} ns")
         if (self.state is WorldState.RUN) != (self.pcpu is not None):
             raise SimBug(f"world {self.world_id}: state {self.state.name} with pCPU {self.pcpu}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
-from sim.kernel.world import WorldState
 
 if TYPE_CHECKING:
     from sim.kernel.sched.cosched import VcpuGroup
@@ -44,7 +43,7 @@ def _check_sums(sched: Scheduler, now_ns: int) -> None:
     ran_ns = sum(world.times(now_ns).run_ns for world in sched.worlds.values()) + sched.ended_run_ns
     if ran_ns != sum(pcpu.times(now_ns).busy_ns for pcpu in sched.pcpus):
         raise SimBug("the worlds' run time is not the pCPUs' busy time")
-    ready = [world for world in sched.worlds.values() if world.state is WorldState.READY]
+    ready = [world for world in sched.worlds.values() if sched.is_queued(world)]
     if len(ready) != sched.policy.queued():
         raise SimBug(f"{len(ready)} worlds are ready, {sched.policy.queued()} are queued")
     _check_idle(sched, ready, now_ns)

@@ -5,7 +5,7 @@ it is ready, co-stopped, max-limited or waits for swap.  Skew is a vCPU's progre
 In analytic mode the moment at which a running vCPU's skew will reach the threshold is computed, and one timer of the
 VM fires then; in polling mode a timer looks at all of them every `CoschedPollUsec`.  A stopped vCPU starts again when
 its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
-as when it halted, or level with its slowest sibling.  Everything is O(log n) in the number of vCPUs but the poll.
+as when it halted, or level with its slowest sibling.  In a wide VM everything is O(log n) in the number of vCPUs.
 
 The bound holds exactly: the analytic threshold is taken lower by the longest time that switching a laggard in takes.
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from sim.core.engine import NEVER
 from sim.errors import SimBug
 from sim.kernel.world import WorldState
 
@@ -30,36 +31,28 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["VcpuGroup"]
+__all__ = ["WIDE_VCPUS_MIN", "VcpuGroup", "WideGroup"]
 
 _S = WorldState
 _MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
+_RUN, _IDLE, _VM, _COSTOP = _S.RUN, _S.WAIT_IDLE, _S.WAIT_VM, _S.COSTOP
 _SLACK = 64
 
+WIDE_VCPUS_MIN = 12
+"""From this number of vCPUs on heaps are faster than looking at each."""
+
 Entry = tuple[int, int, "World"]
+Extremes = tuple[int | None, int | None, "World | None", "World | None"]
 
 
 class VcpuGroup:
-    """The vCPUs of one VM as co-scheduling sees them.
+    """The vCPUs of one VM as co-scheduling sees them; of a VM with more than a few see `WideGroup`.
 
     Of a moving world `progress` is an offset: its progress is the time less the offset.  Of one that stands still it is
-    the progress itself.  An entry of a heap counts while its stamp is the world's.
+    the progress itself.
     """
 
-    __slots__ = (
-        "_fastest",
-        "_host",
-        "_seq",
-        "_slowest",
-        "_standing",
-        "_stopped",
-        "costart_ns",
-        "costop_ns",
-        "costops",
-        "poll_ns",
-        "timer",
-        "worlds",
-    )
+    __slots__ = ("_host", "costart_ns", "costop_ns", "costops", "poll_ns", "timer", "worlds")
 
     def __init__(self, host: Scheduler) -> None:
         options = host.options
@@ -70,11 +63,6 @@ class VcpuGroup:
         margin_ns = 0 if self.poll_ns else host.switch_ns_max
         self.costop_ns = max(1, options.costop_ns - margin_ns)
         self.costops = 0
-        self._seq = 0
-        self._standing: list[Entry] = []  # by progress
-        self._slowest: list[Entry] = []  # moving, by falling offset
-        self._fastest: list[Entry] = []  # running, by offset
-        self._stopped: list[Entry] = []  # by progress
         self.timer: Timer = host.sim.engine.timer(self.look)
 
     def add(self, world: World, now_ns: int) -> None:
@@ -84,22 +72,22 @@ class VcpuGroup:
         self.worlds.append(world)
         world.group = self
         world.gated = True
-        self._move(world)
+        self._changed(world)
         self._arm(now_ns)
 
     def remove(self, world: World, now_ns: int) -> None:
         """Let a world go that has ended."""
         self.worlds.remove(world)
-        self._stamp(world)
+        self._forget(world)
         world.group = None
         self._arm(now_ns)
 
-    def slowest(self, now_ns: int) -> int:
-        """Return the progress of the slowest vCPU (0 if there is none)."""
-        standing, moving = self._first(self._standing), self._first(self._slowest)
+    def slowest(self, now_ns: int, but: World | None = None) -> int:
+        """Return the progress of the slowest vCPU, of all `but` one (0 if there is none)."""
+        standing, offset, _, _ = self._extremes(but)
         if standing is None:
-            return 0 if moving is None else now_ns + moving[0]
-        return standing[0] if moving is None else min(standing[0], now_ns + moving[0])
+            return 0 if offset is None else now_ns - offset
+        return standing if offset is None or standing < now_ns - offset else now_ns - offset
 
     def progress(self, world: World, now_ns: int) -> int:
         """Return how far a vCPU has come, in ns."""
@@ -114,38 +102,36 @@ class VcpuGroup:
     def started(self, world: World, now_ns: int) -> None:
         """Learn that a READY world runs from its `since_ns` on."""
         world.progress = world.since_ns - world.progress
-        self._move(world)
-        heappush(self._fastest, (world.progress, world.cosched_stamp, world))
+        self._changed(world)
         self._arm(now_ns)
 
     def stopped(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world that has run since `begun_ns` stands still from now on (its new state is set)."""
-        world.progress = max(now_ns, begun_ns) - world.progress
-        self._stand(world)
+        world.progress = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
+        self._changed(world)
         self._arm(now_ns)
 
     def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (0)."""
         if begun_ns:
-            world.progress_asleep = max(now_ns, begun_ns) - world.progress
+            world.progress_asleep = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
         else:
             world.progress_asleep = world.progress
         world.progress = now_ns - world.progress_asleep
-        self._move(world)
+        self._changed(world)
         self._arm(now_ns)
 
     def woke(self, world: World, now_ns: int) -> None:
         """Learn that a sleeping world is READY from now on."""
         counted = now_ns - world.progress
-        self._stamp(world)
-        others = self.slowest(now_ns) if len(self.worlds) > 1 else counted
+        others = self.slowest(now_ns, world) if len(self.worlds) > 1 else counted
         world.progress = min(counted, max(world.progress_asleep, others))
-        self._stand(world)
+        self._changed(world)
         self._arm(now_ns)
 
     def restood(self, world: World, now_ns: int) -> None:
         """Learn that a world stands still for another reason (READY, COSTOP, MAX_LIMITED)."""
-        self._stand(world)
+        self._changed(world)
         self._arm(now_ns)
 
     def moved(self, world: World, old: WorldState, begun_ns: int, now_ns: int) -> None:
@@ -168,79 +154,88 @@ class VcpuGroup:
     def look(self) -> None:
         """Timer: stop those that are too far ahead, start those that no longer are."""
         now_ns = self._host.sim.now
-        while (fastest := self._first(self._fastest)) is not None:
-            skew_ns = now_ns - fastest[0] - self.slowest(now_ns)
+        while True:
+            _, _, fastest, _ = self._extremes()
+            if fastest is None:
+                break
+            skew_ns = now_ns - fastest.progress - self.slowest(now_ns)
             if skew_ns < self.costop_ns or (self.poll_ns and skew_ns == self.costop_ns):
                 break
             self.costops += 1
-            self._host.costop(fastest[2])
-        while (stopped := self._first(self._stopped)) is not None:
-            if stopped[0] - self.slowest(now_ns) > self.costart_ns:
+            self._host.costop(fastest)
+        while True:
+            _, _, _, stopped = self._extremes()
+            if stopped is None or stopped.progress - self.slowest(now_ns) > self.costart_ns:
                 break
-            self._host.costart(stopped[2])
+            self._host.costart(stopped)
         self._arm(now_ns)
 
     def laggard(self) -> World | None:
         """Return the slowest vCPU if it waits for a pCPU."""
-        first = self._first(self._standing)
-        return first[2] if first is not None and first[2].state is _S.READY else None
+        standing, _, _, _ = self._extremes()
+        for world in self.worlds:
+            if world.progress == standing and world.state is _S.READY:
+                return world
+        return None
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
-        if self.poll_ns:
-            if self._first(self._fastest) is None and self._first(self._stopped) is None:
-                self.timer.cancel()
-            elif not self.timer.armed:
-                self.timer.arm((now_ns // self.poll_ns + 1) * self.poll_ns)
+        timer = self.timer
+        standing, offset, fastest, stopped = self._extremes()
+        if fastest is None and stopped is None:
+            timer.due_ns = NEVER
             return
-        due_ns = self._due()
-        if due_ns is None:
-            self.timer.cancel()
-        elif due_ns != self.timer.due_ns:
-            self.timer.arm(due_ns if due_ns > now_ns else now_ns)
-
-    def _due(self) -> int | None:
-        standing, fastest = self._first(self._standing), self._first(self._fastest)
-        moving = self._first(self._slowest)
-        if fastest is not None and moving is not None and -moving[0] - fastest[0] >= self.costop_ns:
-            return 0  # one that has been switched in again and again has fallen behind between the switches
-        if standing is None:
-            return None
-        due_ns = None
+        if self.poll_ns:
+            if timer.due_ns == NEVER:
+                timer.arm((now_ns // self.poll_ns + 1) * self.poll_ns)
+            return
+        due_ns = NEVER
         if fastest is not None:
-            due_ns = standing[0] + fastest[0] + self.costop_ns
-        stopped = self._first(self._stopped)
-        if stopped is not None and standing[0] >= stopped[0] - self.costart_ns:
-            start_ns = 0 if moving is None else stopped[0] - self.costart_ns - moving[0]
-            due_ns = start_ns if due_ns is None else min(due_ns, start_ns)
-        return due_ns
+            if offset is not None and offset - fastest.progress >= self.costop_ns:
+                due_ns = now_ns  # one that has been switched in again and again has fallen behind between the switches
+            elif standing is not None:
+                due_ns = standing + fastest.progress + self.costop_ns
+        if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:
+            start_ns = now_ns if offset is None else stopped.progress - self.costart_ns + offset
+            if due_ns == NEVER or start_ns < due_ns:
+                due_ns = start_ns
+        if due_ns == NEVER:
+            timer.due_ns = NEVER
+        elif due_ns != timer.due_ns:
+            timer.arm(due_ns if due_ns > now_ns else now_ns)
 
-    def _stamp(self, world: World) -> int:
-        self._seq += 1
-        world.cosched_stamp = self._seq
-        if self._seq % (_SLACK + 8 * len(self.worlds)) == 0:
-            for heap in (self._standing, self._slowest, self._fastest, self._stopped):
-                heap[:] = [entry for entry in heap if entry[2].cosched_stamp == entry[1]]
-                heapify(heap)
-        return self._seq
+    # -- what is kept to answer quickly: here nothing
 
-    def _move(self, world: World) -> None:
-        heappush(self._slowest, (-world.progress, self._stamp(world), world))
+    def _changed(self, world: World) -> None:
+        """Take in that a world's progress or state is another."""
 
-    def _stand(self, world: World) -> None:
-        entry = (world.progress, self._stamp(world), world)
-        heappush(self._standing, entry)
-        if world.state is _S.COSTOP:
-            heappush(self._stopped, entry)
+    def _forget(self, world: World) -> None:
+        """Take in that a world is no longer of the group."""
 
-    @staticmethod
-    def _first(heap: list[Entry]) -> Entry | None:
-        while heap:
-            first = heap[0]
-            if first[2].cosched_stamp == first[1]:
-                return first
-            heappop(heap)
-        return None
+    def _extremes(self, but: World | None = None) -> Extremes:
+        """Return what decides, of all `but` one.
+
+        That is: the least progress of those that stand, the largest offset of those that move, the world with the
+        smallest offset of those that run, and the co-stopped world with the least progress.
+        """
+        standing = offset = fastest = stopped = None
+        for world in self.worlds:
+            state = world.state
+            progress = world.progress
+            if state is _RUN:
+                if fastest is None or progress < fastest.progress:
+                    fastest = world
+            elif state is not _IDLE and state is not _VM:
+                if world is but:
+                    continue
+                if standing is None or progress < standing:
+                    standing = progress
+                if state is _COSTOP and (stopped is None or progress < stopped.progress):
+                    stopped = world
+                continue
+            if world is not but and (offset is None or progress > offset):
+                offset = progress
+        return standing, offset, fastest, stopped
 
     def check_invariants(self, now_ns: int) -> None:
         """Raise `SimBug` unless the heaps agree with the worlds and no vCPU has run too far ahead."""
@@ -257,3 +252,63 @@ class VcpuGroup:
                 raise SimBug(f"world {world.world_id} runs {skew_ns} ns ahead of its slowest sibling")
             if world.state is _S.COSTOP and len(self.worlds) == 1:
                 raise SimBug(f"world {world.world_id} is co-stopped and has no sibling")
+
+
+class WideGroup(VcpuGroup):
+    """The vCPUs of a wide VM: heaps answer in O(log n).  An entry of a heap counts while its stamp is the world's."""
+
+    __slots__ = ("_fastest", "_seq", "_slowest", "_standing", "_stopped")
+
+    def __init__(self, host: Scheduler) -> None:
+        super().__init__(host)
+        self._seq = 0
+        self._standing: list[Entry] = []  # by progress
+        self._slowest: list[Entry] = []  # moving, by falling offset
+        self._fastest: list[Entry] = []  # running, by offset
+        self._stopped: list[Entry] = []  # by progress
+
+    def laggard(self) -> World | None:
+        """Return the slowest vCPU if it waits for a pCPU."""
+        first = self._first(self._standing)
+        return first[2] if first is not None and first[2].state is _S.READY else None
+
+    def _changed(self, world: World) -> None:
+        self._forget(world)
+        if world.state in _MOVING:
+            heappush(self._slowest, (-world.progress, self._seq, world))
+            if world.state is _RUN:
+                heappush(self._fastest, (world.progress, self._seq, world))
+            return
+        entry = (world.progress, self._seq, world)
+        heappush(self._standing, entry)
+        if world.state is _COSTOP:
+            heappush(self._stopped, entry)
+
+    def _forget(self, world: World) -> None:
+        self._seq += 1
+        world.cosched_stamp = self._seq
+        if self._seq % (_SLACK + 8 * len(self.worlds)) == 0:
+            for heap in (self._standing, self._slowest, self._fastest, self._stopped):
+                heap[:] = [entry for entry in heap if entry[2].cosched_stamp == entry[1]]
+                heapify(heap)
+
+    def _extremes(self, but: World | None = None) -> Extremes:
+        if but is not None:
+            self._forget(but)  # it is entered again at once, by `_changed`
+        standing, slowest = self._first(self._standing), self._first(self._slowest)
+        fastest, stopped = self._first(self._fastest), self._first(self._stopped)
+        return (
+            None if standing is None else standing[0],
+            None if slowest is None else -slowest[0],
+            None if fastest is None else fastest[2],
+            None if stopped is None else stopped[2],
+        )
+
+    @staticmethod
+    def _first(heap: list[Entry]) -> Entry | None:
+        while heap:
+            first = heap[0]
+            if first[2].cosched_stamp == first[1]:
+                return first
+            heappop(heap)
+        return None

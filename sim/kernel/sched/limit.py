@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["LimitBucket"]
 
 
-_PHASES = (0, 4, 2, 6, 1, 5, 3, 7)
-"""Buckets begin with different parts of a turn in them (sixteenths), so that equal limits do not all fall due together."""
-
-
 class LimitBucket:
     """The CPU time that the vCPUs of one VM, or the VMs of one pool, may still use; `numerator / denominator` CPUs flow in.
 
@@ -43,6 +39,7 @@ class LimitBucket:
         "_out",
         "_scheduler",
         "burst_ns",
+        "competing",
         "denominator",
         "number",
         "numerator",
@@ -50,6 +47,7 @@ class LimitBucket:
         "parked",
         "slice_ns",
         "timer",
+        "width",
     )
 
     def __init__(
@@ -61,17 +59,19 @@ class LimitBucket:
         parent: LimitBucket | None = None,
     ) -> None:
         self.number = number
+        self.competing = 0  # worlds of this VM or pool that are running, ready or in line
+        self.width = 1  # how many they were when prices were found
         self.parent = parent
         common = gcd(limit_hz, core_hz)
         self.numerator = limit_hz // common
         self.denominator = core_hz // common
         options = scheduler.options
         self.burst_ns = options.limit_burst_ns
-        self.slice_ns = min(options.limit_slice_ns, max(1, options.quantum_ns // 2), self.burst_ns)
+        self.slice_ns = min(options.limit_slice_ns, options.quantum_ns, self.burst_ns)
         if parent is not None:
             self.slice_ns = min(self.slice_ns, parent.slice_ns)
         self._scheduler = scheduler
-        self._level = self.slice_ns * self.denominator * (2 * _PHASES[number % len(_PHASES)] + 1) >> 4
+        self._level = self.burst_ns * self.denominator // 2  # room to err to both sides
         self._out = 0
         self._filled_ns = scheduler.sim.now
         self.parked: deque[World] = deque()

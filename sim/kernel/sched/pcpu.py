@@ -295,7 +295,7 @@ class PcpuRunner:
         self.sched.rescue(world, now_ns)
 
     def _expire_slowly(self, world: World, now_ns: int) -> None:
-        """End a turn at the end of a burst, or of a world with a limit."""
+        """End a turn at the end of a burst, or of a world with a limit, which must draw on its bucket again."""
         if world.remaining_ns > 0 or self.sched.next_burst(world, now_ns):
             self._leave(_READY, now_ns)
             self.sched.policy.enqueue(world, now_ns)

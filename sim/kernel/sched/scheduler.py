@@ -13,14 +13,14 @@ Sources: the states, ESXi's; structure, costs and what happens at one instant in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from sim.core.context import Sim
 from sim.errors import ScenarioError, SimBug
 from sim.hw.topology import Topology
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
-from sim.kernel.sched.cosched import VcpuGroup
+from sim.kernel.sched.cosched import WIDE_VCPUS_MIN, VcpuGroup, WideGroup
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.numa import NumaBalancer
 from sim.kernel.sched.options import SchedOptions
@@ -106,7 +106,7 @@ class Scheduler:
             world.siblings = worlds
         if len(worlds) < 2 or not self.policy.coscheduling or not self.options.costop_ns:
             return
-        group = VcpuGroup(self)
+        group = WideGroup(self) if len(worlds) >= WIDE_VCPUS_MIN else VcpuGroup(self)
         for world in worlds:
             group.add(world, self.sim.now)
 
@@ -291,7 +291,9 @@ class Scheduler:
                 return world
 
     def admit(self, world: World, now_ns: int) -> bool:
-        """Whether a READY world out of the queue may run; if not, it is co-stopped or max-limited from now on."""
+        """Whether a world out of the queue may run; if not, it is co-stopped or max-limited from now on."""
+        if world.state is _S.MAX_LIMITED:  # it was queued, but had had its limit's worth
+            self.move(world, _S.READY, now_ns)
         if world.group is not None and not world.group.may_start(world, now_ns):
             self.move(world, _S.COSTOP, now_ns)
             return False
@@ -350,17 +352,21 @@ class Scheduler:
         index = self.idle.choose(last, self.allowed(world))
         return None if index < 0 else self.pcpus[index]
 
-    def wakeup_candidates(self, world: World) -> Iterator[PcpuRunner]:
-        """Yield the busy pCPUs that a waking world may look at (`Cpu.WakeupMigrateIdlePcpus`), from its last one on."""
+    def wakeup_candidates(self, world: World) -> list[PcpuRunner]:
+        """Return the pCPUs that a waking world may look at (`Cpu.WakeupMigrateIdlePcpus`), from its last one on."""
+        pcpus = self.pcpus
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
-        left = min(self.options.wakeup_pcpus, len(self.pcpus))
-        for offset in range(len(self.pcpus)):
-            if not left:
-                return
-            pcpu = self.pcpus[(first + offset) % len(self.pcpus)]
+        most = self.options.wakeup_pcpus
+        if world.affinity == -1 and world.home < 0 and self.online.bit_count() == len(pcpus):
+            end = first + min(most, len(pcpus))
+            return list(pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)])
+        found: list[PcpuRunner] = []
+        for pcpu in pcpus[first:] + pcpus[:first]:
+            if len(found) == most:
+                break
             if pcpu.online and self.fits(world, pcpu):
-                left -= 1
-                yield pcpu
+                found.append(pcpu)
+        return found
 
     def switch_cost_ns(self, pcpu: PcpuRunner, world: World) -> int:
         """Return the time that `pcpu` loses before `world` runs there."""
@@ -371,9 +377,18 @@ class Scheduler:
             return self.options.world_switch_ns
         return self.options.world_switch_ns + self.options.migrate_llc_ns
 
+    def is_queued(self, world: World) -> bool:
+        """Whether a world is in the policy's queue: READY, or max-limited but in no bucket's line."""
+        return world.state is _S.READY or (world.state is _S.MAX_LIMITED and world.parked is None)
+
+    def limit(self, world: World, now_ns: int) -> None:
+        """Let a READY world with a limit that the policy has queued count as max-limited until it is picked."""
+        if world.state is _S.READY and world.bucket is not None:
+            self.move(world, _S.MAX_LIMITED, now_ns)
+
     def rescue(self, world: World, now_ns: int) -> None:
         """Start a world that has lost its pCPU on an idle one: those that took its place could perhaps not run there."""
-        if self.idle.idle and world.state is _S.READY and self.idle_pcpu(world) is not None:
+        if self.idle.idle and self.is_queued(world) and self.idle_pcpu(world) is not None:
             self.policy.dequeue(world)
             self.place(world, now_ns)
 
@@ -410,7 +425,7 @@ class Scheduler:
     def set_home(self, world: World, node: int) -> None:
         """Confine a world to another NUMA node; it goes there at once."""
         now_ns = self.sim.now
-        queued = world.state is _S.READY
+        queued = self.is_queued(world)
         if queued:
             self.policy.dequeue(world)
         world.home = node
@@ -445,7 +460,7 @@ class Scheduler:
             if world.remaining_ns <= 0:
                 world.sleep_left_ns = 0  # its burst ended at this very moment
         else:
-            if old is _S.READY:
+            if old is _S.READY or (old is _S.MAX_LIMITED and world.parked is None):
                 self.policy.dequeue(world)
             if world.bucket is not None:
                 if world.parked is not None:

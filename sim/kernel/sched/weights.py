@@ -2,11 +2,9 @@
 
 Models: virtual time as whole multiples of a unit that every weight seen so far divides, so that equal shares stay
 exactly equal; and its price.  Without pools a world's price is one over its weight, but where that would give it more
-than one CPU, or less than its reservation, the price follows the share it is entitled to.  All those prices hang on
+than one CPU, less than its reservation or more than its limit, the price follows the share it is entitled to.  All those prices hang on
 one number, the level: the price at which a world has a whole CPU.  With pools the entitlement is solved through the
-tree (`entitlement`), and a price is one over what the world would get at its pool's level.  A limit is no part of the
-price: its bucket holds it, and time spent in its line shows as max-limited.  Scaling all weights by a constant
-changes nothing.
+tree (`entitlement`), and a price is one over what the world gets.  Scaling all weights by a constant changes nothing.
 
 Leaves out: weights that move from a VM's idle vCPUs to the busy ones.
 
@@ -43,7 +41,7 @@ _LEVEL_SHIFT = 24  # the level is at least the unit over 2**24, so that it can s
 class _Class:
     """Competing worlds that are entitled to the same: of one pool, weight, reservation and limit."""
 
-    __slots__ = ("bucket", "count", "floor", "pool", "price", "weight")
+    __slots__ = ("bound", "bucket", "count", "floor", "pool", "price", "weight")
 
     def __init__(self, world: World) -> None:
         self.pool: Pool | None = world.pool
@@ -52,6 +50,7 @@ class _Class:
         self.bucket: LimitBucket | None = world.bucket
         self.count = 0
         self.price = 0  # 0: not known yet
+        self.bound = False  # whether the limit, and not the shares, says what they get
 
     @property
     def ceiling(self) -> Fraction:
@@ -124,7 +123,21 @@ class ActiveWeights:
         if level and world.floor is not None:
             numerator, denominator = world.floor
             price = min(price, level * denominator // numerator)
+        bucket = world.bucket
+        if level and bucket is not None and bucket.numerator < bucket.denominator * bucket.width:
+            price = max(price, level * bucket.denominator * bucket.width // bucket.numerator)
         return price
+
+    def is_bound(self, world: World, level: int) -> bool:
+        """Whether its limit, and not its shares, says what a world gets."""
+        bucket = world.bucket
+        if bucket is None or not level:
+            return False
+        if self.pooled:
+            one = self._classes.get(world.claim)
+            return one is not None and one.bound
+        free = max(self.unit // world.weight, level)
+        return level * bucket.denominator * bucket.width > free * bucket.numerator
 
     def add(self, world: World) -> None:
         """Count a world in: it begins to compete."""
@@ -166,6 +179,8 @@ class ActiveWeights:
         claims = []
         for one in self._classes.values():
             plain[one.weight] -= one.count
+            if one.bucket is not None:
+                one.bucket.width = one.bucket.competing
             ceiling = one.ceiling
             claims.append(Claim(weight=one.weight * one.count, floor=one.lowest(ceiling), ceiling=ceiling))
         claims += [Claim(weight=weight * count, ceiling=count) for weight, count in plain.items() if count]
@@ -209,10 +224,8 @@ class ActiveWeights:
         highest = self.unit << _LEVEL_SHIFT
         for index, one in enumerate(self._classes.values()):
             share, level = found[f"c{index}"]
-            each = level * one.weight if one.bucket is not None else share / one.count
-            if one.floor is not None:
-                each = max(each, share / one.count)
-            each = min(each, Fraction(1))
+            one.bound = one.bucket is not None and level * one.weight * one.count > share < one.count
+            each = min(share / one.count, Fraction(1))
             one.price = highest if not each else min(highest, self.unit * each.denominator // each.numerator)
 
     @staticmethod
@@ -228,6 +241,8 @@ class ActiveWeights:
             self._special_count += by
             if world.floor is not None:
                 self.reserved += by
+            if world.bucket is not None:
+                world.bucket.competing += by
         elif not self.pooled:
             return
         self._classify(world, by)

@@ -105,6 +105,12 @@ class EsxiPolicy(Policy):
         balancer.waiting[number] += 1
         if world.reservation is not None:
             self.dues[number].push(world, self.seq)
+        if (
+            world.bucket is not None
+            and world.vtime > self.vtime(now_ns)
+            and self.weights.is_bound(world, self.level)
+        ):
+            self.host.limit(world, now_ns)
         if len(heap) > 4 * self.weights.count + 256:
             self._compact()
 
@@ -303,7 +309,7 @@ class EsxiPolicy(Policy):
     def _requeue_stranded(self, now_ns: int) -> None:
         """Move the worlds out of queues of which no pCPU is left for them."""
         for world in self.host.worlds.values():
-            if world.state is _S.READY and not self.balancer.masks[world.queue] & self.host.allowed(world):
+            if self.host.is_queued(world) and not self.balancer.masks[world.queue] & self.host.allowed(world):
                 self.dequeue(world)
                 self.host.place(world, now_ns)
 
@@ -322,15 +328,21 @@ class EsxiPolicy(Policy):
         What it has run of its present turn counts even if nobody else wanted the pCPU then.
         """
         found = None
-        furthest = self._key(world) + self.host.options.preempt_grain_ns * world.price
-        for pcpu in self.host.wakeup_candidates(world):
+        host, level = self.host, self.level
+        furthest = self._key(world) + host.options.preempt_grain_ns * world.price
+        begun_ns, ended_ns = self._alone_ns
+        for pcpu in host.wakeup_candidates(world):
             runner = pcpu.world
-            if runner is None or (runner.price <= self.level and not self.plain_keys):
+            if runner is None or (runner.price <= level and not self.plain_keys):
                 continue
-            pcpu.settle(now_ns)
-            free_ns = max(0, self._alone_ns[1] - max(self._alone_ns[0], pcpu.turn_from_ns))
-            reached = runner.vtime + free_ns * runner.price
-            if reached > furthest and runner.remaining_ns > 0:
+            reached = runner.vtime
+            ran_ns = now_ns - runner.since_ns
+            if ran_ns > 0 and (self.contended or runner.affinity != -1):
+                reached += ran_ns * runner.price
+            free_ns = ended_ns - max(begun_ns, pcpu.turn_from_ns)
+            if free_ns > 0:
+                reached += free_ns * runner.price
+            if reached > furthest and runner.remaining_ns > ran_ns:
                 found, furthest = pcpu, reached
         return found
 
@@ -439,7 +451,7 @@ class EsxiPolicy(Policy):
         competing = 0
         for world in self.host.worlds.values():
             competing += world.state in _COMPETING
-            if (world.state is _S.READY) != (world.seq in queued and queued[world.seq] is world):
+            if self.host.is_queued(world) != (world.seq in queued and queued[world.seq] is world):
                 raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
         if competing != self.weights.count:
             raise SimBug(f"{competing} worlds compete, {self.weights.count} are counted")
