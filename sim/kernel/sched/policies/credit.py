@@ -3,7 +3,8 @@
 Models: accounting every 30 ms, which gives all pCPUs' credits of that time to the active vCPUs by weight; debit by the
 time that really ran; a vCPU with credit left is UNDER, one without OVER, and one that wakes while UNDER is BOOST until
 the next tick, and takes a pCPU from a lower one; turns of 30 ms; caps, by which a VM earns at most its limit and is
-parked while it has overdrawn; a vCPU that has saved more than one turn's credit earns no more until it is found running.
+parked while it has overdrawn; a vCPU that has saved more than one turn's credit earns no more until a tick finds it running or it has spent
+what it had (without the latter a sleeper in step with the ticks would never earn again).
 A turn lasts at least the rate limit of 1 ms before a wake-up ends it (`sched.preempt_grain`, whose default is the same).
 
 The weights are shares of single vCPUs (Xen's are of domains, split over their active vCPUs); one queue for the host (Xen
@@ -101,7 +102,10 @@ class Credit(Policy):
 
     def charge(self, world: World, ran_ns: int) -> None:
         """Pay for what has run."""
-        world.note.credit_ns -= ran_ns
+        account: Account = world.note
+        account.credit_ns -= ran_ns
+        if account.credit_ns < 0:
+            account.active = True
 
     def preempts(self, candidate: World, running: World, now_ns: int) -> bool:
         """Let a better priority take the pCPU."""
@@ -132,7 +136,7 @@ class Credit(Policy):
         return None
 
     def patience_ns(self) -> int:
-        """A parked vCPU may wait beside an idle pCPU until its debt is paid: no bound is promised for caps."""
+        """Return no bound while any is parked: it waits beside an idle pCPU until its debt is paid."""
         return 1 << 62 if self._queues[PARKED] else 0
 
     def queued(self) -> int:

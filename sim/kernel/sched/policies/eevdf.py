@@ -55,18 +55,20 @@ class Eevdf(VirtualTimePolicy):
 
     def join(self, world: World, now_ns: int, *, fresh: bool) -> None:
         """Begin at V less the lag that was kept, with a new request."""
-        self._settle(now_ns)
+        self.settle(now_ns)
         kept_ns = 0 if fresh or world.note is None else world.note
-        world.vtime = int(self._moment // self.total) if self.total else 0
+        others = self.total
+        world.vtime = world.note = int(self._moment // others) if others else 0
         self.enter(world)
-        world.vtime -= kept_ns * world.price
+        if others:  # its coming moves V, after which the lag shall be what was kept
+            world.vtime -= int(kept_ns * world.price * self.total // others)
         self._moment += self.weight_of(world) * world.vtime
-        self.rebalance()
         self._request(world)
+        self.rebalance()
 
     def leave(self, world: World, now_ns: int) -> None:
         """Keep the lag, up to one quantum; what the world owes or is owed is the others' from now on."""
-        self._settle(now_ns)
+        self.settle(now_ns)
         bound_ns = self.host.options.quantum_ns
         world.note = max(-bound_ns, min(bound_ns, self.lag_ns(world)))
         self._moment -= self.weight_of(world) * world.vtime
@@ -75,7 +77,7 @@ class Eevdf(VirtualTimePolicy):
 
     def unlimited(self, world: World, now_ns: int) -> None:
         """Forget what a world is owed beyond one quantum since its limit had stopped it."""
-        self._settle(now_ns)
+        self.settle(now_ns)
         excess_ns = self.lag_ns(world) - self.host.options.quantum_ns
         if excess_ns > 0:
             world.vtime += excess_ns * world.price
@@ -118,16 +120,22 @@ class Eevdf(VirtualTimePolicy):
         behind = self._moment - world.vtime * self.total  # V less its virtual time, times W
         place = int((self._moment - behind * old / new) // self.total)
         self._moment += new * place - old * world.vtime
+        world.note = place + int((world.note - world.vtime) * old // new)
         world.vtime = place
 
     def stretched(self, factor: int) -> None:
         """Measure virtual time in the finer unit."""
         self._moment *= factor
-        waiting = [world for heap in (self._eligible, self._early) for _, seq, world in heap if world.seq == seq]
-        self._eligible, self._early = [], []
         for world in self.competing.values():
-            if world.note is not None:
-                world.note *= factor
+            world.note *= factor
+        self.reordered()
+
+    def reordered(self) -> None:
+        """Sort the queue again."""
+        waiting = [
+            world for heap in (self._eligible, self._early) for _, seq, world in heap if world.seq == seq
+        ]
+        self._eligible, self._early = [], []
         for world in waiting:
             self._put(world)
 
@@ -168,7 +176,3 @@ class Eevdf(VirtualTimePolicy):
         for entry in passed:
             heappush(heap, entry)
         return found
-
-    def _settle(self, now_ns: int) -> None:
-        for pcpu in self.host.pcpus:
-            pcpu.settle(now_ns)

@@ -17,6 +17,7 @@ VMware's later descriptions.  Order by shares is ours.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gang"]
 
-_PRICE_BITS = 40
 _WAITS = frozenset((WorldState.WAIT_VM, WorldState.ENDED))
 
 
@@ -39,10 +39,10 @@ class _Team:
 
     __slots__ = ("competing", "held", "number", "places", "since_ns", "turn", "worlds")
 
-    def __init__(self, worlds: tuple[World, ...], held: int) -> None:
+    def __init__(self, worlds: tuple[World, ...]) -> None:
         self.worlds = worlds
         self.number = worlds[0].world_id
-        self.held = held
+        self.held = Fraction(0)
         self.since_ns = 0
         self.turn = 0  # who comes first in a VM that is wider than the host
         self.places: dict[int, World] = {}
@@ -51,7 +51,9 @@ class _Team:
     @property
     def members(self) -> list[World]:
         """The vCPUs that are neither suspended nor ended."""
-        return [world for world in self.worlds if world.state not in _WAITS or world.world_id in self.competing]
+        return [
+            world for world in self.worlds if world.state not in _WAITS or world.world_id in self.competing
+        ]
 
 
 class Gang(Policy):
@@ -74,7 +76,9 @@ class Gang(Policy):
         if team is None:
             team = self._team_of(world)
         if not team.competing:
-            team.held = max(team.held, min((other.held for other in self._teams.values()), default=0))
+            team.held = max(
+                team.held, min((other.held for other in self._teams.values()), default=Fraction(0))
+            )
             self._teams[team.number] = team
         team.competing[world.world_id] = world
         if not self._slot_timer.armed:
@@ -117,7 +121,7 @@ class Gang(Policy):
         return owner
 
     def patience_ns(self) -> int:
-        """A pCPU may be idle beside a ready vCPU for as long as its VM does not fit."""
+        """Return no bound: a pCPU is idle beside a ready vCPU for as long as its VM does not fit."""
         return 1 << 62
 
     def queued(self) -> int:
@@ -192,14 +196,14 @@ class Gang(Policy):
             return
         held_ns = (now_ns - team.since_ns) * len(team.places)
         weight = sum(world.weight for world in team.worlds)
-        team.held += (held_ns << _PRICE_BITS) // weight
+        team.held += Fraction(held_ns, weight)
         for index in team.places:
             self._owners[index] = None
         team.places = {}
 
     def _team_of(self, world: World) -> _Team:
         """Make the team of a VM's vCPUs, all of whom share it."""
-        team = _Team(world.siblings, 0)
+        team = _Team(world.siblings)
         for sibling in world.siblings:
             sibling.note = team
         return team

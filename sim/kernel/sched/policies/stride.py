@@ -20,7 +20,8 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
-from sim.kernel.sched.policies.virtual_time import VirtualTimePolicy
+from sim.kernel.sched.policies.virtual_time import VirtualTimePolicy, Weight
+from sim.kernel.world import WorldState
 
 if TYPE_CHECKING:
     from sim.kernel.sched.pcpu import PcpuRunner
@@ -44,15 +45,16 @@ class Stride(VirtualTimePolicy):
     def attach(self, host: Scheduler) -> None:
         """Begin with an empty queue."""
         super().attach(host)
-        self._heap: list[Entry] = []  # READY worlds by pass, the older first; an entry counts while its seq does
+        self._heap: list[
+            Entry
+        ] = []  # READY worlds by pass, the older first; an entry counts while its seq does
         self._seq = 0
-        self._ready = 0
         self._pass = 0  # the global one
         self._served_ns = 0  # to all worlds since the global pass was moved
 
     def join(self, world: World, now_ns: int, *, fresh: bool) -> None:
         """Begin at the global pass, as far from it as when the world went to sleep (at first: one stride)."""
-        self._settle(now_ns)
+        self.settle(now_ns)
         kept_ns = self.host.options.quantum_ns if fresh or world.note is None else world.note
         self.enter(world)
         self.rebalance()
@@ -64,7 +66,7 @@ class Stride(VirtualTimePolicy):
 
     def leave(self, world: World, now_ns: int) -> None:
         """Keep the distance to the global pass, as CPU time."""
-        self._settle(now_ns)
+        self.settle(now_ns)
         bound_ns = self.host.options.bound_lag_quanta * self.host.options.quantum_ns
         kept_ns = (world.vtime - self._pass) // world.price
         world.note = max(-bound_ns, min(bound_ns, kept_ns))
@@ -73,7 +75,7 @@ class Stride(VirtualTimePolicy):
 
     def unlimited(self, world: World, now_ns: int) -> None:
         """Let a world that its limit had stopped catch up no more than one that slept."""
-        self._settle(now_ns)
+        self.settle(now_ns)
         bound_ns = self.host.options.bound_lag_quanta * self.host.options.quantum_ns
         world.vtime = max(world.vtime, self._pass - bound_ns * world.price)
 
@@ -86,13 +88,11 @@ class Stride(VirtualTimePolicy):
         """Put a world in by its pass."""
         self._seq += 1
         world.seq = self._seq
-        self._ready += 1
         heappush(self._heap, (world.vtime, world.world_id, world.seq, world))
 
     def dequeue(self, world: World) -> None:
         """Let the world's entry no longer count."""
         world.seq = 0
-        self._ready -= 1
 
     def pick(self, pcpu: PcpuRunner, now_ns: int) -> World | None:
         """Take the smallest pass that may run here."""
@@ -119,20 +119,41 @@ class Stride(VirtualTimePolicy):
     def stretched(self, factor: int) -> None:
         """Measure passes in the finer unit."""
         self._pass *= factor
+        self.reordered()
+
+    def reweighed(self, world: World, old: Weight, new: Weight) -> None:
+        """Keep the distance to the global pass, as CPU time; start tags stay as they are."""
+        if not self.start_tags:
+            world.vtime = self._pass + int((world.vtime - self._pass) * old // new)
+
+    def reordered(self) -> None:
+        """Sort the queue again."""
         self._heap = [
-            (place * factor, number, seq, world)
-            for place, number, seq, world in self._heap
-            if world.seq == seq
+            (world.vtime, world.world_id, seq, world) for _, _, seq, world in self._heap if world.seq == seq
         ]
         heapify(self._heap)
 
-    def _settle(self, now_ns: int) -> None:
+    def settle(self, now_ns: int) -> None:
         """Bring all charges up to now, and move the global pass by what was served over the weights."""
-        for pcpu in self.host.pcpus:
-            pcpu.settle(now_ns)
+        super().settle(now_ns)
         if self.total:
             self._pass += int(self._served_ns * self.unit // self.total)
         self._served_ns = 0
+        if any(world.bucket is not None for world in self.competing.values()):
+            self._overtake()
+
+    def _overtake(self) -> None:
+        """Move the global pass up to those who compete: what limits have left to them is no debt."""
+        quantum_ns = self.host.options.quantum_ns
+        least = min(
+            (
+                world.vtime - quantum_ns * world.price
+                for world in self.competing.values()
+                if world.state is not WorldState.MAX_LIMITED
+            ),
+            default=self._pass,
+        )
+        self._pass = max(self._pass, least)
 
 
 class FeasibleStride(Stride):

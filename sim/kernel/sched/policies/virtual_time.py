@@ -62,6 +62,9 @@ class VirtualTimePolicy(Policy):
     def reweighed(self, world: World, old: Weight, new: Weight) -> None:
         """Learn that a competing world's weight changes because others have come or gone; its price has not yet."""
 
+    def reordered(self) -> None:
+        """Learn that virtual times of worlds in the queue may have changed."""
+
     def stretched(self, factor: int) -> None:
         """Learn that every virtual time and price has been multiplied: the unit has become finer."""
 
@@ -99,9 +102,16 @@ class VirtualTimePolicy(Policy):
             if old != weight:
                 self.reweighed(world, old, weight)
                 self._set_weight(world, weight)
+        self.reordered()
+
+    def settle(self, now_ns: int) -> None:
+        """Bring all charges up to now."""
+        for pcpu in self.host.pcpus:
+            pcpu.settle(now_ns)
 
     def reconfigured(self) -> None:
         """Look at the weights again: there may be more pCPUs, or fewer."""
+        self.settle(self.host.sim.now)
         self.rebalance()
 
     def _set_weight(self, world: World, weight: Weight) -> None:
