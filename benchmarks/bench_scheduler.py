@@ -74,8 +74,7 @@ def full_host(pcpus: int, vcpus: int) -> Scheduler:
         for index in range(width):
             run_ns = QUANTUM_NS * (16 + (number + index) % 32) // 64
             wait_ns = run_ns * (vcpus - 2 * pcpus) // (2 * pcpus)
-            stream = sim.rng.fast(f"{number}/{index}")
-            made.append(sched.add(f"vm{number}-{index}", OnOff(run_ns, wait_ns, stream)))
+            made.append(sched.add(f"vm{number}-{index}", OnOff(run_ns, wait_ns)))
         sched.group(made)
         for world in made:
             sched.allocate(world, shares=(500, 1000, 2000)[number % 3], bucket=bucket, pool=pool)
@@ -111,6 +110,9 @@ def run() -> list[dict[str, Any]]:
         "small": [],
         "onoff": [],
         "growth": [],
+        "full": [],
+        "events": [],
+        "full growth": [],
         "save": [],
         "load": [],
     }
@@ -120,11 +122,20 @@ def run() -> list[dict[str, Any]]:
         small = decisions(host(*SMALL), EVENTS)
         ratios["large"].append(large / bare)
         ratios["small"].append(small / bare_timeouts(SMALL[1], EVENTS))
+        ratios["growth"].append(small / large)
         onoff = host(*LARGE, busy=False)
         decisions(onoff, EVENTS // 10)
         ratios["onoff"].append(decisions(onoff, EVENTS // 2) / bare)
+        full = full_host(*LARGE)
+        decisions(full, EVENTS // 10)
+        rate, events = both(full, EVENTS // 3)
+        ratios["full"].append(rate / bare)
+        ratios["events"].append(events / bare)
+        little = full_host(*SMALL)
+        decisions(little, EVENTS // 50)
+        ratios["full growth"].append(decisions(little, EVENTS // 10) / rate)
         begin = process_time()
-        image = pickle.dumps(onoff)
+        image = pickle.dumps(full)
         middle = process_time()
         pickle.loads(image)
         ratios["save"].append((middle - begin) * bare)
@@ -157,6 +168,42 @@ def run() -> list[dict[str, Any]]:
             0.06,
             ">=",
             "decisions per CPU second at 64 pCPUs and 512 vCPUs that run and sleep, at twice the capacity",
+        ),
+        _item(
+            "scheduler.full.decisions",
+            max(ratios["full"]),
+            "1",
+            bare_text,
+            0.06,
+            ">=",
+            "decisions per CPU second at 64 pCPUs and 512 vCPUs in co-scheduled VMs, pools and limits, at twice the capacity",
+        ),
+        _item(
+            "scheduler.full.events",
+            max(ratios["events"]),
+            "1",
+            bare_text,
+            0.20,
+            ">=",
+            "events of the engine per CPU second on the same host",
+        ),
+        _item(
+            "scheduler.growth",
+            min(ratios["growth"]),
+            "1",
+            "the same at 4 pCPUs and 16 vCPUs",
+            1.35,
+            "<=",
+            "cost per decision at 64 pCPUs and 512 busy vCPUs",
+        ),
+        _item(
+            "scheduler.full.growth",
+            min(ratios["full growth"]),
+            "1",
+            "the same at 4 pCPUs and 16 vCPUs",
+            1.35,
+            "<=",
+            "cost per decision with everything switched on",
         ),
         _item(
             "scheduler.checkpoint.save",

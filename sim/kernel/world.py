@@ -125,6 +125,7 @@ class World:
         "cosched_stamp",
         "costop_ns",
         "dispatches",
+        "exclusive",
         "floor",
         "gated",
         "grant_left_ns",
@@ -194,6 +195,9 @@ class World:
         self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
         self.weight = 0  # shares
         self.affinity = -1  # the pCPUs it may use, as bits
+        self.exclusive: PcpuRunner | None = (
+            None  # the pCPU that is its alone; the policy does not see it then
+        )
         self.home = -1  # the NUMA node that it is confined to; -1: none
         self.queue = -1  # the queue that it belongs to, if the policy has several
         self.pool: Pool | None = None  # None: directly under the host

@@ -52,7 +52,17 @@ class VcpuGroup:
     the progress itself.
     """
 
-    __slots__ = ("_host", "costart_ns", "costop_ns", "costops", "poll_ns", "timer", "worlds")
+    __slots__ = (
+        "_host",
+        "_known",
+        "_looking",
+        "costart_ns",
+        "costop_ns",
+        "costops",
+        "poll_ns",
+        "timer",
+        "worlds",
+    )
 
     def __init__(self, host: Scheduler) -> None:
         options = host.options
@@ -63,6 +73,8 @@ class VcpuGroup:
         margin_ns = 0 if self.poll_ns else host.switch_ns_max
         self.costop_ns = max(1, options.costop_ns - margin_ns)
         self.costops = 0
+        self._known: Extremes | None = None  # until something changes
+        self._looking = False
         self.timer: Timer = host.sim.engine.timer(self.look)
 
     def add(self, world: World, now_ns: int) -> None:
@@ -154,20 +166,20 @@ class VcpuGroup:
     def look(self) -> None:
         """Timer: stop those that are too far ahead, start those that no longer are."""
         now_ns = self._host.sim.now
+        self._looking = True
         while True:
-            _, _, fastest, _ = self._extremes()
-            if fastest is None:
-                break
-            skew_ns = now_ns - fastest.progress - self.slowest(now_ns)
-            if skew_ns < self.costop_ns or (self.poll_ns and skew_ns == self.costop_ns):
-                break
-            self.costops += 1
-            self._host.costop(fastest)
-        while True:
-            _, _, _, stopped = self._extremes()
-            if stopped is None or stopped.progress - self.slowest(now_ns) > self.costart_ns:
+            _, _, fastest, stopped = self._extremes()
+            slowest_ns = self.slowest(now_ns)
+            if fastest is not None:
+                skew_ns = now_ns - fastest.progress - slowest_ns
+                if skew_ns > self.costop_ns or (skew_ns == self.costop_ns and not self.poll_ns):
+                    self.costops += 1
+                    self._host.costop(fastest)
+                    continue
+            if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
                 break
             self._host.costart(stopped)
+        self._looking = False
         self._arm(now_ns)
 
     def laggard(self) -> World | None:
@@ -180,6 +192,8 @@ class VcpuGroup:
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
+        if self._looking:
+            return
         timer = self.timer
         standing, offset, fastest, stopped = self._extremes()
         if fastest is None and stopped is None:
@@ -208,9 +222,11 @@ class VcpuGroup:
 
     def _changed(self, world: World) -> None:
         """Take in that a world's progress or state is another."""
+        self._known = None
 
     def _forget(self, world: World) -> None:
         """Take in that a world is no longer of the group."""
+        self._known = None
 
     def _extremes(self, but: World | None = None) -> Extremes:
         """Return what decides, of all `but` one.
@@ -218,6 +234,8 @@ class VcpuGroup:
         That is: the least progress of those that stand, the largest offset of those that move, the world with the
         smallest offset of those that run, and the co-stopped world with the least progress.
         """
+        if but is None and self._known is not None:
+            return self._known
         standing = offset = fastest = stopped = None
         for world in self.worlds:
             state = world.state
@@ -235,7 +253,10 @@ class VcpuGroup:
                 continue
             if world is not but and (offset is None or progress > offset):
                 offset = progress
-        return standing, offset, fastest, stopped
+        found = standing, offset, fastest, stopped
+        if but is None:
+            self._known = found
+        return found
 
     def check_invariants(self, now_ns: int) -> None:
         """Raise `SimBug` unless the heaps agree with the worlds and no vCPU has run too far ahead."""

@@ -41,6 +41,14 @@ PREEMPT_GRAIN_NS = fact(
     kind="assumed",
 )
 
+ENTITLEMENT_NS = fact(
+    "sched.entitlement_ns",
+    50 * MS,
+    unit="ns",
+    source="our choice: how often entitlement is found anew is not public",
+    kind="assumed",
+)
+
 _POLICY = r"[a-z][a-z0-9]{0,30}|[\w.]{1,100}:\w{1,60}"
 
 
@@ -82,7 +90,8 @@ class SchedOptions:
     computing the moment.  `handoff_skip_ns`: a lagging sibling that has waited less is not handed the pCPU of one that
     is stopped.  `world_switch_ns`: the time a pCPU loses when it changes worlds; `migrate_llc_ns`: the more when the
     new one ran last at another last-level cache.  `preempt_grain_ns`: a waking world takes a pCPU from one that has
-    run, and is ahead of it, by more than this.  `wakeup_pcpus`: how many pCPUs it looks at.
+    run, and is ahead of it, by more than this.  `wakeup_pcpus`: how many pCPUs it looks at.  `entitlement_ns`: the least
+    time between two divisions of the host through its pools (and never more often than once in a quantum).
     """
 
     release: str = field(default="8.0", validator=in_choices(*RELEASES))
@@ -124,6 +133,9 @@ class SchedOptions:
     )
     preempt_grain_ns: int = field(
         default=PREEMPT_GRAIN_NS.value, metadata=quantity("ns"), validator=between(0, 10 * SECOND)
+    )
+    entitlement_ns: int = field(
+        default=ENTITLEMENT_NS.value, metadata=quantity("ns"), validator=between(1, 10 * SECOND)
     )
     wakeup_pcpus: int = field(default=_from("Cpu.WakeupMigrateIdlePcpus", 1), validator=between(0, 32))
     allow_wide_vsmp: bool = field(

@@ -32,7 +32,6 @@ __all__ = ["EsxiPolicy"]
 
 _S = WorldState
 Entry = tuple[int, int, "World"]
-_COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
 
 _SPREAD_BITS = 16
 _FIRST = -(1 << 256)  # before any virtual time
@@ -280,8 +279,7 @@ class EsxiPolicy(Policy):
         return min([vtime, *near])
 
     def _pinned_worlds(self) -> list[World]:
-        worlds = self.host.worlds.values()
-        return [each for each in worlds if each.affinity != -1 and each.state in _COMPETING]
+        return [each for each in self.host.competing() if each.affinity != -1]
 
     def leave(self, world: World, now_ns: int) -> None:
         """Count a world out."""
@@ -294,7 +292,7 @@ class EsxiPolicy(Policy):
     def reconfigured(self) -> None:
         """Options, pools or pCPUs have changed: take in what follows from them."""
         host, now_ns = self.host, self.host.sim.now
-        competing = [world for world in host.worlds.values() if world.state in _COMPETING]
+        competing = host.competing()
         self._close_books(now_ns)
         self.weights.regroup(competing, pooled=bool(host.pools.pools))
         self.weights.cpus = sum(pcpu.online for pcpu in host.pcpus)
@@ -368,7 +366,10 @@ class EsxiPolicy(Policy):
             self._set_turn()
         self._set_contended(now_ns)
         if self.contended and not self._level_timer.armed:
-            self._level_timer.arm(max(now_ns, self._level_found_ns + self.host.options.quantum_ns))
+            pause_ns = self.host.options.quantum_ns
+            if self.weights.pooled:
+                pause_ns = max(pause_ns, self.host.options.entitlement_ns)
+            self._level_timer.arm(max(now_ns, self._level_found_ns + pause_ns))
 
     def _set_contended(self, now_ns: int) -> None:
         contended = (
@@ -402,9 +403,8 @@ class EsxiPolicy(Policy):
         self._close_books(now_ns)
         self.level = self.weights.find_level()
         changed = False
-        for world in self.host.worlds.values():
-            if world.state in _COMPETING:
-                changed |= self._reprice(world, self._vtime)
+        for world in self.host.competing():
+            changed |= self._reprice(world, self._vtime)
         if changed:
             self._compact()
 
@@ -448,9 +448,8 @@ class EsxiPolicy(Policy):
         counts = [sum(world.seq == seq for _, seq, world in heap) for heap in self.heaps]
         if counts != self.balancer.waiting:
             raise SimBug(f"{counts} worlds wait in the queues, {self.balancer.waiting} are counted")
-        competing = 0
+        competing = len(self.host.competing())
         for world in self.host.worlds.values():
-            competing += world.state in _COMPETING
             if self.host.is_queued(world) != (world.seq in queued and queued[world.seq] is world):
                 raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
         if competing != self.weights.count:
