@@ -16,6 +16,7 @@ import click
 
 from sim._version import __version__
 from sim.cli.common import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, EXIT_NOT_AS_WANTED, running
+from sim.cli.compare import compare
 from sim.cli.evidence import eventlog, tpmreport
 from sim.cli.image import image
 from sim.cli.runs import boot, report, resume, run
@@ -97,5 +98,19 @@ def cli() -> None:
     """Simulate a VMkernel host: measured boot, signed modules, virtual machines, attestation."""
 
 
-for _command in (run, boot, resume, report, image, tpm, eventlog, tpmreport, keys, facts, options, fixtures):
+for _command in (
+    run,
+    boot,
+    resume,
+    report,
+    compare,
+    image,
+    tpm,
+    eventlog,
+    tpmreport,
+    keys,
+    facts,
+    options,
+    fixtures,
+):
     cli.add_command(_command)
