@@ -28,14 +28,13 @@ from sim.hw.board import Board
 from sim.hw.memory import Extent
 from sim.kernel.resource_pools import PoolManager
 from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_latency, admit_memory, cpu_capacity_hz
-from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.machine import dedicate, give_back
 from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
-from sim.kernel.world import World, WorldState
+from sim.kernel.world import World
 
 __all__ = ["AdmissionError", "CpuAllocation", "PowerState", "Vm", "VmManager", "VmSpec", "VmStateError"]
 
@@ -216,24 +215,8 @@ class VmManager:
                 self.scheduler.resume(world)
 
     def entitlements(self) -> dict[str, Fraction]:
-        """Return the CPUs each powered-on VM is entitled to, if its present demand lasted (the fluid ideal)."""
-        names, claims = [], []
-        for vm in self.admitted():
-            runnable = sum(
-                world.state in (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED)
-                for world in vm.vcpus
-            )
-            if not runnable:
-                continue
-            cpu, core_hz = vm.spec.cpu, self.scheduler.topology.core_hz
-            ceiling = Fraction(runnable)
-            if cpu.limit_hz is not None:
-                ceiling = min(ceiling, Fraction(cpu.limit_hz, core_hz))
-            floor = min(ceiling, Fraction(cpu.reservation_hz * runnable, core_hz * vm.spec.vcpus))
-            names.append(vm.name)
-            claims.append(Claim(weight=cpu.shares_per_vcpu * runnable, floor=floor, ceiling=ceiling))
-        shares = fluid_shares(len(self.scheduler.pcpus), claims).shares
-        return dict(zip(names, shares, strict=True))
+        """Return the CPUs each VM that wants any is entitled to, if its present demand lasted (the fluid ideal)."""
+        return self.pools.entitlements()
 
     def admitted(self) -> list[Vm]:
         """Return the VMs that are not powered off."""

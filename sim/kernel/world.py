@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
 
-__all__ = ["EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+__all__ = ["COMPETING", "EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
 
 SCHED_STATE = record("sched.state", world=int, old=int, new=int)
 """A world changed its state (other than by a `sched.dispatch`): numbers of `WorldState`."""
@@ -51,6 +51,9 @@ class WorldState(IntEnum):
 
 _S = WorldState
 _WAITS = (_S.WAIT_IDLE, _S.WAIT_VM, _S.WAIT_SWAP)
+
+COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
+"""The states in which a world wants a pCPU."""
 
 EDGES = frozenset(
     [

@@ -31,7 +31,7 @@ from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
 from sim.kernel.sched.steps import next_burst, sleep
 from sim.kernel.workload import FOREVER_NS, Workload
-from sim.kernel.world import SCHED_STATE, World, WorldState
+from sim.kernel.world import COMPETING, SCHED_STATE, World, WorldState
 
 __all__ = ["Scheduler"]
 
@@ -39,7 +39,6 @@ WORLDS_MAX = 65_536
 """The most worlds at one time."""
 
 _S = WorldState
-_COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
 
 
 class Scheduler:
@@ -272,7 +271,7 @@ class Scheduler:
 
     def competing(self) -> list[World]:
         """Return the worlds that compete for pCPUs: they run, are ready, co-stopped or max-limited."""
-        return [each for each in self.worlds.values() if each.state in _COMPETING and each.exclusive is None]
+        return [each for each in self.worlds.values() if each.state in COMPETING and each.exclusive is None]
 
     def unlimit(self, world: World, now_ns: int) -> None:
         """Make a max-limited world READY: its buckets have given it a turn."""
@@ -442,7 +441,7 @@ class Scheduler:
                     world.parked.unpark(world)
                 world.bucket.give_back(world, now_ns)
             self.move(world, state, now_ns)
-        if old in _COMPETING:
+        if old in COMPETING:
             self.withdraw(world, now_ns)
         if pcpu is not None:
             pcpu.run_next(now_ns)
