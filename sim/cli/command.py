@@ -76,7 +76,12 @@ def _report_bug(error: BaseException) -> NoReturn:
     """Print what a bug report needs: error, version, seed, time, last records, and the command that replays it."""
     import traceback
 
-    click.echo(f"vmksim: this is our bug, not yours: {type(error).__name__}: {error}", err=True)
+    from sim.kernel.sched.own_policy import MODULE_PREFIX
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = any(str(frame.f_globals.get("__name__")).startswith(MODULE_PREFIX) for frame in frames)
+    whose = "an error in your policy" if own else "this is our bug, not yours"
+    click.echo(f"vmksim: {whose}: {type(error).__name__}: {error}", err=True)
     if not isinstance(error, SimBug):
         for frame in traceback.extract_tb(error.__traceback__)[-3:]:
             click.echo(f"  in {Path(frame.filename).name}:{frame.lineno} {frame.name}", err=True)

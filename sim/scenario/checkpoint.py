@@ -73,7 +73,7 @@ def read_checkpoint(path: Path) -> Any:
         own_policy = pickle.load(stream)  # noqa: S301 - the user vouches for the file
         if own_policy is not None:
             install_policy(own_policy.data, own_policy.name)
-        return pickle.load(stream)  # noqa: S301
+        return pickle.load(stream)  # noqa: S301 - likewise
     except Exception as error:
         raise CheckpointError(f"{path} cannot be restored: {error}") from error
 

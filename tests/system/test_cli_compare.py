@@ -87,6 +87,16 @@ def test_a_wrong_policy_is_one_line(folder, policies, words, monkeypatch, capsys
     assert words in printed.err
 
 
+def test_an_error_inside_an_own_policy_is_called_that(folder, monkeypatch, capsys):
+    (folder / "mine.py").write_text(SOURCE + "    def quantum_ns(self, world):\n        return 1 // 0\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit):
+        main(["compare", "scenario.toml", "--policies", "./mine.py:Mine"])
+    printed = capsys.readouterr().err
+    assert printed.startswith("vmksim: an error in your policy: ZeroDivisionError")
+    assert "in mine.py:7 quantum_ns" in printed
+
+
 def test_a_scenario_that_names_code_needs_leave(folder):
     text = TOML.replace("sched = {", 'sched = { policy = "./mine.py:Mine",')
     (folder / "scenario.toml").write_text(text)

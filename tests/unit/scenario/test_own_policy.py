@@ -88,7 +88,7 @@ def test_the_source_and_not_its_place_is_part_of_the_id(tmp_path):
     ["../mine.py:Mine", "./sub/mine.py:Mine", "./mine.txt:Mine", "./mine.py", "./mine.py:", ".:Mine"],
 )
 def test_only_a_file_beside_the_scenario_can_be_named(tmp_path, policy):
-    with pytest.raises(ScenarioError, match="sched.policy"):
+    with pytest.raises(ScenarioError, match=r"sched\.policy"):
         load_scenario(write(tmp_path, policy), allow_code=True)
 
 
