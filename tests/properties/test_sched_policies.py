@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from sim.core.rng import FastStream
@@ -60,6 +60,7 @@ def test_eevdf_bounds_lag_by_its_own_books_while_others_come_and_go(weights, dat
 
 
 @given(several, st.sampled_from((FeasibleStride, Eevdf)))
+@example((2, [1, 40, 20, 2, 2]), FeasibleStride)  # wrong by 5.4 quanta if passes are kept when weights change
 def test_readjusted_weights_stay_near_the_capped_ideal_on_several_cpus(case, policy):
     """Within three quanta, whatever the weights: those that ask for over one CPU are cut to it."""
     cpus, weights = case

@@ -161,6 +161,19 @@ def test_eevdf_keeps_the_lag_of_a_sleeper_up_to_one_quantum():
     assert sched.policy.lag_ns(world) == pytest.approx(2.5 * MS, abs=2 * US)
 
 
+def test_eevdf_keeps_the_deadline_of_a_request_that_is_not_yet_served():
+    """Bursts of two milliseconds in a row are one request of ten."""
+    sched = host("eevdf")
+    (yielder,), _ = vm(sched, Yielding()), vm(sched, Busy())
+    deadlines = []
+    for ms in range(1, 60):
+        run(sched, ms)
+        deadlines.append(yielder.note)
+    served = yielder.times(sched.sim.now).run_ns
+    assert served == pytest.approx(30 * MS, abs=6 * MS)
+    assert len(set(deadlines)) == pytest.approx(served // (10 * MS), abs=1)
+
+
 def test_a_wrong_sum_of_virtual_times_is_noticed():
     sched = host("eevdf")
     vm(sched, Busy())
@@ -195,6 +208,17 @@ def test_credit_boosts_a_waking_vcpu_but_keeps_the_rate_limit():
     (later,) = vm(long, Script(Run(100 * US), Wait(100 * MS), Run(MS)))
     run(long, 500)
     assert later.times(long.sim.now).ready_ns > waker.times(sched.sim.now).ready_ns
+
+
+def test_credit_boosts_over_a_vcpu_that_has_credit_too():
+    """Before the first accounting both are UNDER: only the boost ends the other's turn of 30 ms."""
+    sched = host("credit")
+    (waker,) = vm(sched, Script(Run(100 * US), Wait(5 * MS), Run(MS)))
+    (other,) = vm(sched, Busy())
+    run(sched, 20)
+    assert other.note.priority == UNDER
+    assert waker.times(sched.sim.now).run_ns == 1100 * US
+    assert waker.times(sched.sim.now).ready_ns == 0
 
 
 def test_credit_parks_a_capped_vm_even_beside_an_idle_pcpu():

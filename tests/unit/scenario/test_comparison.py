@@ -42,7 +42,7 @@ SCENARIO = Scenario(
 
 
 def test_counts_are_those_of_the_books_and_waits_those_of_a_plain_reading():
-    simulation = Simulation(SCENARIO)
+    simulation = Simulation(evolve(SCENARIO, sched=evolve(SCENARIO.sched, world_switch_ns=50_000)))
     simulation.run()
     kernel = simulation.host.kernel
     found = read_schedule(simulation.sim.trace.sink(), simulation.sim.now, 2)
