@@ -13,7 +13,7 @@ Sources: the states, ESXi's; structure, costs and what happens at one instant in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sim.core.context import Sim
 from sim.errors import SimBug
@@ -74,7 +74,7 @@ class Scheduler:
             self.idle.set_idle(pcpu.index)
             if pcpu.core is not None:
                 pcpu.core.threads.append(pcpu)
-        self.online = (1 << len(self.pcpus)) - 1  # pCPUs in use, as bits
+        self.online = self._every = (1 << len(self.pcpus)) - 1  # pCPUs in use, as bits
         self.node_masks = tuple(
             bits(each.index for each in topology.of_node(node)) for node in range(topology.nodes)
         )
@@ -130,7 +130,7 @@ class Scheduler:
             raise SimBug(
                 f"world {world.world_id}: shares {shares}, reservation {reservation_hz} Hz are impossible"
             )
-        every = (1 << len(self.pcpus)) - 1
+        every = self._every
         if affinity != -1 and not affinity & every:
             raise SimBug(f"world {world.world_id}: affinity {affinity:#x} allows no pCPU of this host")
         if bucket is None and pool is not None:
@@ -323,14 +323,14 @@ class Scheduler:
         index = self.idle.choose(last, self.allowed(world))
         return None if index < 0 else self.pcpus[index]
 
-    def wakeup_candidates(self, world: World) -> list[PcpuRunner]:
+    def wakeup_candidates(self, world: World) -> Sequence[PcpuRunner]:
         """Return the pCPUs that a waking world may look at (`Cpu.WakeupMigrateIdlePcpus`), from its last one on."""
         pcpus = self.pcpus
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
         most = self.options.wakeup_pcpus
-        if world.affinity == -1 and world.home < 0 and self.online.bit_count() == len(pcpus):
+        if world.affinity == -1 and world.home < 0 and self.online == self._every:
             end = first + min(most, len(pcpus))
-            return list(pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)])
+            return pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)]
         found: list[PcpuRunner] = []
         for pcpu in pcpus[first:] + pcpus[:first]:
             if len(found) == most:
