@@ -103,6 +103,8 @@ class Credit(Policy):
     def charge(self, world: World, ran_ns: int) -> None:
         """Pay for what has run."""
         account: Account = world.note
+        if world.exclusive is not None:
+            return  # a pCPU of its own costs no credit
         account.credit_ns -= ran_ns
         if account.credit_ns < 0:
             account.active = True
@@ -150,7 +152,7 @@ class Credit(Policy):
         now_ns = self.host.sim.now
         for pcpu in self.host.pcpus:
             pcpu.settle(now_ns)
-            if pcpu.world is not None:
+            if pcpu.world is not None and pcpu.world.exclusive is None:
                 account: Account = pcpu.world.note
                 account.active = True
                 if account.priority == BOOST:

@@ -161,7 +161,7 @@ class Gang(Policy):
                 free = self._seat(team, free, now_ns)
         for pcpu in self.host.pcpus:
             owner = self._owners[pcpu.index]
-            if pcpu.world is not None and pcpu.world is not owner:
+            if pcpu.world is not None and pcpu.world is not owner and pcpu.world.exclusive is None:
                 self.host.kick(pcpu)
         for pcpu in self.host.pcpus:
             owner = self._owners[pcpu.index]
@@ -211,7 +211,8 @@ class Gang(Policy):
     def check_invariants(self) -> None:
         """Raise `SimBug` unless each pCPU runs who holds it, and no vCPU waits while a sibling of it has a pCPU."""
         for pcpu in self.host.pcpus:
-            foreign = pcpu.world is not None and pcpu.world is not self._owners[pcpu.index]
+            holder, running = self._owners[pcpu.index], pcpu.world
+            foreign = running is not None and running is not holder and running.exclusive is None
             if foreign and not self._fill_timer.armed:
                 raise SimBug(f"pCPU {pcpu.index} runs a vCPU that does not hold it")
         for world in self._waiting.values():
