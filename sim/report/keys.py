@@ -38,6 +38,8 @@ def keys_section() -> Section:
 def _keys(cls: type, path: str) -> Iterator[tuple[str, str, str]]:
     attrs.resolve_types(cls)
     for field in attrs.fields(cls):
+        if field.metadata.get("internal"):
+            continue
         key = f"{path}{table_key(field)}"
         inner, many = _inner(field.type)
         if attrs.has(inner) and inner is not InputFile:

@@ -142,7 +142,7 @@ class Simulation:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, from which `restore` goes on bit for bit."""
-        write_checkpoint(self, Path(path))
+        write_checkpoint(self, Path(path), self.scenario.policy_file)
 
     @staticmethod
     def restore(path: str | Path) -> Simulation:

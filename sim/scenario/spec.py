@@ -237,6 +237,8 @@ class Scenario:
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
     vcenter: VCenterSpec | None = None
     expect: ExpectSpec = field(factory=ExpectSpec)
+    policy_file: InputFile | None = field(default=None, metadata={"internal": True})
+    """The source of the scheduling policy that `sched.policy` names, if it lies beside the scenario's file."""
 
     def __attrs_post_init__(self) -> None:
         self._check_pools()
@@ -249,11 +251,11 @@ class Scenario:
                 raise FieldError("expect", wanted, "a [vcenter] table, without which nothing attests")
 
     @classmethod
-    def load(cls, path: str | Path) -> Scenario:
+    def load(cls, path: str | Path, *, allow_code: bool = False) -> Scenario:
         """Read a scenario file; the same as `sim.load_scenario`."""
         from sim.scenario.load import load_scenario
 
-        return load_scenario(path)
+        return load_scenario(path, allow_code=allow_code)
 
     @property
     def tpm_state(self) -> str:
@@ -353,4 +355,7 @@ def _by_digest(scenario: Scenario) -> Scenario:
     vibs = tuple(
         InputFile(name=one.name, data=hashlib.sha256(one.data).digest()) for one in scenario.image.vibs
     )
-    return evolve(scenario, image=evolve(scenario.image, vibs=vibs))
+    own = scenario.policy_file
+    if own is not None:
+        own = InputFile(name=own.name, data=hashlib.sha256(own.data).digest())
+    return evolve(scenario, image=evolve(scenario.image, vibs=vibs), policy_file=own)

@@ -15,6 +15,7 @@ from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.sched.machine import dedicate, free_cores, give_back, set_frequency, set_online
 from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.policy import POLICIES
 from sim.kernel.sched.pools import PoolSpec
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.workload import Busy, Idle, OnOff
@@ -211,7 +212,7 @@ plans = st.builds(
     threads=st.sampled_from((1, 2)),
     quantum_ms=st.integers(1, 20),
     switch_ns=st.sampled_from((0, 2000, 100_000)),
-    policy=st.sampled_from(("esxi", "esxi", "esxi", "roundrobin")),
+    policy=st.sampled_from(("esxi",) * (len(POLICIES) + 1) + tuple(POLICIES)),
     polling=st.sampled_from((False, False, True)),
     queues=st.sampled_from(("host", "llc", "pcpu")),
     pools=st.lists(

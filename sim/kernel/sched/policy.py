@@ -121,9 +121,16 @@ class Policy:
 
 POLICIES = {
     "esxi": "sim.kernel.sched.policies.esxi:EsxiPolicy",
+    "lottery": "sim.kernel.sched.policies.lottery:Lottery",
+    "lotterycomp": "sim.kernel.sched.policies.lottery:CompensatedLottery",
+    "stride": "sim.kernel.sched.policies.stride:Stride",
+    "stridefeasible": "sim.kernel.sched.policies.stride:FeasibleStride",
+    "eevdf": "sim.kernel.sched.policies.eevdf:Eevdf",
+    "credit": "sim.kernel.sched.policies.credit:Credit",
+    "gang": "sim.kernel.sched.policies.gang:Gang",
     "roundrobin": "sim.kernel.sched.policies.round_robin:RoundRobin",
 }
-"""The policies that ship, by name; any other is named "module:Class"."""
+"""The policies that ship, by name; any other is named "module:Class", or in a scenario file "./file.py:Class"."""
 
 
 def make_policy(name: str) -> Policy:
@@ -134,12 +141,12 @@ def make_policy(name: str) -> Policy:
     module, _, attribute = POLICIES.get(name, name).partition(":")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, type) and issubclass(found, Policy):
+            return found()
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         wanted = f"{', '.join(POLICIES)} or module:Class"
         raise ScenarioError("sched.policy", f"cannot be found: {error}", got=name, wanted=wanted) from error
-    if not (isinstance(found, type) and issubclass(found, Policy)):
-        raise ScenarioError("sched.policy", "is not a Policy", got=name, wanted="a class derived from Policy")
-    return found()
+    raise ScenarioError("sched.policy", "is not a Policy", got=name, wanted="a class derived from Policy")
 
 
 def refuse_foreign(world: World, pcpu: PcpuRunner, policy: Policy) -> None:
