@@ -7,12 +7,14 @@ vCPUs.  Each ratio is the best of several rounds that alternate between both sid
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from time import process_time
 from typing import Any
 
 import simpy
 
 from sim.core.context import Sim
+from sim.core.units import SECOND
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.sched.options import SchedOptions
@@ -59,9 +61,9 @@ def host(pcpus: int, vcpus: int, *, busy: bool = True) -> Scheduler:
     return sched
 
 
-def full_host(pcpus: int, vcpus: int) -> Scheduler:
+def full_host(pcpus: int, vcpus: int, *, traced: bool = False) -> Scheduler:
     """Make a host with everything: VMs of 1 to 8 vCPUs in pools, some limited, on and off at twice the capacity."""
-    sim = Sim(categories=())
+    sim = Sim(categories=("sched",) if traced else ())
     sched = Scheduler(sim, Topology.of(CpuSpec(cores_per_node=pcpus)), SchedOptions(quantum_ns=QUANTUM_NS))
     pools = [sched.pools.add(PoolSpec(name=f"p{index}", shares=1000 + 500 * index)) for index in range(4)]
     left, number = vcpus, 0
@@ -94,6 +96,18 @@ def both(sched: Scheduler, events: int) -> tuple[float, float]:
     return rate, (sched.sim.engine.events_done - before) / (process_time() - begin)
 
 
+def memory_growth_bytes() -> int:
+    """Return how much more memory a running host holds after 60 more simulated seconds."""
+    sched = full_host(*SMALL)
+    tracemalloc.start()
+    sched.sim.engine.run(20 * SECOND)
+    before = tracemalloc.get_traced_memory()[0]
+    sched.sim.engine.run(80 * SECOND)
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return max(0, after - before)
+
+
 def decisions(sched: Scheduler, events: int) -> float:
     """Return dispatches per CPU second over about `events` quanta."""
     before = sum(world.dispatches for world in sched.worlds.values())
@@ -113,6 +127,7 @@ def run() -> list[dict[str, Any]]:
         "full": [],
         "events": [],
         "full growth": [],
+        "traced": [],
         "save": [],
         "load": [],
     }
@@ -131,6 +146,9 @@ def run() -> list[dict[str, Any]]:
         rate, events = both(full, EVENTS // 3)
         ratios["full"].append(rate / bare)
         ratios["events"].append(events / bare)
+        traced = full_host(*LARGE, traced=True)
+        decisions(traced, EVENTS // 10)
+        ratios["traced"].append(rate / decisions(traced, EVENTS // 3))
         little = full_host(*SMALL)
         decisions(little, EVENTS // 50)
         ratios["full growth"].append(decisions(little, EVENTS // 10) / rate)
@@ -186,6 +204,24 @@ def run() -> list[dict[str, Any]]:
             0.20,
             ">=",
             "events of the engine per CPU second on the same host",
+        ),
+        _item(
+            "scheduler.full.traced",
+            min(ratios["traced"]),
+            "1",
+            "the same host without a trace",
+            1.20,
+            "<=",
+            "cost per decision with every record of the scheduler taken and digested",
+        ),
+        _item(
+            "scheduler.memory",
+            memory_growth_bytes() / 1e6,
+            "MB",
+            "60 simulated seconds before",
+            1,
+            "<=",
+            "growth of what Python has allocated over 60 simulated seconds of the small host with everything",
         ),
         _item(
             "scheduler.growth",

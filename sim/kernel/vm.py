@@ -27,14 +27,14 @@ from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.memory import Extent
 from sim.kernel.resource_pools import PoolManager
-from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
-from sim.kernel.sched.fluid import Claim, fluid_shares
+from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_latency, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.machine import dedicate, give_back
 from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
-from sim.kernel.world import World, WorldState
+from sim.kernel.world import World
 
 __all__ = ["AdmissionError", "CpuAllocation", "PowerState", "Vm", "VmManager", "VmSpec", "VmStateError"]
 
@@ -215,24 +215,8 @@ class VmManager:
                 self.scheduler.resume(world)
 
     def entitlements(self) -> dict[str, Fraction]:
-        """Return the CPUs each powered-on VM is entitled to, if its present demand lasted (the fluid ideal)."""
-        names, claims = [], []
-        for vm in self.admitted():
-            runnable = sum(
-                world.state in (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED)
-                for world in vm.vcpus
-            )
-            if not runnable:
-                continue
-            cpu, core_hz = vm.spec.cpu, self.scheduler.topology.core_hz
-            ceiling = Fraction(runnable)
-            if cpu.limit_hz is not None:
-                ceiling = min(ceiling, Fraction(cpu.limit_hz, core_hz))
-            floor = min(ceiling, Fraction(cpu.reservation_hz * runnable, core_hz * vm.spec.vcpus))
-            names.append(vm.name)
-            claims.append(Claim(weight=cpu.shares_per_vcpu * runnable, floor=floor, ceiling=ceiling))
-        shares = fluid_shares(len(self.scheduler.pcpus), claims).shares
-        return dict(zip(names, shares, strict=True))
+        """Return the CPUs each VM that wants any is entitled to, if its present demand lasted (the fluid ideal)."""
+        return self.pools.entitlements()
 
     def admitted(self) -> list[Vm]:
         """Return the VMs that are not powered off."""
@@ -267,6 +251,9 @@ class VmManager:
                 affinity=spec.cpu.affinity,
             )
             self.pools.check(spec.pool, spec.name, spec.cpu.reservation_hz)
+            pool = self.pools.find(spec.pool)
+            limited = pool is not None and pool.nearest_bucket() is not None
+            admit_latency(spec, self.scheduler, own=self._own_cores(spec.name), limited=limited)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
@@ -298,6 +285,9 @@ class VmManager:
         """Divide the VM's allocation over its vCPUs: equal reservations, of which the first take the remainder."""
         cpu = vm.spec.cpu
         pool = self.pools.find(vm.spec.pool)
+        for world in vm.vcpus if cpu.latency != "high" else ():
+            if world.exclusive is not None:
+                give_back(self.scheduler, world)
         vm.bucket = None if cpu.limit_hz is None else self.scheduler.bucket(cpu.limit_hz, pool)
         each_hz, rest_hz = divmod(cpu.reservation_hz, len(vm.vcpus))
         for index, world in enumerate(vm.vcpus):
@@ -309,8 +299,15 @@ class VmManager:
                 pool=pool,
                 affinity=bits(cpu.affinity) if cpu.affinity else -1,
             )
+        for world in vm.vcpus if cpu.latency == "high" else ():
+            if world.exclusive is None:
+                dedicate(self.scheduler, world)
         limit_hz = -1 if cpu.limit_hz is None else cpu.limit_hz
         self.sim.trace.emit(VM_ALLOCATION, vm.name, cpu.shares_per_vcpu, cpu.reservation_hz, limit_hz)
+
+    def _own_cores(self, name: str) -> int:
+        vm = self.vms.get(name)
+        return 0 if vm is None else sum(world.exclusive is not None for world in vm.vcpus)
 
     def _set_state(self, vm: Vm, state: PowerState) -> None:
         self.sim.trace.emit(VM_POWER, vm.name, str(vm.state), str(state))

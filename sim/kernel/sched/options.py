@@ -9,14 +9,16 @@ Sources: `esxcli system settings advanced list` of ESXi 6.0 to 9.0 builds (publi
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from attrs import Attribute, Factory, evolve, field, fields, frozen, validators
 
 from sim.core.facts import fact
-from sim.core.structure import FieldError, between, in_choices, matches, quantity
+from sim.core.structure import FieldError, between, in_choices, quantity
 from sim.core.units import MS, SECOND, US
 from sim.kernel.sched.advanced import RELEASES, UnknownOption, default_of, setting_of
+from sim.kernel.sched.policy import POLICIES
 
 __all__ = ["SchedOptions"]
 
@@ -49,7 +51,12 @@ ENTITLEMENT_NS = fact(
     kind="assumed",
 )
 
-_POLICY = r"[a-z][a-z0-9]{0,30}|[\w.]{1,100}:\w{1,60}"
+_FOREIGN_POLICY = re.compile(r"[\w.]{1,100}:\w{1,60}")
+
+
+def _policy(_instance: object, attribute: Attribute[Any], value: str) -> None:
+    if not isinstance(value, str) or (value not in POLICIES and not _FOREIGN_POLICY.fullmatch(value)):
+        raise FieldError(attribute.name, value, f"one of {', '.join(POLICIES)}, or module:Class")
 
 
 def _settings(_instance: Any, attribute: Attribute[Any], value: dict[str, Any]) -> None:
@@ -96,7 +103,7 @@ class SchedOptions:
 
     release: str = field(default="8.0", validator=in_choices(*RELEASES))
     advanced: dict[str, Any] = field(factory=dict, validator=_settings)
-    policy: str = field(default="esxi", validator=matches(_POLICY, "a policy's name, or module:Class"))
+    policy: str = field(default="esxi", validator=_policy)
     queues: str = field(default="llc", validator=in_choices("host", "llc", "pcpu"))
     quantum_ns: int = field(
         default=_from("Cpu.Quantum", MS), metadata=quantity("ns"), validator=between(1, 10 * SECOND)
