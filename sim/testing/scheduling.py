@@ -273,7 +273,9 @@ def _pools_plan(chooser: Chooser, host: dict[str, Any]) -> SchedPlan:
         for _ in range(host["cores"] + chooser.integer(1, 3)):
             vms.append(VmPlan(name=f"w{len(vms)}", shares=chooser.of((1000, 500, 2000)), pool=pool))
     what = chooser.of(("shares", "add", "suspend"))
-    action = Action(time_us=0, what=what, who=0, value=chooser.integer(1, 5000))
+    host["span_ms"] = 400 * host["quantum_ms"]
+    half_us = host["span_ms"] * 1000 // 2
+    action = Action(time_us=half_us, what=what, who=0, value=chooser.integer(1, 5000))
     return SchedPlan(**host, pools=pools, vms=tuple(vms), actions=(action,))
 
 

@@ -26,6 +26,8 @@ RUN, READY, MAX_LIMITED, COSTOP, IDLE, VM_WAIT, SWAP_WAIT, ENDED, SWITCHING = ra
 STATES = ("run", "ready", "max_limited", "costop", "idle", "vm_wait", "swap_wait", "ended")
 """The states by the numbers that the records use; SWITCHING is ready, with a pCPU that still switches to the world."""
 
+WAITING_STATES = (IDLE, VM_WAIT, SWAP_WAIT)
+
 Interval = tuple[int, int]
 Entry = tuple[int, str, tuple[int, ...]]
 """Time, "dispatch", "state" or "idle", and the record's values."""
