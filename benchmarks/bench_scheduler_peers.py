@@ -101,7 +101,9 @@ def run() -> list[dict[str, Any]]:
         print(f"  SimGrid cannot be installed here: {why}")
     else:
         ratio = compare(python, "simgrid_busy.py", LARGE, 50 * LARGE[1])
-        figures.append(_figure("simgrid", LARGE, ratio, 4, "executions of SimGrid 4.1 in Python, always busy"))
+        figures.append(
+            _figure("simgrid", LARGE, ratio, 4, "executions of SimGrid 4.1 in Python, always busy")
+        )
     return figures
 
 

@@ -68,7 +68,9 @@ def growth_mb() -> float:
 
 def growth_in_own_process() -> float:
     """Return `growth_mb` as a process of its own measures it."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import bench_scheduler_scale as b; print(b.growth_mb())"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import bench_scheduler_scale as b; print(b.growth_mb())"
+    )
     command = [sys.executable, "-c", code, str(Path(__file__).resolve().parent)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -114,12 +116,54 @@ def run() -> list[dict[str, Any]]:
     bare_text = "bare SimPy timeouts, same process"
     here = "this machine"
     return [
-        _figure("scheduler.checkpoint.save_ms", min(saves), "ms", here, 100, "<=", "pickling the full host at 64x512"),
-        _figure("scheduler.checkpoint.load_ms", min(loads), "ms", here, 100, "<=", "unpickling it; it goes on alike"),
-        _figure("scheduler.rss", growth_in_own_process(), "MB", "60 simulated seconds before", 1, "<=", "growth of the resident set"),
-        _figure("scheduler.threads.decisions", max(threaded), "1", bare_text, 0.06, ">=", "decisions with threads at 64x512"),
-        _figure("scheduler.threads.events", max(events), "1", bare_text, 0.20, ">=", "events on the same host"),
-        _figure("scheduler.full.256x4096", max(huge), "1", bare_text, 0.03, ">=", "decisions with everything at 256 pCPUs and 4,096 vCPUs"),
+        _figure(
+            "scheduler.checkpoint.save_ms",
+            min(saves),
+            "ms",
+            here,
+            100,
+            "<=",
+            "pickling the full host at 64x512",
+        ),
+        _figure(
+            "scheduler.checkpoint.load_ms",
+            min(loads),
+            "ms",
+            here,
+            100,
+            "<=",
+            "unpickling it; it goes on alike",
+        ),
+        _figure(
+            "scheduler.rss",
+            growth_in_own_process(),
+            "MB",
+            "60 simulated seconds before",
+            1,
+            "<=",
+            "growth of the resident set",
+        ),
+        _figure(
+            "scheduler.threads.decisions",
+            max(threaded),
+            "1",
+            bare_text,
+            0.06,
+            ">=",
+            "decisions with threads at 64x512",
+        ),
+        _figure(
+            "scheduler.threads.events", max(events), "1", bare_text, 0.20, ">=", "events on the same host"
+        ),
+        _figure(
+            "scheduler.full.256x4096",
+            max(huge),
+            "1",
+            bare_text,
+            0.03,
+            ">=",
+            "decisions with everything at 256 pCPUs and 4,096 vCPUs",
+        ),
     ]
 
 

@@ -148,7 +148,9 @@ def _plan(chooser: Chooser, family: str) -> SchedPlan:
     if family == "any":
         pools = _pools(chooser, 3)
         vms = _any_vms(chooser, 5, 4, pools=len(pools))
-        return SchedPlan(**host, pools=pools, vms=vms, actions=_actions(chooser, (*ACTIONS, *MACHINE_ACTIONS)))
+        return SchedPlan(
+            **host, pools=pools, vms=vms, actions=_actions(chooser, (*ACTIONS, *MACHINE_ACTIONS))
+        )
     if family == "pools":
         return _pools_plan(chooser, host)
     vms = _single_vms(chooser, family, host["cores"])

@@ -189,8 +189,7 @@ def _check_group(host: TestHost, worlds: list[AuditedWorld], bound_ns: int) -> N
         for kind, begin, _ in world.spans
     ]
     ends = {
-        world.world_id: world.spans[-1][2] if world.state == ENDED and world.spans else -1
-        for world in worlds
+        world.world_id: world.spans[-1][2] if world.state == ENDED and world.spans else -1 for world in worlds
     }
     changes += [
         (end, number, world.world_id, ENDED)
@@ -240,12 +239,12 @@ def check_charge(host: TestHost, books: Books | None = None) -> None:
             text = f"{host.describe(number)} at {host.now_ns} ns: Used is {used} ns, its run time is worth {expected} ns"
             raise SchedulingViolation(10, text)
     if total != expected_total:
-        raise SchedulingViolation(10, f"the host's Used is {total} ns, its run time is worth {expected_total} ns")
+        raise SchedulingViolation(
+            10, f"the host's Used is {total} ns, its run time is worth {expected_total} ns"
+        )
     for pcpu, audited in zip(books.pcpus, found.pcpus, strict=True):
         if pcpu.shared_ns != audited.shared_ns:
-            text = (
-                f"pCPU {audited.index}: both threads busy {pcpu.shared_ns} ns, by the trace {audited.shared_ns}"
-            )
+            text = f"pCPU {audited.index}: both threads busy {pcpu.shared_ns} ns, by the trace {audited.shared_ns}"
             raise SchedulingViolation(10, text)
 
 
@@ -254,9 +253,7 @@ def check_transitions(host: TestHost, found: Audit | None = None) -> None:
     found = found if found is not None else host.audit()
     epochs = [epoch for machine in host.machines for epoch in _epochs(machine.history, host.now_ns)]
     for time_ns, number, old, new in found.edges:
-        where = (
-            f"{host.describe(number)} goes from {STATES[old].upper()} to {STATES[new].upper()} at {time_ns} ns"
-        )
+        where = f"{host.describe(number)} goes from {STATES[old].upper()} to {STATES[new].upper()} at {time_ns} ns"
         if (WorldState(old), WorldState(new)) not in EDGES:
             raise SchedulingViolation(15, where)
         if COSTOP in (old, new) and not any(number in ids and len(ids) > 1 for _, _, _, ids in epochs):

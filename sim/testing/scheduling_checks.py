@@ -29,10 +29,13 @@ Leaves out: policies whose aim is another one; say which numbers yours promises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 from attrs import field, frozen
 from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis.configuration import set_hypothesis_home_dir, storage_directory
 from hypothesis.errors import NoSuchExample
 
 from sim.errors import VmksimError
@@ -157,7 +160,8 @@ def find_scheduling_violation(
         suppress_health_check=list(HealthCheck),
     )
     try:
-        smallest = find(sched_plans(CHECKS[number].family), broken, settings=plan_of_search)
+        with _files_elsewhere():
+            smallest = find(sched_plans(CHECKS[number].family), broken, settings=plan_of_search)
     except NoSuchExample:
         return None
     try:
@@ -165,3 +169,15 @@ def find_scheduling_violation(
     except SchedulingViolation as violation:
         return SchedulingFinding(violation=violation, plan=smallest)
     raise VmksimError(f"P{number} was broken once and is not any more: the policy is not deterministic")
+
+
+@contextmanager
+def _files_elsewhere() -> Iterator[None]:
+    """Let Hypothesis keep its files where they vanish, instead of the folder in which a script happens to run."""
+    before = storage_directory("examples", intent_to_write=False).path.parent
+    with TemporaryDirectory() as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(before)

@@ -17,6 +17,7 @@ __all__ = ["HZ", "Action", "Load", "PoolPlan", "SchedPlan", "VmPlan"]
 HZ = 1_000_000_000
 """The speed of a core in plans: reservations and limits in Hz are then parts per 10**9 of a CPU."""
 
+
 @frozen(kw_only=True)
 class Load:
     """What one vCPU wants: busy, idle, onoff (fixed lengths) or random (exponential, from `seed`); lengths in us."""

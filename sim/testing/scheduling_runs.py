@@ -83,7 +83,9 @@ def check_schedule_determinism(plan: SchedPlan, make: MakePolicy = EsxiPolicy) -
     if play(plan, make).sched.sim.trace.digest() != expected:
         raise SchedulingViolation(11, "two runs of the same plan differ")
     if play(plan, make, parts=3).sched.sim.trace.digest() != expected:
-        raise SchedulingViolation(11, f"a run in three pieces of {plan.span_ns // 3} ns differs from one in one")
+        raise SchedulingViolation(
+            11, f"a run in three pieces of {plan.span_ns // 3} ns differs from one in one"
+        )
     host = TestHost(plan, make)
     cut_ns = plan.span_ns * 2 // 5
     host.run(cut_ns)
@@ -110,7 +112,9 @@ def check_scaling(plan: SchedPlan, make: MakePolicy = EsxiPolicy, factor: int = 
     for number, pieces in fast.items():
         scaled = [(pcpu, begin * factor, end * factor) for pcpu, begin, end in pieces]
         if slow.get(number, []) != scaled:
-            where = next((old for old, new in zip(scaled, slow.get(number, []), strict=False) if old != new), None)
+            where = next(
+                (old for old, new in zip(scaled, slow.get(number, []), strict=False) if old != new), None
+            )
             text = f"with all times times {factor}, {normal.describe(number)} does not run as before; first at {where}"
             raise SchedulingViolation(12, text)
 

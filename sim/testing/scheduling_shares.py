@@ -45,9 +45,7 @@ def _worlds(host: TestHost) -> list[AuditedWorld]:
     return [found.worlds[machine.history[0][2][0]] for machine in host.machines]
 
 
-def _worst_error(
-    world: AuditedWorld, share: Fraction, now_ns: int
-) -> tuple[Fraction, int, Fraction, int]:
+def _worst_error(world: AuditedWorld, share: Fraction, now_ns: int) -> tuple[Fraction, int, Fraction, int]:
     """Return the most that a world was behind its share and ahead of it, in ns, and when."""
     behind, ahead = Fraction(0), Fraction(0)
     behind_at = ahead_at = 0

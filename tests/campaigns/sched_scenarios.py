@@ -90,7 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
     done = {tuple(each) for each in state["done"]}
     firsts = range(0, options.count, CHUNK)
     todo = [first for first in firsts if (first, min(CHUNK, options.count - first)) not in done]
-    print(f"{options.count} scenarios, {options.count - len(todo) * CHUNK if todo else options.count} judged before")
+    print(
+        f"{options.count} scenarios, {options.count - len(todo) * CHUNK if todo else options.count} judged before"
+    )
     for first, size, found, seconds in chunks(todo, options.count, numbers, options.jobs):
         state["done"].append((first, size))
         state["seconds"] += seconds

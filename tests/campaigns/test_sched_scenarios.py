@@ -25,7 +25,9 @@ def test_esxi_model_keeps_every_invariant_in_random_scenarios(number):
         assert scenario(seed, [number]) == {}
 
 
-@pytest.mark.xfail(reason="a co-stopped vCPU hands its pCPU to its sibling for a whole new turn, whatever others are owed")
+@pytest.mark.xfail(
+    reason="a co-stopped vCPU hands its pCPU to its sibling for a whole new turn, whatever others are owed"
+)
 def test_esxi_model_gives_a_split_vm_the_same():
     for seed in range(3):
         assert scenario(seed, [SPLIT]) == {}

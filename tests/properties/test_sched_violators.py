@@ -159,7 +159,9 @@ SEARCHED = [
 ]
 
 
-@pytest.mark.parametrize(("number", "make"), SEARCHED, ids=[f"P{number}-{make.__name__}" for number, make in SEARCHED])
+@pytest.mark.parametrize(
+    ("number", "make"), SEARCHED, ids=[f"P{number}-{make.__name__}" for number, make in SEARCHED]
+)
 def test_known_violator_is_found(number, make):
     plan = first_broken(number, make)
     assert plan is not None
@@ -198,7 +200,9 @@ def first_broken(number, make, count=40):
 
 
 def test_idle_pcpu_beside_a_ready_world_is_found():
-    plan = SchedPlan(cores=2, vms=(VmPlan(name="a"), VmPlan(name="idle", loads=(Load(kind="idle"),)), VmPlan(name="b")))
+    plan = SchedPlan(
+        cores=2, vms=(VmPlan(name="a"), VmPlan(name="idle", loads=(Load(kind="idle"),)), VmPlan(name="b"))
+    )
     assert "pCPU 0 is idle" in str(broken(2, plan, Partitioned))
     assert broken(2, plan, RoundRobin) is None
 
@@ -258,7 +262,9 @@ def sampled(host, tick_ns=10 * MS):
         for tick in ticks:
             for state, begin, end in spans:
                 seen[state] += tick_ns if begin <= tick < end else 0
-        worlds[number] = WorldTimes(run_ns=seen[RUN], ready_ns=seen[READY], idle_ns=sum(seen[each] for each in WAITING_STATES))
+        worlds[number] = WorldTimes(
+            run_ns=seen[RUN], ready_ns=seen[READY], idle_ns=sum(seen[each] for each in WAITING_STATES)
+        )
         assert times.total_ns == found.worlds[number].time_ns(*range(ENDED))
     return evolve(books, worlds=worlds)
 
