@@ -25,6 +25,7 @@ class Worker:
         self.executions = executions
 
     def __call__(self) -> None:
+        """Be the actor."""
         this_actor.execute(EXECUTION * self.first)
         for _ in range(self.executions):
             this_actor.execute(EXECUTION)

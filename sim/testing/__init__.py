@@ -4,6 +4,7 @@ One module for each part of the machine; this page names what is public.  The on
 hypothesis.
 """
 
+from sim.testing.plain_stride import PlainStride
 from sim.testing.scenarios import (
     allocations,
     cpu_specs,
@@ -13,8 +14,6 @@ from sim.testing.scenarios import (
     vm_entries,
     workloads,
 )
-
-from sim.testing.plain_stride import PlainStride
 from sim.testing.scheduling import (
     sched_hosts,
     sched_loads,

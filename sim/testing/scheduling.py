@@ -254,7 +254,7 @@ def _single_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]
             reservation_hz = min(left_hz, HZ) * chooser.integer(0, part) // part
             reservation_hz *= chooser.of((0, 1))
             left_hz -= reservation_hz
-            if chooser.integer(0, 2) == 2:  # noqa: PLR2004 - one in three
+            if chooser.integer(0, 2) == 2:
                 limit_hz = max(reservation_hz, chooser.integer(HZ // 50, HZ))
         vms.append(
             VmPlan(
@@ -270,7 +270,7 @@ def _single_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]
 
 def _pools_plan(chooser: Chooser, host: dict[str, Any]) -> SchedPlan:
     pools = tuple(PoolPlan(shares=chooser.integer(1000, 9000)) for _ in range(2))
-    vms = []
+    vms: list[VmPlan] = []
     for pool in range(2):
         for _ in range(host["cores"] + chooser.integer(1, 3)):
             vms.append(VmPlan(name=f"w{len(vms)}", shares=chooser.of((1000, 500, 2000)), pool=pool))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from attrs import define, field, frozen
 
@@ -273,7 +274,7 @@ def _value(
         ]
         changes = [(time_ns, hz) for time_ns, where, hz in frequencies if where == core]
         edges = [(0, nominal_hz), *changes, (piece.end_ns, 0)]
-        for (begin_ns, hz), (end_ns, _) in zip(edges, edges[1:], strict=False):
+        for (begin_ns, hz), (end_ns, _) in pairwise(edges):
             part = (max(begin_ns, piece.begin_ns), min(end_ns, piece.end_ns))
             if part[0] >= part[1]:
                 continue

@@ -201,8 +201,9 @@ def _check_group(host: TestHost, worlds: list[AuditedWorld], bound_ns: int) -> N
         for each in progress:
             progress[each] += time_ns - before_ns if state[each] in _MOVING else 0
         before_ns = time_ns
-        for each in progress:
-            skew_ns = progress[each] - min(progress.values())
+        slowest = min(progress.values())
+        for each, reached in progress.items():
+            skew_ns = reached - slowest
             if state[each] == RUN and skew_ns > bound_ns:
                 text = f"{host.describe(each)} runs {skew_ns} ns ahead of its slowest sibling at {time_ns} ns"
                 raise SchedulingViolation(9, f"{text}; the bound is {bound_ns} ns")
@@ -215,8 +216,8 @@ def _check_group(host: TestHost, worlds: list[AuditedWorld], bound_ns: int) -> N
             asleep[who] = progress[who]
         elif old in (IDLE, VM_WAIT) and new not in (IDLE, VM_WAIT):
             others = [progress[each] for each in progress if each != who]
-            slowest = min(others) if others else progress[who]
-            progress[who] = min(progress[who], max(asleep[who], slowest))
+            level = min(others) if others else progress[who]
+            progress[who] = min(progress[who], max(asleep[who], level))
         if not progress:
             return
 

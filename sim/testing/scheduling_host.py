@@ -29,7 +29,7 @@ from sim.kernel.sched.pools import Pool, PoolSpec
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.world import World, WorldTimes
 from sim.testing.scheduling_audit import Audit, audit, entries_of
-from sim.testing.scheduling_plan import HZ, Action, Load, SchedPlan, VmPlan
+from sim.testing.scheduling_plan import HZ, Action, SchedPlan, VmPlan
 
 __all__ = ["BURST_QUANTA", "Books", "Machine", "MakePolicy", "TestHost", "books_of", "play"]
 
@@ -243,14 +243,11 @@ class TestHost:
     def _make_worlds(self, machine: Machine) -> None:
         plan = machine.plan
         machine.worlds = tuple(
-            self.sched.add(f"{plan.name}-{number}", self._workload(load))
+            self.sched.add(f"{plan.name}-{number}", load.make(self.plan.scale))
             for number, load in enumerate(plan.loads)
         )
         self.sched.group(machine.worlds)
         self._allocate(machine)
-
-    def _workload(self, load: Load) -> object:
-        return load.make(self.plan.scale)
 
     def _begin(self, machine: Machine) -> None:
         for world in machine.worlds:

@@ -11,6 +11,7 @@ Sources: Hypothesis, "Stateful tests"; the choice of invariants is the fact shee
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import ClassVar
 
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from sim.testing.scheduling_violation import SchedulingViolation
 
 __all__ = ["MOMENTARY", "SchedulerMachine", "scheduler_machine"]
 
-MOMENTARY = {
+MOMENTARY: dict[int, Callable[[TestHost], None]] = {
     1: check_time_conservation,
     5: check_limit,
     9: check_skew,

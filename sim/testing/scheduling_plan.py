@@ -129,9 +129,10 @@ class SchedPlan:
         return self.span_ms * MS * self.scale
 
     def __str__(self) -> str:
-        lines = [
-            f"host: {self.nodes} x {self.cores} cores x {self.threads} threads, quantum {self.quantum_ms} ms,"
-            f" switch {self.switch_ns} ns, a queue per {self.queues}, {self.span_ms} ms"
-        ]
+        host = (
+            f"host: {self.nodes} x {self.cores} cores x {self.threads} threads, quantum {self.quantum_ms} ms"
+        )
+        host += f", switch {self.switch_ns} ns, a queue per {self.queues}, {self.span_ms} ms"
+        lines = [host]
         lines += [f"pool p{number}: {pool}" for number, pool in enumerate(self.pools)]
         return "\n".join([*lines, *map(str, self.vms), *map(str, self.actions)])

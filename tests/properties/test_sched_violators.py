@@ -186,8 +186,7 @@ def broken(number, plan, make):
     try:
         judge(plan, make, numbers=(number,))
     except SchedulingViolation as violation:
-        assert violation.number == number
-        return violation
+        return violation if violation.number == number else None
     return None
 
 
@@ -258,7 +257,7 @@ def sampled(host, tick_ns=10 * MS):
     worlds = {}
     for number, times in books.worlds.items():
         spans = found.worlds[number].spans
-        seen = {state: 0 for state in range(ENDED + 2)}
+        seen = dict.fromkeys(range(ENDED + 2), 0)
         for tick in ticks:
             for state, begin, end in spans:
                 seen[state] += tick_ns if begin <= tick < end else 0
@@ -287,7 +286,7 @@ def test_time_of_a_pcpu_that_goes_missing_is_refused():
     with pytest.raises(SchedulingViolation, match="pCPU 0"):
         check_time_conservation(host, evolve(books, pcpus=(PcpuTimes(busy_ns=1, switch_ns=0, idle_ns=0),)))
     with pytest.raises(SchedulingViolation, match="dispatches"):
-        check_audit(host, evolve(books, dispatches={number: 1 for number in books.dispatches}))
+        check_audit(host, evolve(books, dispatches=dict.fromkeys(books.dispatches, 1)))
 
 
 @pytest.mark.parametrize(
