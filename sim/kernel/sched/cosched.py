@@ -7,7 +7,7 @@ VM fires then; in polling mode a timer looks at all of them every `CoschedPollUs
 its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
 as when it halted, or level with its slowest sibling.  In a wide VM everything is O(log n) in the number of vCPUs.
 
-The bound holds exactly: the analytic threshold is taken lower by the longest time that switching a laggard in takes.
+The bound holds exactly: a vCPU is stopped a little before it is due if switching a laggard in takes longer than that.
 
 Leaves out: time in the hypervisor on a vCPU's own behalf, and the hand-off within a last-level cache
 (`CoschedHandoffLLC` is stored only).
@@ -70,8 +70,7 @@ class VcpuGroup:
         self.worlds: list[World] = []
         self.costart_ns = min(options.costart_ns, options.costop_ns)
         self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
-        margin_ns = 0 if self.poll_ns else host.switch_ns_max
-        self.costop_ns = max(1, options.costop_ns - margin_ns)
+        self.costop_ns = options.costop_ns
         self.costops = 0
         self._known: Extremes | None = None  # until something changes
         self._looking = False
@@ -206,7 +205,7 @@ class VcpuGroup:
         due_ns = NEVER
         if fastest is not None:
             if offset is not None and offset - fastest.progress >= self.costop_ns:
-                due_ns = now_ns  # one that has been switched in again and again has fallen behind between the switches
+                due_ns = now_ns  # while a laggard is being switched in it falls behind: it would be too far in the end
             elif standing is not None:
                 due_ns = standing + fastest.progress + self.costop_ns
         if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:

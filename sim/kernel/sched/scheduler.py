@@ -363,11 +363,6 @@ class Scheduler:
             self.policy.dequeue(world)
             self.place(world, now_ns)
 
-    @property
-    def switch_ns_max(self) -> int:
-        """The longest time that a pCPU needs to switch a world in."""
-        return self.options.world_switch_ns + (self.options.migrate_llc_ns if self.migration_costs else 0)
-
     def kick(self, pcpu: PcpuRunner) -> None:
         """Let a pCPU decide anew at once: its world goes back to the queue, or an idle pCPU asks the policy."""
         if not pcpu.online:
