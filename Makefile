@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 .PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-sched campaign-tpm clean
 
 help:  ## what there is
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
 demo: $(STAMP)  ## a clean host is accepted; one flipped bit in a driver is refused, or named
 	@$(BIN)/python examples/demo.py
