@@ -7,7 +7,8 @@ VM fires then; in polling mode a timer looks at all of them every `CoschedPollUs
 its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
 as when it halted, or level with its slowest sibling.  In a wide VM everything is O(log n) in the number of vCPUs.
 
-The bound holds exactly: a vCPU is stopped a little before it is due if switching a laggard in takes longer than that.
+The bound holds exactly: the analytic threshold is lower by the longest time that switching a laggard in takes, in which
+the laggard falls further behind.
 
 Leaves out: time in the hypervisor on a vCPU's own behalf, and the hand-off within a last-level cache
 (`CoschedHandoffLLC` is stored only).
@@ -70,7 +71,8 @@ class VcpuGroup:
         self.worlds: list[World] = []
         self.costart_ns = min(options.costart_ns, options.costop_ns)
         self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
-        self.costop_ns = options.costop_ns
+        margin_ns = 0 if self.poll_ns else host.switch_ns_max
+        self.costop_ns = max(1, options.costop_ns - margin_ns)
         self.costops = 0
         self._known: Extremes | None = None  # until something changes
         self._looking = False

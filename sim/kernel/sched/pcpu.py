@@ -239,6 +239,11 @@ class PcpuRunner:
         self.due_ns = max(start_ns, min(end_ns, self.turn_from_ns + self._quantum_ns(world)))
         self.timer.arm(self.due_ns)
 
+    def go_on_with_turn(self, turn_from_ns: int, now_ns: int) -> None:
+        """Let the present world have the rest of a turn that another one began: a hand-off makes no turn longer."""
+        self.turn_from_ns = turn_from_ns
+        self.retime(now_ns)
+
     def cut_turn(self, now_ns: int, grain_ns: int) -> None:
         """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`."""
         end_ns = self.turn_from_ns + grain_ns

@@ -281,11 +281,15 @@ class Scheduler:
         self.place(world, now_ns)
 
     def costop(self, world: World) -> None:
-        """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one."""
+        """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one.
+
+        The sibling gets the rest of the turn: a whole new one for each hand-off would give the VM more than its share.
+        """
         now_ns = self.sim.now
         pcpu, group = world.pcpu, world.group
         assert pcpu is not None
         assert group is not None
+        turn_from_ns = pcpu.turn_from_ns
         pcpu.stop(_S.COSTOP, now_ns)
         laggard = group.laggard()
         if (
@@ -297,6 +301,7 @@ class Scheduler:
             self.policy.dequeue(laggard)
             if self.admit(laggard, now_ns):
                 pcpu.start(laggard, now_ns)
+                pcpu.go_on_with_turn(turn_from_ns, now_ns)
                 return
         pcpu.run_next(now_ns)
 
@@ -362,6 +367,11 @@ class Scheduler:
         if self.idle.idle and self.is_queued(world) and self.idle_pcpu(world) is not None:
             self.policy.dequeue(world)
             self.place(world, now_ns)
+
+    @property
+    def switch_ns_max(self) -> int:
+        """The longest time that a pCPU needs to switch a world in."""
+        return self.options.world_switch_ns + (self.options.migrate_llc_ns if self.migration_costs else 0)
 
     def kick(self, pcpu: PcpuRunner) -> None:
         """Let a pCPU decide anew at once: its world goes back to the queue, or an idle pCPU asks the policy."""
