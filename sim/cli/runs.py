@@ -6,7 +6,7 @@ Models nothing.  Leaves out anything that a script could not do too: every comma
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ from sim.cli.common import (
     scenario_argument,
     seed_option,
 )
+from sim.cli.views import view_options, write_views
 from sim.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -123,14 +124,19 @@ def _drive(simulation: Simulation, *, as_json: bool, out: Path | None, all_log_l
 @click.argument("folder", type=click.Path(path_type=Path))
 @json_option
 @log_option
-def report(folder: Path, *, as_json: bool, all_log_lines: bool) -> None:
-    """Print the report of an earlier run from the files in FOLDER."""
+@view_options
+def report(
+    folder: Path, *, as_json: bool, all_log_lines: bool, **views: Any
+) -> None:
+    """Print the report of an earlier run from the files in FOLDER, or make views of its CPU schedule."""
     from sim.core.tracefile import read_trace
     from sim.report.console import print_sections
     from sim.report.run_report import run_sections
     from sim.scenario.result import TRACE_FILE, read_result
 
     result = read_result(folder)
+    if write_views(folder, result, **views):
+        return
     if as_json:
         click.echo(result.to_json(), nl=False)
         return

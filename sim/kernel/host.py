@@ -22,6 +22,7 @@ from sim.hw.board import Board
 from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
 from sim.kernel.layout import LayoutProfile
+from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmkernel import Panic, VMkernel
 
@@ -54,6 +55,7 @@ class Host:
         policy: BootPolicy | None = None,
         layout: LayoutProfile | None = None,
         sched: SchedOptions | None = None,
+        sample_every_ns: int = SAMPLE_EVERY_NS.value,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -62,6 +64,7 @@ class Host:
         self.policy = policy if policy is not None else BootPolicy()
         self.layout_profile = layout if layout is not None else LayoutProfile()
         self.sched_options = sched if sched is not None else SchedOptions()
+        self.sample_every_ns = sample_every_ns
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -127,6 +130,7 @@ class Host:
             layout_profile=self.layout_profile,
             sched_options=self.sched_options,
             request_reboot=self._reboot_soon,
+            sample_every_ns=self.sample_every_ns,
         )
         self.kernel.start(self._started, self._panicked)
 

@@ -40,6 +40,8 @@ from sim.kernel.management import PRODUCT, Management
 from sim.kernel.memory import KernelMemory
 from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
 from sim.kernel.options import shown
+from sim.kernel.perf import SAMPLE_EVERY_NS
+from sim.kernel.sampling import CpuSampler
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.tpm_driver import TpmDriver
@@ -95,7 +97,8 @@ class VMkernel:
     """The VMkernel of one boot.
 
     `board` is the machine, `boot` what the loader handed over, `trust` the keys against which modules are checked,
-    `request_reboot` what the management call for a reboot triggers (a bound method).
+    `request_reboot` what the management call for a reboot triggers (a bound method), `sample_every_ns` how often CPU
+    counters are sampled.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class VMkernel:
         layout_profile: LayoutProfile,
         sched_options: SchedOptions,
         request_reboot: Callable[[], object],
+        sample_every_ns: int = SAMPLE_EVERY_NS.value,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -122,6 +126,7 @@ class VMkernel:
         self.loader: ModuleLoader
         self.scheduler = Scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler)
+        self.sampler = CpuSampler(self.vms, sample_every_ns)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
         self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng)
         management = Management(self)
@@ -149,6 +154,7 @@ class VMkernel:
             self._procedure.stop()
         if orderly:
             self._log("Host is rebooting.")
+        self.sampler.stop()
         self.vms.power_off_all()
         self.user_worlds.stop()
 
@@ -232,8 +238,9 @@ class VMkernel:
                 self._refuse(boot_module.name, str(error))
 
     def open_management_interface(self) -> None:
-        """From here on management calls are answered, and nothing else gets in."""
+        """From here on management calls are answered, nothing else gets in, and CPU counters are sampled."""
         self.started_ns = self.sim.now
+        self.sampler.start()
         self._log(f"{len(self.loader.modules())} modules loaded, {len(self.refused)} refused")
         self._log("Management interface open.")
 
