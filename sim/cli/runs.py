@@ -40,10 +40,16 @@ LOG_LINES_SHOWN = 60
     "--save", type=click.Path(path_type=Path), help="Write a checkpoint into this file, and stop there."
 )
 @click.option("--save-at", default="0s", help="When: simulated time since power-on, such as 15s.")
+@click.option(
+    "--engine",
+    type=click.Choice(["quantum", "fluid"]),
+    help="Share CPU time in turns, or as the fluid ideal, instead of what sched.engine says.",
+)
 def run(
     scenario: Path,
     seed: int | None,
     *,
+    engine: str | None,
     save: Path | None,
     save_at: str,
     as_json: bool,
@@ -57,6 +63,10 @@ def run(
     from sim.scenario.load import load_scenario
 
     loaded = load_scenario(scenario)
+    if engine is not None:
+        from attrs import evolve
+
+        loaded = evolve(loaded, sched=evolve(loaded.sched, engine=engine))
     from sim.scenario.run import Simulation
 
     with about(scenario):

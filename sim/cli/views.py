@@ -51,13 +51,15 @@ def write_views(
     """Write the views that are asked for, and say so; False: none was.  Errors: `ScenarioError`, `FormatError`."""
     from sim.scenario.result import TRACE_FILE
 
-    window = (_moment("--from", begin, 0), _moment("--until", end, result.simulated_ns))
-    if window[1] <= window[0]:
-        raise ScenarioError("--until", "is not after --from", got=f"{window[1]} ns")
+    last_ns = result.simulated_ns
+    window = (_moment("--from", begin, 0), min(last_ns, _moment("--until", end, last_ns)))
     if esxtop is None and gantt is None and perfetto is None:
         if begin is not None or end is not None:
             raise ScenarioError("--from", "says nothing", wanted="--gantt or --perfetto")
         return False
+    if window[1] <= window[0]:
+        wanted = "--from < --until, and --from before the end of the run"
+        raise ScenarioError("--from", "nothing is left to show", got=f"{window[0]} to {window[1]} ns", wanted=wanted)
     trace = folder / TRACE_FILE
     if esxtop is not None:
         _write_esxtop(trace, result, esxtop)

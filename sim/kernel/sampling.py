@@ -94,7 +94,10 @@ def summations_ms(row: CpuRow) -> dict[str, Fraction]:
 
 
 class CpuSampler:
-    """Takes samples of a host's VMs from `start` to `stop`; `samples` are the newest, oldest first."""
+    """Takes samples of a host's VMs from `start` to `stop`; `samples` are the newest, oldest first.
+
+    While no VM is on there is nothing to sample, and nothing is.
+    """
 
     def __init__(self, vms: VmManager, every_ns: int = SAMPLE_EVERY_NS.value) -> None:
         if every_ns <= 0:
@@ -103,17 +106,31 @@ class CpuSampler:
         self.samples: deque[CpuSample] = deque()
         self._vms = vms
         self._rows = 0
+        self._start_ns = vms.sim.now
         self._before: Snapshot | None = None
         self._timer = vms.sim.engine.timer(self.take)
 
     def start(self) -> None:
-        """Begin the first interval now."""
-        self._before = snapshot(self._vms)
-        self._timer.arm(self._vms.sim.now + self.every_ns)
+        """Begin the first interval now, and sample from the next on in which a VM is on."""
+        self._start_ns = self._vms.sim.now
+        self._vms.watchers.append(self._vms_changed)
+        self._vms_changed()
 
     def stop(self) -> None:
         """Take no more samples; those that there are stay."""
         self._timer.cancel()
+        self._vms.watchers.remove(self._vms_changed)
+
+    def _vms_changed(self) -> None:
+        """Begin to sample with the first VM."""
+        if not self._timer.armed and self._vms.admitted():
+            self._before = snapshot(self._vms)
+            self._arm()
+
+    def _arm(self) -> None:
+        """Set the timer for the end of the present interval."""
+        passed = (self._vms.sim.now - self._start_ns) // self.every_ns
+        self._timer.arm(self._start_ns + (passed + 1) * self.every_ns)
 
     def take(self) -> None:
         """Timer: an interval is over."""
@@ -125,7 +142,8 @@ class CpuSampler:
         if self._vms.sim.trace.enabled(SAMPLE_TAKEN):
             self._write(found, after)
         self._before = after
-        self._timer.arm(self._vms.sim.now + self.every_ns)
+        if self._vms.admitted():
+            self._arm()
 
     def _keep(self, sample: CpuSample) -> None:
         self.samples.append(sample)

@@ -28,10 +28,10 @@ from sim.hw.board import Board
 from sim.hw.memory import Extent
 from sim.kernel.resource_pools import PoolManager
 from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
-from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.sched.shares import entitled
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
 from sim.kernel.world import World, WorldState
@@ -50,6 +50,8 @@ VM_POWER = record("vm.power", vm=str, old=str, new=str)
 VM_WORLD = record("vm.world", vm=str, world=int, name=str, kind=str)
 VM_ALLOCATION = record("vm.allocation", vm=str, shares=int, reservation_hz=int, limit_hz=int)
 VM_REFUSED = record("vm.refused", vm=str, fault=str, text=str)
+
+_COMPETING = (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED, WorldState.COSTOP)
 
 WorkloadFactory = Callable[[int, FastStream], Workload]
 
@@ -108,6 +110,7 @@ class VmManager:
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
         self.pools = PoolManager(self)
+        self.watchers: list[Callable[[], object]] = []  # called after every change of a VM's power state
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
@@ -215,24 +218,21 @@ class VmManager:
                 self.scheduler.resume(world)
 
     def entitlements(self) -> dict[str, Fraction]:
-        """Return the CPUs each powered-on VM is entitled to, if its present demand lasted (the fluid ideal)."""
-        names, claims = [], []
-        for vm in self.admitted():
-            runnable = sum(
-                world.state in (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED)
-                for world in vm.vcpus
-            )
-            if not runnable:
-                continue
-            cpu, core_hz = vm.spec.cpu, self.scheduler.topology.core_hz
-            ceiling = Fraction(runnable)
-            if cpu.limit_hz is not None:
-                ceiling = min(ceiling, Fraction(cpu.limit_hz, core_hz))
-            floor = min(ceiling, Fraction(cpu.reservation_hz * runnable, core_hz * vm.spec.vcpus))
-            names.append(vm.name)
-            claims.append(Claim(weight=cpu.shares_per_vcpu * runnable, floor=floor, ceiling=ceiling))
-        shares = fluid_shares(len(self.scheduler.pcpus), claims).shares
-        return dict(zip(names, shares, strict=True))
+        """Return the CPUs each powered-on VM is entitled to, through its pools, if its present demand lasted.
+
+        Every vCPU that does not wait counts as wanting a whole CPU; VMs without such a one are left out.
+        """
+        competing = {
+            vm.name: [world for world in vm.vcpus if world.state in _COMPETING] for vm in self.admitted()
+        }
+        wanted: dict[World, int | Fraction] = {world: 1 for worlds in competing.values() for world in worlds}
+        cpus = self.scheduler.online.bit_count()
+        found = entitled(wanted, cpus, self.scheduler.topology.core_hz)
+        return {
+            name: sum((found[world][0] for world in worlds), Fraction(0))
+            for name, worlds in competing.items()
+            if worlds
+        }
 
     def admitted(self) -> list[Vm]:
         """Return the VMs that are not powered off."""
@@ -315,6 +315,8 @@ class VmManager:
     def _set_state(self, vm: Vm, state: PowerState) -> None:
         self.sim.trace.emit(VM_POWER, vm.name, str(vm.state), str(state))
         vm.state = state
+        for watcher in self.watchers:
+            watcher()
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless memory, promises and the scheduler's books agree."""

@@ -42,8 +42,8 @@ from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
 from sim.kernel.options import shown
 from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sampling import CpuSampler
+from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
-from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.tpm_driver import TpmDriver
 from sim.kernel.userworld import UserWorlds, agents_in
 from sim.kernel.vm import VmManager
@@ -124,7 +124,7 @@ class VMkernel:
         self.memory = KernelMemory(self.sim, board.memory)
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
-        self.scheduler = Scheduler(self.sim, board.topology, sched_options)
+        self.scheduler = make_scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler)
         self.sampler = CpuSampler(self.vms, sample_every_ns)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
@@ -154,8 +154,9 @@ class VMkernel:
             self._procedure.stop()
         if orderly:
             self._log("Host is rebooting.")
-        self.sampler.stop()
         self.vms.power_off_all()
+        if self.started_ns:
+            self.sampler.stop()
         self.user_worlds.stop()
 
     # -- the steps of START
@@ -205,9 +206,8 @@ class VMkernel:
     def start_scheduler(self) -> None:
         """Say how the scheduler is set; it runs from here on."""
         options = self.scheduler.options
-        self._log(
-            f"CpuSched: quantum {options.quantum_ns // 1_000_000} ms, {len(self.scheduler.pcpus)} pCPUs"
-        )
+        turns = "fluid" if options.engine == "fluid" else f"quantum {options.quantum_ns // 1_000_000} ms"
+        self._log(f"CpuSched: {turns}, {len(self.scheduler.pcpus)} pCPUs")
 
     def load_tpm_driver(self) -> None:
         """Find the TPM, or say "Error loading TPM" and go on."""
