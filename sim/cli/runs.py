@@ -135,9 +135,7 @@ def _drive(simulation: Simulation, *, as_json: bool, out: Path | None, all_log_l
 @json_option
 @log_option
 @view_options
-def report(
-    folder: Path, *, as_json: bool, all_log_lines: bool, **views: Any
-) -> None:
+def report(folder: Path, *, as_json: bool, all_log_lines: bool, **views: Any) -> None:
     """Print the report of an earlier run from the files in FOLDER, or make views of its CPU schedule."""
     from sim.core.tracefile import read_trace
     from sim.report.console import print_sections

@@ -59,7 +59,9 @@ def write_views(
         return False
     if window[1] <= window[0]:
         wanted = "--from < --until, and --from before the end of the run"
-        raise ScenarioError("--from", "nothing is left to show", got=f"{window[0]} to {window[1]} ns", wanted=wanted)
+        raise ScenarioError(
+            "--from", "nothing is left to show", got=f"{window[0]} to {window[1]} ns", wanted=wanted
+        )
     trace = folder / TRACE_FILE
     if esxtop is not None:
         _write_esxtop(trace, result, esxtop)

@@ -52,9 +52,7 @@ def stream_rows(path: Path, wanted: Mapping[str, Sequence[str]]) -> Iterator[Row
         raise FormatError("trace file", str(path), f"a NumPy archive of columns expected: {error}") from error
 
 
-def _table(
-    archive: zipfile.ZipFile, kind: str, fields: Sequence[str], names: set[str]
-) -> Iterator[Row]:
+def _table(archive: zipfile.ZipFile, kind: str, fields: Sequence[str], names: set[str]) -> Iterator[Row]:
     """Yield the records of one type; its columns must be of one length."""
     columns = [_column(archive, f"{kind}/{field}", names) for field in ("seq", "time_ns", *fields)]
     for seq, time_ns, *values in zip(*columns, strict=True):

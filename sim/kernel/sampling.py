@@ -33,7 +33,9 @@ ROWS_KEPT_MAX = 100_000
 SAMPLE_TAKEN = record("sample.taken", begin_ns=int, core_hz=int, threads_per_core=int)
 """A sample of what happened since `begin_ns`; the rows of its pCPUs, pools, VMs and worlds follow."""
 
-SAMPLE_PCPU = record("sample.pcpu", pcpu=int, core=int, busy_ns=int, switch_ns=int, idle_ns=int, shared_ns=int)
+SAMPLE_PCPU = record(
+    "sample.pcpu", pcpu=int, core=int, busy_ns=int, switch_ns=int, idle_ns=int, shared_ns=int
+)
 SAMPLE_POOL = record("sample.pool", pool=str, parent=str, number=int)
 SAMPLE_VM = record("sample.vm", vm=str, pool=str, group=int)
 """A VM of the sample: `group` is the id of its first world, by which its worlds name it."""
@@ -78,7 +80,7 @@ class CpuSample:
 def summations_ms(row: CpuRow) -> dict[str, Fraction]:
     """Return a row as vCenter's summation counters, in ms: run, ready, co-stop and wait make up the whole sample."""
     times = row.times
-    spans_ns = {
+    spans_ns: dict[str, int | Fraction] = {
         "cpu.run.summation": times.run_ns,
         "cpu.ready.summation": times.ready_ns + times.max_limited_ns,
         "cpu.costop.summation": times.costop_ns,
@@ -148,7 +150,9 @@ class CpuSampler:
     def _keep(self, sample: CpuSample) -> None:
         self.samples.append(sample)
         self._rows += sample.rows
-        while len(self.samples) > 1 and (len(self.samples) > SAMPLES_KEPT.value or self._rows > ROWS_KEPT_MAX):
+        while len(self.samples) > 1 and (
+            len(self.samples) > SAMPLES_KEPT.value or self._rows > ROWS_KEPT_MAX
+        ):
             self._rows -= self.samples.popleft().rows
 
     def _pools(self, found: Usage) -> Iterable[CpuRow]:

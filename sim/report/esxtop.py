@@ -1,6 +1,6 @@
-"""The samples of a run as `esxtop -b` writes them: a CSV that perfmon, spreadsheets and pandas read.
+r"""The samples of a run as `esxtop -b` writes them: a CSV that perfmon, spreadsheets and pandas read.
 
-Models: the first cell "(PDH-CSV 4.0) (UTC)(0)", then one column a counter, `\\\\host\\Group Cpu(ID:NAME)\\% Used` and
+Models: the first cell "(PDH-CSV 4.0) (UTC)(0)", then one column a counter, `\\host\Group Cpu(ID:NAME)\% Used` and
 so on, all cells quoted; a line a sample, its first cell the calendar time at its end.  Groups are VMs and resource
 pools; `Vcpu(GROUP:NAME:WORLD:NAME)` are worlds; `Physical Cpu(N)` shows PCPU USED, UTIL and, with two threads a core,
 CORE UTIL.  A cell is empty where what it is about was not there.  The trace is read twice, in bounded memory.
@@ -85,7 +85,8 @@ class _Sample:
     def groups_below(self, pool: str) -> list[int]:
         """Return the VMs in a pool and in those below it."""
         found = []
-        for group, (_, above) in self.vms.items():
+        for group, (_, name) in self.vms.items():
+            above = name
             while above and above != pool:
                 above = self.pools[above][0]
             if above:
@@ -169,26 +170,23 @@ def _row_cells(label: str, row: CpuRow) -> Iterator[tuple[str, str]]:
 
 def _pcpu_cells(sample: _Sample) -> Iterator[tuple[str, str]]:
     """Yield PCPU USED (% Processor Time), UTIL (% Util Time) and CORE UTIL, each pCPU's and the mean."""
-    whole = sample.span_ns
-    cores: dict[int, int] = {}
+    whole, two_threads = sample.span_ns, sample.threads_per_core > 1
+    cores: dict[int, Fraction] = {}
     for _, core, busy_ns, switch_ns, shared_ns in sample.pcpus:
-        cores[core] = cores.get(core, 0) + busy_ns + switch_ns
-        cores[core] -= Fraction(shared_ns, 2) if sample.threads_per_core > 1 else 0  # type: ignore[assignment]
-    rows = [
-        (
-            str(pcpu),
+        busy = busy_ns + switch_ns - (Fraction(shared_ns, 2) if two_threads else 0)
+        cores[core] = cores.get(core, Fraction(0)) + busy
+    rows = {
+        str(pcpu): (
             Fraction(2 * busy_ns - shared_ns, 2 * whole),
             Fraction(busy_ns + switch_ns, whole),
-            Fraction(cores[core]) / whole,
+            cores[core] / whole,
         )
         for pcpu, core, busy_ns, switch_ns, shared_ns in sample.pcpus
-    ]
-    count = max(1, len(rows))
-    mean = [sum((row[place] for row in rows), Fraction(0)) / count for place in (1, 2, 3)]
+    }
+    sums = [sum(values, Fraction(0)) / len(rows) for values in zip(*rows.values(), strict=True)]
     names = ("% Processor Time", "% Util Time", "% Core Util Time")
-    shown = names if sample.threads_per_core > 1 else names[:2]
-    for label, *values in [*rows, ("_Total", *mean)]:
-        for name, value in zip(shown, values, strict=False):
+    for label, values in [*rows.items(), ("_Total", tuple(sums))]:
+        for name, value in zip(names if two_threads else names[:2], values, strict=False):
             yield f"Physical Cpu({label})\\{name}", _two_decimals(100 * value)
 
 

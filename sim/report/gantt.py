@@ -139,7 +139,9 @@ def draw_gantt(chart: Chart, path: Path, *, title: str = "") -> None:
     Errors: `ScenarioError` for another ending, or when Matplotlib is not installed.
     """
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ScenarioError("--gantt", "unknown format", got=path.name, wanted="a name ending in .png, .svg or .pdf")
+        raise ScenarioError(
+            "--gantt", "unknown format", got=path.name, wanted="a name ending in .png, .svg or .pdf"
+        )
     figure_class, patch_class = _matplotlib()
     lanes = len(chart.pcpus) + len(chart.worlds)
     figure = figure_class(figsize=(13, 2.2 + 0.24 * lanes), dpi=120, layout="constrained")

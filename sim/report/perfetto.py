@@ -15,8 +15,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from sim.kernel.world import WorldState
-from sim.report.timeline import Event, Migration, Piece, ReadyCount, Track
+from sim.report.timeline import Event, Migration, Piece, ReadyCount
 
 __all__ = ["write_perfetto"]
 
@@ -27,7 +26,9 @@ OTHERS_PID = 2
 FIRST_VM_PID = 10
 
 
-def write_perfetto(events: Iterable[Event], out: TextIO, *, begin_ns: int = 0, end_ns: int | None = None) -> int:
+def write_perfetto(
+    events: Iterable[Event], out: TextIO, *, begin_ns: int = 0, end_ns: int | None = None
+) -> int:
     """Write the events of a timeline as one JSON object; returns how many trace events were written.
 
     Pieces are cut at `begin_ns` and `end_ns`.
@@ -77,16 +78,16 @@ class _Writer:
         track = piece.track
         pid = self._pid(track.vm)
         yield from self._name(pid, track.number, track.vm or "other worlds", track.name)
-        yield self._slice(piece.state.name, pid, track.number, begin_ns, end_ns, piece.pcpu)
+        args = f',"args":{{"pcpu":{piece.pcpu}}}' if piece.pcpu >= 0 else ""
+        yield self._slice(piece.state.name, (pid, track.number), begin_ns, end_ns, args)
         if piece.pcpu >= 0:
             yield from self._name(PCPUS_PID, piece.pcpu + 1, "pCPUs", f"pCPU {piece.pcpu}")
-            yield self._slice(track.name, PCPUS_PID, piece.pcpu + 1, begin_ns, end_ns, -1)
+            yield self._slice(track.name, (PCPUS_PID, piece.pcpu + 1), begin_ns, end_ns)
 
     @staticmethod
-    def _slice(name: str, pid: int, tid: int, begin_ns: int, end_ns: int, pcpu: int) -> str:
-        args = f',"args":{{"pcpu":{pcpu}}}' if pcpu >= 0 else ""
+    def _slice(name: str, thread: tuple[int, int], begin_ns: int, end_ns: int, args: str = "") -> str:
         return (
-            f'{{"ph":"X","name":{json.dumps(name)},"cat":"sched","pid":{pid},"tid":{tid},'
+            f'{{"ph":"X","name":{json.dumps(name)},"cat":"sched","pid":{thread[0]},"tid":{thread[1]},'
             f'"ts":{_us(begin_ns)},"dur":{_us(end_ns - begin_ns)}{args}}}'
         )
 

@@ -35,7 +35,17 @@ _WAITING = frozenset((WorldState.READY, WorldState.MAX_LIMITED))
 class Track:
     """One world of one boot: `number` counts them in the order of their first records."""
 
-    __slots__ = ("last_end_ns", "last_pcpu", "name", "number", "pcpu", "run_from_ns", "since_ns", "state", "vm")
+    __slots__ = (
+        "last_end_ns",
+        "last_pcpu",
+        "name",
+        "number",
+        "pcpu",
+        "run_from_ns",
+        "since_ns",
+        "state",
+        "vm",
+    )
 
     def __init__(self, number: int, name: str, vm: str, since_ns: int, state: WorldState) -> None:
         self.number = number

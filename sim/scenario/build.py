@@ -73,9 +73,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         check_target(fault, number, board)
         if fault.at_ns is None:
             strike(fault, number, board)
-    host = Host(
-        board, pki.trust, sched=scenario.sched, sample_every_ns=scenario.trace.sample_every_ns
-    )
+    host = Host(board, pki.trust, sched=scenario.sched, sample_every_ns=scenario.trace.sample_every_ns)
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None
     if scenario.vcenter is not None:

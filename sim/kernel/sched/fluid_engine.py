@@ -127,7 +127,9 @@ class FluidScheduler(Scheduler):
             world, shares=shares, reservation_hz=reservation_hz, bucket=bucket, pool=pool, affinity=affinity
         )
         if world.affinity != -1:
-            raise ScenarioError("cpu.affinity", "the fluid engine knows none", wanted='sched.engine = "quantum"')
+            raise ScenarioError(
+                "cpu.affinity", "the fluid engine knows none", wanted='sched.engine = "quantum"'
+            )
         self.changed()
 
     # -- lives
@@ -312,7 +314,9 @@ class FluidScheduler(Scheduler):
                     self.sim.trace.emit(SCHED_RATE, number, rate * 10**9 // UNIT)
                 world.rate, world.hungry, world.bound = rate, hungry, bound
                 self._time(world, now_ns)
-            if hungry and number in self._partial:  # a backlog grows: it wants all it can get, which changes no rate now
+            if (
+                hungry and number in self._partial
+            ):  # a backlog grows: it wants all it can get, which changes no rate now
                 del self._partial[number]
                 self._mask |= 1 << number
 
@@ -350,7 +354,9 @@ class FluidScheduler(Scheduler):
         flow = sum(world.rate for world in self._flowing.values())
         if not self._timer.armed and flow > self.online.bit_count() * UNIT:
             raise SimBug(f"the worlds flow at {flow / UNIT} CPUs, the host has {self.online.bit_count()}")
-        if list(self._flowing.values()) != [each for each in map(_fluid, self._flowing.values()) if each.flows]:
+        if list(self._flowing.values()) != [
+            each for each in map(_fluid, self._flowing.values()) if each.flows
+        ]:
             raise SimBug("a world is counted that does not flow")
 
 
