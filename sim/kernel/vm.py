@@ -257,6 +257,7 @@ class VmManager:
         others_hz = sum(vm.spec.cpu.reservation_hz for vm in self.admitted() if vm.name != spec.name)
         try:
             self.pools.check(spec.pool, spec.name, 0)
+            self._admit_affinity(spec)
             admit_cpu(
                 spec.name,
                 spec.vcpus,
@@ -270,6 +271,17 @@ class VmManager:
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
+
+    def _admit_affinity(self, spec: VmSpec) -> None:
+        """Refuse what the fluid engine does not know."""
+        pcpus = len(self.scheduler.pcpus)
+        if (
+            spec.cpu.affinity
+            and len(set(spec.cpu.affinity)) < pcpus
+            and self.scheduler.options.engine == "fluid"
+        ):
+            text = f"{spec.name} has an affinity, which the fluid engine does not know"
+            raise AdmissionError("InvalidVmConfig", text, requested=len(spec.cpu.affinity), unreserved=pcpus)
 
     def _trace_refusal(self, spec: VmSpec, error: AdmissionError) -> None:
         self.sim.trace.emit(VM_REFUSED, spec.name, error.fault, error.message)

@@ -104,4 +104,4 @@ def test_affinity_is_refused_by_the_fluid_engine(tmp_path):
     (tmp_path / "a.toml").write_text(text)
     done = vmksim("run", "a.toml", "--engine", "fluid", cwd=tmp_path)
     assert done.returncode == 1
-    assert "the fluid engine knows none" in done.stdout
+    assert "which the fluid engine does not know" in done.stdout

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sim.core.context import Sim
 from sim.core.trace import record
-from sim.errors import ScenarioError, SimBug
+from sim.errors import SimBug
 from sim.hw.topology import Topology
 from sim.kernel.sched.fluid_world import UNIT, FluidWorld, Inflow
 from sim.kernel.sched.limit import LimitBucket
@@ -119,17 +119,12 @@ class FluidScheduler(Scheduler):
         pool: Pool | None = None,
         affinity: int = -1,
     ) -> None:
-        """Set what a waiting world is entitled to, as in `Scheduler`.
-
-        Errors: `ScenarioError` for an affinity that forbids pCPUs.
-        """
+        """Set what a waiting world is entitled to, as in `Scheduler`; admission has refused any affinity."""
         super().allocate(
             world, shares=shares, reservation_hz=reservation_hz, bucket=bucket, pool=pool, affinity=affinity
         )
         if world.affinity != -1:
-            raise ScenarioError(
-                "cpu.affinity", "the fluid engine knows none", wanted='sched.engine = "quantum"'
-            )
+            raise SimBug(f"world {world.world_id}: the fluid engine knows no affinity")
         self.changed()
 
     # -- lives

@@ -289,3 +289,38 @@ def test_specs_read_units():
     assert found.memory_bytes == 2 * GIB
     assert found.cpu == CpuAllocation(reservation_hz=1200 * MHZ, limit_hz=2000 * MHZ)
     assert found.cpu.shares_per_vcpu == 1000
+
+
+def test_entitlements_go_through_the_pools_and_their_limits():
+    """One CPU: a pool at a quarter shares it 1 : 2 among its VMs, and the VM outside has the rest up to its limit."""
+    vms = manager(cores=1)
+    vms.pools.create(PoolSpec(name="small", limit_hz=vms.scheduler.topology.core_hz // 4))
+    half_hz = vms.scheduler.topology.core_hz // 2
+    for name, pool, shares, limit_hz in (
+        ("one", "small", 1000, None),
+        ("two", "small", 2000, None),
+        ("out", "", 1000, half_hz),
+    ):
+        cpu = CpuAllocation(shares=shares, limit_hz=limit_hz)
+        vms.power_on(VmSpec(name=name, memory_bytes=16 * MIB, pool=pool, cpu=cpu))
+    found = vms.entitlements()
+    assert found == {"one": Fraction(1, 12), "two": Fraction(1, 6), "out": Fraction(1, 2)}
+
+
+def test_the_fluid_engine_refuses_an_affinity_before_anything_has_changed():
+    vms = manager(cores=2, engine="fluid")
+    free = vms._memory.frames_free
+    with pytest.raises(AdmissionError, match="affinity"):
+        vms.power_on(VmSpec(name="a", memory_bytes=16 * MIB, cpu=CpuAllocation(affinity=(1,))))
+    assert vms._memory.frames_free == free
+    assert vms.vms == {}
+    vms.power_on(VmSpec(name="a", memory_bytes=16 * MIB, cpu=CpuAllocation(affinity=(0, 1))))
+
+
+def manager(*, cores, engine="quantum"):
+    """The VMs of a small host."""
+    sim = Sim(seed=1)
+    cpu = CpuSpec(cores_per_node=cores, core_hz=12 * 10**8)
+    board = Board(sim, HostSpec(cpu=cpu, memory_bytes=GIB, tpm_present=False))
+    board.power_on()
+    return VmManager(sim, board, make_scheduler(sim, board.topology, SchedOptions(engine=engine)))
