@@ -8,16 +8,18 @@ Sources: vSphere API, ResourcePool (CreateResourcePool, UpdateConfig, MoveIntoRe
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sim.core.trace import record
 from sim.errors import VmksimError
 from sim.kernel.sched.admission import AdmissionError
-from sim.kernel.sched.entitlement import PoolFull
+from sim.kernel.sched.entitlement import Party, PoolFull, divide
 from sim.kernel.sched.pools import DEPTH_MAX, POOLS_MAX, Pool, PoolSpec
+from sim.kernel.world import COMPETING
 
 if TYPE_CHECKING:
-    from sim.kernel.vm import VmManager
+    from sim.kernel.vm import Vm, VmManager
 
 __all__ = ["PoolError", "PoolManager"]
 
@@ -97,6 +99,47 @@ class PoolManager:
             }
             for name, pool in self._tree.pools.items()
         ]
+
+    def entitlements(self) -> dict[str, Fraction]:
+        """Return the CPUs each VM that wants any is entitled to, divided through the pools, as a fluid."""
+        scheduler = self._vms.scheduler
+        wanting = [(vm, wanted) for vm in self._vms.admitted() if (wanted := self._wanted(vm))]
+        own = {vm.name: Fraction(wanted) for vm, wanted in wanting if vm.vcpus[0].exclusive is not None}
+        below: dict[str, list[Party]] = {}
+        for vm, wanted in wanting:
+            if vm.name not in own:
+                below.setdefault(vm.spec.pool, []).append(self._party(vm, wanted))
+        for pool in sorted(self._tree.pools.values(), key=lambda each: -each.depth):
+            spec = pool.spec
+            children = below.get(spec.name)
+            if not children:
+                continue
+            limit = None if spec.limit_hz is None else Fraction(spec.limit_hz, pool.core_hz)
+            inside = sum(int(child.weight) for child in children)
+            party = Party(
+                name=f"pool/{spec.name}",
+                weight=spec.shares_with(inside),
+                floor=Fraction(spec.reservation_hz, pool.core_hz),
+                ceiling=limit,
+                children=tuple(children),
+            )
+            below.setdefault(spec.parent, []).append(party)
+        cpus = sum(pcpu.online for pcpu in scheduler.pcpus)
+        root = Party(name="", weight=1, children=tuple(below.get("", ())), ceiling=0 if not below else None)
+        found = divide(root, cpus)
+        return own | {vm.name: found[f"vm/{vm.name}"][0] for vm, _ in wanting if vm.name not in own}
+
+    def _wanted(self, vm: Vm) -> int:
+        """Return how many vCPUs of a VM run or would run."""
+        return sum(world.state in COMPETING for world in vm.vcpus)
+
+    def _party(self, vm: Vm, wanted: int) -> Party:
+        cpu, core_hz = vm.spec.cpu, self._vms.scheduler.topology.core_hz
+        ceiling = Fraction(wanted)
+        if cpu.limit_hz is not None:
+            ceiling = min(ceiling, Fraction(cpu.limit_hz, core_hz))
+        floor = min(ceiling, Fraction(cpu.reservation_hz * wanted, core_hz * vm.spec.vcpus))
+        return Party(name=f"vm/{vm.name}", weight=cpu.shares_per_vcpu * wanted, floor=floor, ceiling=ceiling)
 
     def check_invariants(self) -> None:
         """Raise `PoolFull` if more is promised than there is."""

@@ -27,14 +27,14 @@ from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.memory import Extent
 from sim.kernel.resource_pools import PoolManager
-from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
+from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_latency, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.machine import dedicate, give_back
 from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
-from sim.kernel.sched.shares import entitled
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
-from sim.kernel.world import World, WorldState
+from sim.kernel.world import World
 
 __all__ = ["AdmissionError", "CpuAllocation", "PowerState", "Vm", "VmManager", "VmSpec", "VmStateError"]
 
@@ -50,8 +50,6 @@ VM_POWER = record("vm.power", vm=str, old=str, new=str)
 VM_WORLD = record("vm.world", vm=str, world=int, name=str, kind=str)
 VM_ALLOCATION = record("vm.allocation", vm=str, shares=int, reservation_hz=int, limit_hz=int)
 VM_REFUSED = record("vm.refused", vm=str, fault=str, text=str)
-
-_COMPETING = (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED, WorldState.COSTOP)
 
 WorkloadFactory = Callable[[int, FastStream], Workload]
 
@@ -218,21 +216,8 @@ class VmManager:
                 self.scheduler.resume(world)
 
     def entitlements(self) -> dict[str, Fraction]:
-        """Return the CPUs each powered-on VM is entitled to, through its pools, if its present demand lasted.
-
-        Every vCPU that does not wait counts as wanting a whole CPU; VMs without such a one are left out.
-        """
-        competing = {
-            vm.name: [world for world in vm.vcpus if world.state in _COMPETING] for vm in self.admitted()
-        }
-        wanted: dict[World, int | Fraction] = {world: 1 for worlds in competing.values() for world in worlds}
-        cpus = self.scheduler.online.bit_count()
-        found = entitled(wanted, cpus, self.scheduler.topology.core_hz)
-        return {
-            name: sum((found[world][0] for world in worlds), Fraction(0))
-            for name, worlds in competing.items()
-            if worlds
-        }
+        """Return the CPUs each VM that wants any is entitled to, if its present demand lasted (the fluid ideal)."""
+        return self.pools.entitlements()
 
     def admitted(self) -> list[Vm]:
         """Return the VMs that are not powered off."""
@@ -257,7 +242,7 @@ class VmManager:
         others_hz = sum(vm.spec.cpu.reservation_hz for vm in self.admitted() if vm.name != spec.name)
         try:
             self.pools.check(spec.pool, spec.name, 0)
-            self._admit_affinity(spec)
+            self._admit_engine(spec)
             admit_cpu(
                 spec.name,
                 spec.vcpus,
@@ -268,20 +253,22 @@ class VmManager:
                 affinity=spec.cpu.affinity,
             )
             self.pools.check(spec.pool, spec.name, spec.cpu.reservation_hz)
+            pool = self.pools.find(spec.pool)
+            limited = pool is not None and pool.nearest_bucket() is not None
+            admit_latency(spec, self.scheduler, own=self._own_cores(spec.name), limited=limited)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
 
-    def _admit_affinity(self, spec: VmSpec) -> None:
+    def _admit_engine(self, spec: VmSpec) -> None:
         """Refuse what the fluid engine does not know."""
-        pcpus = len(self.scheduler.pcpus)
-        if (
-            spec.cpu.affinity
-            and len(set(spec.cpu.affinity)) < pcpus
-            and self.scheduler.options.engine == "fluid"
-        ):
-            text = f"{spec.name} has an affinity, which the fluid engine does not know"
-            raise AdmissionError("InvalidVmConfig", text, requested=len(spec.cpu.affinity), unreserved=pcpus)
+        if self.scheduler.options.engine != "fluid":
+            return
+        pcpus, cpu = len(self.scheduler.pcpus), spec.cpu
+        what = "latency sensitivity" if cpu.latency == "high" else "affinity"
+        if cpu.latency == "high" or (cpu.affinity and len(set(cpu.affinity)) < pcpus):
+            text = f"{spec.name} has {what}, which the fluid engine does not know"
+            raise AdmissionError("InvalidVmConfig", text, requested=spec.vcpus, unreserved=pcpus)
 
     def _trace_refusal(self, spec: VmSpec, error: AdmissionError) -> None:
         self.sim.trace.emit(VM_REFUSED, spec.name, error.fault, error.message)
@@ -310,6 +297,9 @@ class VmManager:
         """Divide the VM's allocation over its vCPUs: equal reservations, of which the first take the remainder."""
         cpu = vm.spec.cpu
         pool = self.pools.find(vm.spec.pool)
+        for world in vm.vcpus if cpu.latency != "high" else ():
+            if world.exclusive is not None:
+                give_back(self.scheduler, world)
         vm.bucket = None if cpu.limit_hz is None else self.scheduler.bucket(cpu.limit_hz, pool)
         each_hz, rest_hz = divmod(cpu.reservation_hz, len(vm.vcpus))
         for index, world in enumerate(vm.vcpus):
@@ -321,8 +311,15 @@ class VmManager:
                 pool=pool,
                 affinity=bits(cpu.affinity) if cpu.affinity else -1,
             )
+        for world in vm.vcpus if cpu.latency == "high" else ():
+            if world.exclusive is None:
+                dedicate(self.scheduler, world)
         limit_hz = -1 if cpu.limit_hz is None else cpu.limit_hz
         self.sim.trace.emit(VM_ALLOCATION, vm.name, cpu.shares_per_vcpu, cpu.reservation_hz, limit_hz)
+
+    def _own_cores(self, name: str) -> int:
+        vm = self.vms.get(name)
+        return 0 if vm is None else sum(world.exclusive is not None for world in vm.vcpus)
 
     def _set_state(self, vm: Vm, state: PowerState) -> None:
         self.sim.trace.emit(VM_POWER, vm.name, str(vm.state), str(state))

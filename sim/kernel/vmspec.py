@@ -13,7 +13,7 @@ from __future__ import annotations
 import attrs
 
 from sim.core.facts import fact
-from sim.core.structure import FieldError, between, matches, quantity
+from sim.core.structure import FieldError, between, in_choices, matches, quantity
 from sim.core.units import GIB, PAGE_BYTES
 from sim.hw.spec import PCPUS_MAX
 from sim.kernel.workload import WorkloadSpec
@@ -52,7 +52,8 @@ class CpuAllocation:
     """What a VM is entitled to: shares per vCPU (low, normal, high or a number), reservation and limit in Hz.
 
     Reservation and limit are of the whole VM; a limit of None means unlimited.  `affinity` names the pCPUs that its
-    vCPUs may use; empty means all.
+    vCPUs may use; empty means all.  A `latency` of high gives each vCPU a core of its own, and needs a reservation of
+    all its vCPUs' time and no limit.
     """
 
     shares: int | str = "normal"
@@ -62,6 +63,7 @@ class CpuAllocation:
     )
 
     affinity: tuple[int, ...] = ()
+    latency: str = attrs.field(default="normal", validator=in_choices("normal", "high"))
 
     def __attrs_post_init__(self) -> None:
         for pcpu in self.affinity:

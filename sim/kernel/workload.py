@@ -135,13 +135,14 @@ class OnOff:
         self.wait_ns = wait_ns
         self.stream = stream
         self._on = False
+        self._fixed: tuple[Step, Step] = (Wait(wait_ns), Run(run_ns))
 
     def next(self, now_ns: int) -> Step:
         """Return burst and sleep in turn."""
         self._on = not self._on
-        ns = self.run_ns if self._on else self.wait_ns
-        if self.stream is not None:
-            ns = max(1, self.stream.exponential_ns(ns))
+        if self.stream is None:
+            return self._fixed[self._on]
+        ns = max(1, self.stream.exponential_ns(self.run_ns if self._on else self.wait_ns))
         return Run(ns) if self._on else Wait(ns)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
 
-__all__ = ["EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+__all__ = ["COMPETING", "EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
 
 SCHED_STATE = record("sched.state", world=int, old=int, new=int)
 """A world changed its state (other than by a `sched.dispatch`): numbers of `WorldState`."""
@@ -51,6 +51,9 @@ class WorldState(IntEnum):
 
 _S = WorldState
 _WAITS = (_S.WAIT_IDLE, _S.WAIT_VM, _S.WAIT_SWAP)
+
+COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
+"""The states in which a world wants a pCPU."""
 
 EDGES = frozenset(
     [
@@ -125,6 +128,7 @@ class World:
         "cosched_stamp",
         "costop_ns",
         "dispatches",
+        "exclusive",
         "floor",
         "gated",
         "grant_left_ns",
@@ -194,6 +198,9 @@ class World:
         self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
         self.weight = 0  # shares
         self.affinity = -1  # the pCPUs it may use, as bits
+        self.exclusive: PcpuRunner | None = (
+            None  # the pCPU that is its alone; the policy does not see it then
+        )
         self.home = -1  # the NUMA node that it is confined to; -1: none
         self.queue = -1  # the queue that it belongs to, if the policy has several
         self.pool: Pool | None = None  # None: directly under the host

@@ -248,7 +248,7 @@ def _v4b() -> list[Fixture]:
 
 
 def _frequency() -> list[Fixture]:
-    """A core above and below its nominal frequency."""
+    """Run a core above and below its nominal frequency."""
     rows = []
     for hz, expected in ((3000, 150), (1500, 75)):
         fast = _host(1, 2000)

@@ -13,7 +13,7 @@ from sim.core.units import MS, US
 from sim.errors import SimBug
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
-from sim.kernel.sched.machine import set_frequency, set_online
+from sim.kernel.sched.machine import dedicate, free_cores, give_back, set_frequency, set_online
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pools import PoolSpec
 from sim.kernel.sched.scheduler import Scheduler
@@ -135,12 +135,30 @@ def act(sched, vms, action, index):
             if world.state is WorldState.RUN:
                 sched.block(world)
                 sched.sim.engine.after(5 * MS, unstall, sched, world)
+    elif action == "alone":
+        for world in worlds:
+            sched.suspend(world)
+        if worlds[0].exclusive is not None:
+            give_back(sched, worlds[0])
+        elif machine.limit is None and len(free_cores(sched)) > 1 and spare(sched, worlds[0]):
+            dedicate(sched, worlds[0])
+        for world in worlds:
+            sched.resume(world)
     elif action == "again":
         for world in worlds:
             sched.suspend(world)
         give(sched, worlds, machine, None if index % 2 else pool)
         for world in worlds:
             sched.resume(world)
+
+
+def spare(sched, world):
+    """Whether a core can go to a world without stranding another by its affinity."""
+    core = next((core for core in free_cores(sched) if world.affinity >> core[0] & 1), None)
+    if core is None:
+        return False
+    rest = sched.online & ~sum(1 << index for index in core)
+    return all(other.affinity & rest for other in sched.worlds.values())
 
 
 def unstall(sched, world):
@@ -178,6 +196,7 @@ actions = st.lists(
                 "resume",
                 "resume",
                 "stall",
+                "alone",
                 "again",
             ],
         ),
@@ -252,7 +271,7 @@ def test_skew_recomputed_from_the_trace_keeps_its_bound(plan):
     never_halting = [
         worlds for worlds, machine, _ in vms if all(kind == "busy" for kind, _ in machine.workloads)
     ]
-    touched = any(action in ("end", "suspend", "resume", "again") for _, action, _ in plan.actions)
+    touched = any(action in ("end", "suspend", "resume", "again", "alone") for _, action, _ in plan.actions)
     if touched:
         return
     for worlds in never_halting:

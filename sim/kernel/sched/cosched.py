@@ -7,7 +7,7 @@ VM fires then; in polling mode a timer looks at all of them every `CoschedPollUs
 its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
 as when it halted, or level with its slowest sibling.  In a wide VM everything is O(log n) in the number of vCPUs.
 
-The bound holds exactly: the analytic threshold is taken lower by the longest time that switching a laggard in takes.
+The bound holds exactly: a vCPU is stopped a little before it is due if switching a laggard in takes longer than that.
 
 Leaves out: time in the hypervisor on a vCPU's own behalf, and the hand-off within a last-level cache
 (`CoschedHandoffLLC` is stored only).
@@ -52,7 +52,17 @@ class VcpuGroup:
     the progress itself.
     """
 
-    __slots__ = ("_host", "costart_ns", "costop_ns", "costops", "poll_ns", "timer", "worlds")
+    __slots__ = (
+        "_host",
+        "_known",
+        "_looking",
+        "costart_ns",
+        "costop_ns",
+        "costops",
+        "poll_ns",
+        "timer",
+        "worlds",
+    )
 
     def __init__(self, host: Scheduler) -> None:
         options = host.options
@@ -60,9 +70,10 @@ class VcpuGroup:
         self.worlds: list[World] = []
         self.costart_ns = min(options.costart_ns, options.costop_ns)
         self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
-        margin_ns = 0 if self.poll_ns else host.switch_ns_max
-        self.costop_ns = max(1, options.costop_ns - margin_ns)
+        self.costop_ns = options.costop_ns
         self.costops = 0
+        self._known: Extremes | None = None  # until something changes
+        self._looking = False
         self.timer: Timer = host.sim.engine.timer(self.look)
 
     def add(self, world: World, now_ns: int) -> None:
@@ -154,20 +165,20 @@ class VcpuGroup:
     def look(self) -> None:
         """Timer: stop those that are too far ahead, start those that no longer are."""
         now_ns = self._host.sim.now
+        self._looking = True
         while True:
-            _, _, fastest, _ = self._extremes()
-            if fastest is None:
-                break
-            skew_ns = now_ns - fastest.progress - self.slowest(now_ns)
-            if skew_ns < self.costop_ns or (self.poll_ns and skew_ns == self.costop_ns):
-                break
-            self.costops += 1
-            self._host.costop(fastest)
-        while True:
-            _, _, _, stopped = self._extremes()
-            if stopped is None or stopped.progress - self.slowest(now_ns) > self.costart_ns:
+            _, _, fastest, stopped = self._extremes()
+            slowest_ns = self.slowest(now_ns)
+            if fastest is not None:
+                skew_ns = now_ns - fastest.progress - slowest_ns
+                if skew_ns > self.costop_ns or (skew_ns == self.costop_ns and not self.poll_ns):
+                    self.costops += 1
+                    self._host.costop(fastest)
+                    continue
+            if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
                 break
             self._host.costart(stopped)
+        self._looking = False
         self._arm(now_ns)
 
     def laggard(self) -> World | None:
@@ -180,6 +191,8 @@ class VcpuGroup:
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
+        if self._looking:
+            return
         timer = self.timer
         standing, offset, fastest, stopped = self._extremes()
         if fastest is None and stopped is None:
@@ -192,7 +205,7 @@ class VcpuGroup:
         due_ns = NEVER
         if fastest is not None:
             if offset is not None and offset - fastest.progress >= self.costop_ns:
-                due_ns = now_ns  # one that has been switched in again and again has fallen behind between the switches
+                due_ns = now_ns  # while a laggard is being switched in it falls behind: it would be too far in the end
             elif standing is not None:
                 due_ns = standing + fastest.progress + self.costop_ns
         if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:
@@ -208,9 +221,11 @@ class VcpuGroup:
 
     def _changed(self, world: World) -> None:
         """Take in that a world's progress or state is another."""
+        self._known = None
 
     def _forget(self, world: World) -> None:
         """Take in that a world is no longer of the group."""
+        self._known = None
 
     def _extremes(self, but: World | None = None) -> Extremes:
         """Return what decides, of all `but` one.
@@ -218,6 +233,8 @@ class VcpuGroup:
         That is: the least progress of those that stand, the largest offset of those that move, the world with the
         smallest offset of those that run, and the co-stopped world with the least progress.
         """
+        if but is None and self._known is not None:
+            return self._known
         standing = offset = fastest = stopped = None
         for world in self.worlds:
             state = world.state
@@ -235,7 +252,10 @@ class VcpuGroup:
                 continue
             if world is not but and (offset is None or progress > offset):
                 offset = progress
-        return standing, offset, fastest, stopped
+        found = standing, offset, fastest, stopped
+        if but is None:
+            self._known = found
+        return found
 
     def check_invariants(self, now_ns: int) -> None:
         """Raise `SimBug` unless the heaps agree with the worlds and no vCPU has run too far ahead."""

@@ -6,7 +6,8 @@ pools (`shares`), and every world goes on at the rate that this gives it.  Betwe
 that a day with few changes takes seconds.  Rates are integers, rounded down to 1 / `UNIT` of a CPU; a solution is kept
 for the next time that the same worlds want the same.
 
-Leaves out: quanta, switches, queueing of demand that would fit on average, co-scheduling, affinity (refused), home nodes,
+Leaves out: quanta, switches, queueing of demand that would fit on average, co-scheduling, affinity and
+latency sensitivity (refused at admission), home nodes,
 threads that share a core (a pCPU is a whole CPU here) and frequency.  All pCPUs are shown equally busy.
 
 Source: the ideal of processor sharing with weights, floors and ceilings (`fluid`).
@@ -14,7 +15,6 @@ Source: the ideal of processor sharing with weights, floors and ceilings (`fluid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from sim.kernel.sched.policy import Policy
 from sim.kernel.sched.pools import Pool
 from sim.kernel.sched.scheduler import WORLDS_MAX, Scheduler
 from sim.kernel.sched.shares import entitled
+from sim.kernel.sched.steps import next_burst
 from sim.kernel.workload import FOREVER_NS, Trace, Workload
 from sim.kernel.world import World, WorldState
 
@@ -160,7 +161,7 @@ class FluidScheduler(Scheduler):
             super().wake(world)
         else:
             found.settle(now_ns)
-            if found.remaining_ns <= 0 and not self.next_burst(world, now_ns):
+            if found.remaining_ns <= 0 and not next_burst(world, now_ns):
                 self._stop(found, _S.WAIT_IDLE, now_ns)
             else:
                 self._begin_burst(found)
@@ -194,19 +195,13 @@ class FluidScheduler(Scheduler):
         if flowed and world.remaining_ns <= 0:
             world.sleep_left_ns = 0  # its burst ended at this very moment
 
-    def _open(self, worlds: Iterable[World], now_ns: int) -> None:
-        """Let worlds go on that have waited at a gate; one that spins sees it a nanosecond of its time later."""
-        for world in worlds:
-            if world.spinning:
-                found = _fluid(world)
-                found.settle(now_ns)
-                world.spinning = False
-                world.remaining_ns, found.left = 1, UNIT
-                self._time(found, now_ns)
-            elif world.state is _S.WAIT_VM:
-                world.sleep_left_ns = 0
-            else:
-                world.timer.arm(now_ns)
+    def end_spin(self, world: World, now_ns: int) -> None:
+        """Let a world that spins see that its gate is open: its burst ends after one more nanosecond."""
+        found = _fluid(world)
+        found.settle(now_ns)
+        world.remaining_ns, found.left = 1, UNIT
+        if found.flows:
+            self._time(found, now_ns)
 
     # -- what a world wants
 

@@ -9,14 +9,16 @@ Sources: `esxcli system settings advanced list` of ESXi 6.0 to 9.0 builds (publi
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from attrs import Attribute, Factory, evolve, field, fields, frozen, validators
 
 from sim.core.facts import fact
-from sim.core.structure import FieldError, between, in_choices, matches, quantity
+from sim.core.structure import FieldError, between, in_choices, quantity
 from sim.core.units import MS, SECOND, US
 from sim.kernel.sched.advanced import RELEASES, UnknownOption, default_of, setting_of
+from sim.kernel.sched.policy import POLICIES
 
 __all__ = ["SchedOptions"]
 
@@ -41,7 +43,20 @@ PREEMPT_GRAIN_NS = fact(
     kind="assumed",
 )
 
-_POLICY = r"[a-z][a-z0-9]{0,30}|[\w.]{1,100}:\w{1,60}"
+ENTITLEMENT_NS = fact(
+    "sched.entitlement_ns",
+    50 * MS,
+    unit="ns",
+    source="our choice: how often entitlement is found anew is not public",
+    kind="assumed",
+)
+
+_FOREIGN_POLICY = re.compile(r"[\w.]{1,100}:\w{1,60}")
+
+
+def _policy(_instance: object, attribute: Attribute[Any], value: str) -> None:
+    if not isinstance(value, str) or (value not in POLICIES and not _FOREIGN_POLICY.fullmatch(value)):
+        raise FieldError(attribute.name, value, f"one of {', '.join(POLICIES)}, or module:Class")
 
 
 def _settings(_instance: Any, attribute: Attribute[Any], value: dict[str, Any]) -> None:
@@ -82,13 +97,14 @@ class SchedOptions:
     computing the moment.  `handoff_skip_ns`: a lagging sibling that has waited less is not handed the pCPU of one that
     is stopped.  `world_switch_ns`: the time a pCPU loses when it changes worlds; `migrate_llc_ns`: the more when the
     new one ran last at another last-level cache.  `preempt_grain_ns`: a waking world takes a pCPU from one that has
-    run, and is ahead of it, by more than this.  `wakeup_pcpus`: how many pCPUs it looks at.
+    run, and is ahead of it, by more than this.  `wakeup_pcpus`: how many pCPUs it looks at.  `entitlement_ns`: the least
+    time between two divisions of the host through its pools (and never more often than once in a quantum).
     """
 
     release: str = field(default="8.0", validator=in_choices(*RELEASES))
     advanced: dict[str, Any] = field(factory=dict, validator=_settings)
     engine: str = field(default="quantum", validator=in_choices("quantum", "fluid"))
-    policy: str = field(default="esxi", validator=matches(_POLICY, "a policy's name, or module:Class"))
+    policy: str = field(default="esxi", validator=_policy)
     queues: str = field(default="llc", validator=in_choices("host", "llc", "pcpu"))
     quantum_ns: int = field(
         default=_from("Cpu.Quantum", MS), metadata=quantity("ns"), validator=between(1, 10 * SECOND)
@@ -125,6 +141,9 @@ class SchedOptions:
     )
     preempt_grain_ns: int = field(
         default=PREEMPT_GRAIN_NS.value, metadata=quantity("ns"), validator=between(0, 10 * SECOND)
+    )
+    entitlement_ns: int = field(
+        default=ENTITLEMENT_NS.value, metadata=quantity("ns"), validator=between(1, 10 * SECOND)
     )
     wakeup_pcpus: int = field(default=_from("Cpu.WakeupMigrateIdlePcpus", 1), validator=between(0, 32))
     allow_wide_vsmp: bool = field(

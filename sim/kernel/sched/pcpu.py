@@ -17,6 +17,7 @@ import attrs
 
 from sim.core.trace import record
 from sim.errors import SimBug
+from sim.kernel.sched.steps import next_burst
 from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import SCHED_STATE, World, WorldState
 
@@ -116,7 +117,7 @@ class PcpuRunner:
         if self.core is not None:
             self.core.settle(world, ran_ns, now_ns)
         self._charge(world, ran_ns)
-        if world.remaining_ns <= 0 or world.bucket is not None:
+        if world.remaining_ns <= 0 or world.bucket is not None or not self.online:
             world.grant_left_ns -= ran_ns if world.grant_ns else 0
             self._expire_slowly(world, now_ns)
             return
@@ -264,7 +265,8 @@ class PcpuRunner:
             return
         self.timer.cancel()
         self.idle_since_ns = now_ns
-        self.sched.idle.set_idle(self.index)
+        if self.online:
+            self.sched.idle.set_idle(self.index)
         if self.core is not None:
             self.core.change(-1, now_ns)
         if self.sched.tracing:
@@ -296,12 +298,15 @@ class PcpuRunner:
 
     def _expire_slowly(self, world: World, now_ns: int) -> None:
         """End a turn at the end of a burst, or of a world with a limit, which must draw on its bucket again."""
-        if world.remaining_ns > 0 or self.sched.next_burst(world, now_ns):
+        if world.remaining_ns > 0 or next_burst(world, now_ns):
+            if world.exclusive is self:
+                self._begin_turn(world, now_ns)
+                return
             self._leave(_READY, now_ns)
             self.sched.policy.enqueue(world, now_ns)
         else:
             self._leave(WorldState.WAIT_IDLE, now_ns)
-            self.sched.policy.leave(world, now_ns)
+            self.sched.withdraw(world, now_ns)
         self.run_next(now_ns)
         self.sched.rescue(world, now_ns)
 

@@ -13,11 +13,12 @@ Sources: the states, ESXi's; structure, costs and what happens at one instant in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sim.core.context import Sim
-from sim.errors import ScenarioError, SimBug
+from sim.errors import SimBug
 from sim.hw.topology import Topology
+from sim.kernel.sched import machine
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
 from sim.kernel.sched.cosched import WIDE_VCPUS_MIN, VcpuGroup, WideGroup
@@ -28,19 +29,16 @@ from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
 from sim.kernel.sched.placement import IdleMasks, bits
 from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
-from sim.kernel.workload import FOREVER_NS, Enter, Run, Wait, Workload
-from sim.kernel.world import SCHED_STATE, World, WorldState
+from sim.kernel.sched.steps import next_burst, sleep
+from sim.kernel.workload import FOREVER_NS, Workload
+from sim.kernel.world import COMPETING, SCHED_STATE, World, WorldState
 
 __all__ = ["Scheduler"]
 
 WORLDS_MAX = 65_536
 """The most worlds at one time."""
 
-STEPS_MAX = 1000
-"""The most steps without length that a workload may give in a row."""
-
 _S = WorldState
-_COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
 
 
 class Scheduler:
@@ -76,7 +74,7 @@ class Scheduler:
             self.idle.set_idle(pcpu.index)
             if pcpu.core is not None:
                 pcpu.core.threads.append(pcpu)
-        self.online = (1 << len(self.pcpus)) - 1  # pCPUs in use, as bits
+        self.online = self._every = (1 << len(self.pcpus)) - 1  # pCPUs in use, as bits
         self.node_masks = tuple(
             bits(each.index for each in topology.of_node(node)) for node in range(topology.nodes)
         )
@@ -132,12 +130,12 @@ class Scheduler:
             raise SimBug(
                 f"world {world.world_id}: shares {shares}, reservation {reservation_hz} Hz are impossible"
             )
-        every = (1 << len(self.pcpus)) - 1
+        every = self._every
         if affinity != -1 and not affinity & every:
             raise SimBug(f"world {world.world_id}: affinity {affinity:#x} allows no pCPU of this host")
         if bucket is None and pool is not None:
             bucket = pool.nearest_bucket()
-        world.bucket = bucket if self.policy.limits else None
+        world.bucket = bucket if self.policy.limits and world.exclusive is None else None
         world.gated = world.bucket is not None or world.group is not None
         world.pool = pool
         world.affinity = -1 if affinity & every == every else affinity
@@ -158,7 +156,7 @@ class Scheduler:
     def begin(self, world: World) -> None:
         """Set a new world going: it asks its workload what to do."""
         now_ns = self.sim.now
-        if self.next_burst(world, now_ns):
+        if next_burst(world, now_ns):
             self._compete(world, now_ns, fresh=True)
         else:
             self.move(world, _S.WAIT_IDLE, now_ns)
@@ -166,6 +164,8 @@ class Scheduler:
     def end(self, world: World) -> None:
         """End a world for good."""
         self._take_away(world, _S.ENDED)
+        if world.exclusive is not None:
+            machine.give_back(self, world)
         self.ended_run_ns += world.run_ns
         if world.home >= 0:
             self.numa.release(world)
@@ -188,7 +188,7 @@ class Scheduler:
             self._compete(world, now_ns)
             return
         self.move(world, _S.WAIT_IDLE, now_ns)
-        self._sleep(world, world.sleep_left_ns, now_ns)
+        sleep(world, world.sleep_left_ns, now_ns)
 
     def wake(self, world: World) -> None:
         """End a sleep: ask the workload what comes next."""
@@ -197,7 +197,7 @@ class Scheduler:
         if world.interrupt_ns:
             cost_ns, world.interrupt_ns = world.interrupt_ns, 0
             self.interrupt(world, cost_ns)
-        if self.next_burst(world, now_ns):
+        if next_burst(world, now_ns):
             self._compete(world, now_ns)
 
     def block(self, world: World) -> None:
@@ -207,7 +207,7 @@ class Scheduler:
         if pcpu is None:
             raise SimBug(f"world {world.world_id} is {world.state.name} and cannot wait for swap")
         pcpu.stop(_S.WAIT_SWAP, now_ns)
-        self.policy.leave(world, now_ns)
+        self.withdraw(world, now_ns)
         pcpu.run_next(now_ns)
 
     def unblock(self, world: World) -> None:
@@ -217,46 +217,14 @@ class Scheduler:
         world.remaining_ns = max(1, world.remaining_ns)
         self._compete(world, self.sim.now)
 
-    def next_burst(self, world: World, now_ns: int) -> bool:
-        """Ask the workload for its next step; True: it wants CPU, False: it sleeps and its timer is set."""
-        for _ in range(STEPS_MAX):
-            step = world.workload.next(now_ns)
-            if isinstance(step, Run):
-                world.remaining_ns = step.ns
-            elif isinstance(step, Wait):
-                world.remaining_ns = 0
-                world.interrupt_ns = step.interrupt_ns
-                if step.ns:
-                    self._sleep(world, step.ns, now_ns)
-                    return False
-            elif isinstance(step, Enter):
-                woken = step.gate.enter(world)
-                if woken is None:
-                    world.spinning = step.spin
-                    world.remaining_ns = FOREVER_NS if step.spin else 0
-                    return step.spin
-                self._open(woken, now_ns)
-            else:
-                self._open(step.gate.leave(world), now_ns)
-            if world.remaining_ns > 0:
-                return True
-        raise ScenarioError("workload", f"{world.name} gave {STEPS_MAX} steps of no length in a row")
-
-    def _open(self, worlds: Iterable[World], now_ns: int) -> None:
-        """Let worlds go on that have waited at a gate; one that spins sees it a nanosecond later."""
-        for world in worlds:
-            if world.spinning:
-                world.spinning = False
-                pcpu = world.pcpu
-                if pcpu is not None:
-                    pcpu.settle(now_ns)
-                world.remaining_ns = 1
-                if pcpu is not None:
-                    pcpu.retime(now_ns)
-            elif world.state is _S.WAIT_VM:
-                world.sleep_left_ns = 0
-            else:
-                world.timer.arm(now_ns)
+    def end_spin(self, world: World, now_ns: int) -> None:
+        """Let a world that spins see that its gate is open: its burst ends after one more nanosecond."""
+        pcpu = world.pcpu
+        if pcpu is not None:
+            pcpu.settle(now_ns)
+        world.remaining_ns = 1
+        if pcpu is not None:
+            pcpu.retime(now_ns)
 
     def interrupt(self, world: World, cost_ns: int) -> None:
         """Serve an interrupt for `world` where it ran last: system time to it, overlap to whoever runs there.
@@ -305,9 +273,19 @@ class Scheduler:
                 return False
         return True
 
+    def withdraw(self, world: World, now_ns: int) -> None:
+        """Tell the policy that a world competes no more."""
+        if world.exclusive is None:
+            self.policy.leave(world, now_ns)
+
+    def competing(self) -> list[World]:
+        """Return the worlds that compete for pCPUs: they run, are ready, co-stopped or max-limited."""
+        return [each for each in self.worlds.values() if each.state in COMPETING and each.exclusive is None]
+
     def unlimit(self, world: World, now_ns: int) -> None:
         """Make a max-limited world READY: its buckets have given it a turn."""
-        self.policy.unlimited(world, now_ns)
+        if world.exclusive is None:
+            self.policy.unlimited(world, now_ns)
         self.move(world, _S.READY, now_ns)
         self.place(world, now_ns)
 
@@ -321,6 +299,7 @@ class Scheduler:
         laggard = group.laggard()
         if (
             laggard is not None
+            and pcpu.online
             and self.fits(laggard, pcpu)
             and now_ns - laggard.since_ns >= self.options.handoff_skip_ns
         ):
@@ -333,7 +312,8 @@ class Scheduler:
     def costart(self, world: World) -> None:
         """Let a co-stopped vCPU compete again."""
         now_ns = self.sim.now
-        self.policy.unlimited(world, now_ns)
+        if world.exclusive is None:
+            self.policy.unlimited(world, now_ns)
         self.move(world, _S.READY, now_ns)
         self.place(world, now_ns)
 
@@ -352,14 +332,14 @@ class Scheduler:
         index = self.idle.choose(last, self.allowed(world))
         return None if index < 0 else self.pcpus[index]
 
-    def wakeup_candidates(self, world: World) -> list[PcpuRunner]:
+    def wakeup_candidates(self, world: World) -> Sequence[PcpuRunner]:
         """Return the pCPUs that a waking world may look at (`Cpu.WakeupMigrateIdlePcpus`), from its last one on."""
         pcpus = self.pcpus
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
         most = self.options.wakeup_pcpus
-        if world.affinity == -1 and world.home < 0 and self.online.bit_count() == len(pcpus):
+        if world.affinity == -1 and world.home < 0 and self.online == self._every:
             end = first + min(most, len(pcpus))
-            return list(pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)])
+            return pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)]
         found: list[PcpuRunner] = []
         for pcpu in pcpus[first:] + pcpus[:first]:
             if len(found) == most:
@@ -392,13 +372,10 @@ class Scheduler:
             self.policy.dequeue(world)
             self.place(world, now_ns)
 
-    @property
-    def switch_ns_max(self) -> int:
-        """The longest time that a pCPU needs to switch a world in."""
-        return self.options.world_switch_ns + (self.options.migrate_llc_ns if self.migration_costs else 0)
-
     def kick(self, pcpu: PcpuRunner) -> None:
         """Let a pCPU decide anew at once: its world goes back to the queue, or an idle pCPU asks the policy."""
+        if not pcpu.online:
+            return
         if pcpu.world is None:
             pcpu.run_next(self.sim.now)
         elif pcpu.world.remaining_ns > 0:
@@ -418,7 +395,8 @@ class Scheduler:
 
     def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
         """Make a world READY, and find it a place."""
-        self.policy.join(world, now_ns, fresh=fresh)
+        if world.exclusive is None:
+            self.policy.join(world, now_ns, fresh=fresh)
         self.move(world, _S.READY, now_ns)
         self.place(world, now_ns)
 
@@ -436,7 +414,7 @@ class Scheduler:
 
     def place(self, world: World, now_ns: int) -> None:
         """Start a READY world on an idle pCPU, or queue it and perhaps interrupt another."""
-        pcpu = self.policy.place(world, now_ns)
+        pcpu = self.policy.place(world, now_ns) if world.exclusive is None else world.exclusive
         if pcpu is not None:
             if not world.gated or self.admit(world, now_ns):
                 pcpu.start(world, now_ns)
@@ -467,14 +445,10 @@ class Scheduler:
                     world.parked.unpark(world)
                 world.bucket.give_back(world, now_ns)
             self.move(world, state, now_ns)
-        if old in _COMPETING:
-            self.policy.leave(world, now_ns)
+        if old in COMPETING:
+            self.withdraw(world, now_ns)
         if pcpu is not None:
             pcpu.run_next(now_ns)
-
-    def _sleep(self, world: World, ns: int, now_ns: int) -> None:
-        if ns < FOREVER_NS:
-            world.timer.arm(now_ns + ns)
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless books and queues agree and no pCPU is idle while a world is ready for it."""

@@ -202,3 +202,24 @@ def test_affinity_confines_a_vm_and_shares_hold_inside():
     assert b == pytest.approx(1000, abs=60)
     with pytest.raises(AdmissionError, match="InvalidVmConfig"):
         vm(vms, "wrong", affinity=(2,))
+
+
+def test_entitlements_are_divided_through_the_pools():
+    vms = manager(cores=3)
+    vms.pools.create(PoolSpec(name="a", shares=3000))
+    vms.pools.create(PoolSpec(name="in", parent="a", shares=1000, limit_hz=GHZ // 2))
+    vms.pools.create(PoolSpec(name="b", shares=1000))
+    assert vms.entitlements() == {}
+    for name, pool in (("x", "a"), ("y", "in"), ("z", "b"), ("w", "b"), ("v", "b")):
+        vm(vms, name, pool, vcpus=2)
+    vm(vms, "own", latency="high", reservation_hz=GHZ)
+    found = vms.entitlements()
+    assert found["own"] == 1
+    assert found == {
+        "own": 1,
+        "x": Fraction(1),
+        "y": Fraction(1, 2),
+        "z": Fraction(1, 6),
+        "w": Fraction(1, 6),
+        "v": Fraction(1, 6),
+    }

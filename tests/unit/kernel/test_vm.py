@@ -1,6 +1,7 @@
 """Virtual machines: admission, memory, power states and reconfiguration."""
 
 import pickle
+from fractions import Fraction
 
 import pytest
 
@@ -10,8 +11,9 @@ from sim.core.units import GIB, MIB, MS, PAGE_BYTES
 from sim.errors import ScenarioError
 from sim.hw.board import Board
 from sim.hw.spec import CpuSpec, HostSpec
+from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
-from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.sched.pools import PoolSpec
 from sim.kernel.vm import (
     OVERHEAD_BYTES,
     AdmissionError,
@@ -32,7 +34,7 @@ def manager(cores=4, threads=1, memory_bytes=GIB, **options):
     board = Board(sim, HostSpec(cpu=cpu, memory_bytes=memory_bytes, tpm_present=False))
     board.power_on()
     knobs = {"quantum_ns": 10 * MS, "world_switch_ns": 0, **options}
-    return VmManager(sim, board, Scheduler(sim, board.topology, SchedOptions(**knobs)))
+    return VmManager(sim, board, make_scheduler(sim, board.topology, SchedOptions(**knobs)))
 
 
 def spec(name="a", vcpus=1, memory_bytes=64 * MIB, workload="busy", **cpu):
@@ -315,12 +317,3 @@ def test_the_fluid_engine_refuses_an_affinity_before_anything_has_changed():
     assert vms._memory.frames_free == free
     assert vms.vms == {}
     vms.power_on(VmSpec(name="a", memory_bytes=16 * MIB, cpu=CpuAllocation(affinity=(0, 1))))
-
-
-def manager(*, cores, engine="quantum"):
-    """The VMs of a small host."""
-    sim = Sim(seed=1)
-    cpu = CpuSpec(cores_per_node=cores, core_hz=12 * 10**8)
-    board = Board(sim, HostSpec(cpu=cpu, memory_bytes=GIB, tpm_present=False))
-    board.power_on()
-    return VmManager(sim, board, make_scheduler(sim, board.topology, SchedOptions(engine=engine)))
