@@ -129,9 +129,9 @@ def plans(draw, kinds, *, pooled=True, pool_limits=True):
 
 @FEW
 @given(plans(steady, pool_limits=False))
-def test_with_steady_demand_the_quantum_engine_stays_within_three_quanta_or_six_through_pools(plan):
+def test_with_steady_demand_the_quantum_engine_stays_within_three_quanta_or_twelve_with_pools(plan):
     """P17, through pools, limits of VMs, and reservations."""
-    quanta = 6 if plan.pools else 3
+    quanta = 12 if plan.pools else 3
     fluid, ideal = build(plan, FluidScheduler)
     quantum, found = build(plan, Scheduler)
     for count in range(1, 20):
