@@ -149,6 +149,7 @@ class VmManager:
         self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
         self.on_machine_check: Callable[[MceRecord, Vm], object] | None = None
         self.pools = PoolManager(self)
+        self.watchers: list[Callable[[], object]] = []  # called after every change of a VM's power state
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
@@ -307,6 +308,7 @@ class VmManager:
         others_hz = sum(vm.spec.cpu.reservation_hz for vm in self.admitted() if vm.name != spec.name)
         try:
             self.pools.check(spec.pool, spec.name, 0)
+            self._admit_engine(spec)
             admit_cpu(
                 spec.name,
                 spec.vcpus,
@@ -323,6 +325,16 @@ class VmManager:
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
+
+    def _admit_engine(self, spec: VmSpec) -> None:
+        """Refuse what the fluid engine does not know."""
+        if self.scheduler.options.engine != "fluid":
+            return
+        pcpus, cpu = len(self.scheduler.pcpus), spec.cpu
+        what = "latency sensitivity" if cpu.latency == "high" else "affinity"
+        if cpu.latency == "high" or (cpu.affinity and len(set(cpu.affinity)) < pcpus):
+            text = f"{spec.name} has {what}, which the fluid engine does not know"
+            raise AdmissionError("InvalidVmConfig", text, requested=spec.vcpus, unreserved=pcpus)
 
     def _trace_refusal(self, spec: VmSpec, error: AdmissionError) -> None:
         self.sim.trace.emit(VM_REFUSED, spec.name, error.fault, error.message)
@@ -407,6 +419,8 @@ class VmManager:
     def _set_state(self, vm: Vm, state: PowerState) -> None:
         self.sim.trace.emit(VM_POWER, vm.name, str(vm.state), str(state))
         vm.state = state
+        for watcher in self.watchers:
+            watcher()
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless memory, promises and the scheduler's books agree."""

@@ -42,8 +42,10 @@ from sim.kernel.memory import KernelMemory
 from sim.kernel.memory.options import MemOptions
 from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
 from sim.kernel.options import shown
+from sim.kernel.perf import SAMPLE_EVERY_NS
+from sim.kernel.sampling import CpuSampler
+from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
-from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.tpm_driver import TpmDriver
 from sim.kernel.userworld import UserWorlds, agents_in
 from sim.kernel.vm import VmManager
@@ -97,7 +99,8 @@ class VMkernel:
     """The VMkernel of one boot.
 
     `board` is the machine, `boot` what the loader handed over, `trust` the keys against which modules are checked,
-    `request_reboot` what the management call for a reboot triggers (a bound method).
+    `request_reboot` what the management call for a reboot triggers (a bound method), `sample_every_ns` how often CPU
+    counters are sampled.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class VMkernel:
         sched_options: SchedOptions,
         mem_options: MemOptions | None = None,
         request_reboot: Callable[[], object],
+        sample_every_ns: int = SAMPLE_EVERY_NS.value,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -123,9 +127,10 @@ class VMkernel:
         self.memory = KernelMemory(self.sim, board.memory)
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
-        self.scheduler = Scheduler(self.sim, board.topology, sched_options)
+        self.scheduler = make_scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
         self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
+        self.sampler = CpuSampler(self.vms, sample_every_ns)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
         self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng, layout.user)
         management = Management(self)
@@ -155,6 +160,8 @@ class VMkernel:
         if orderly:
             self._log("Host is rebooting.")
         self.vms.power_off_all()
+        if self.started_ns:
+            self.sampler.stop()
         self.user_worlds.stop()
         self.machine_checks.end()
 
@@ -205,9 +212,8 @@ class VMkernel:
     def start_scheduler(self) -> None:
         """Say how the scheduler is set; it runs from here on."""
         options = self.scheduler.options
-        self._log(
-            f"CpuSched: quantum {options.quantum_ns // 1_000_000} ms, {len(self.scheduler.pcpus)} pCPUs"
-        )
+        turns = "fluid" if options.engine == "fluid" else f"quantum {options.quantum_ns // 1_000_000} ms"
+        self._log(f"CpuSched: {turns}, {len(self.scheduler.pcpus)} pCPUs")
 
     def load_tpm_driver(self) -> None:
         """Find the TPM, or say "Error loading TPM" and go on."""
@@ -238,8 +244,9 @@ class VMkernel:
                 self._refuse(boot_module.name, str(error))
 
     def open_management_interface(self) -> None:
-        """From here on management calls are answered, and nothing else gets in."""
+        """From here on management calls are answered, nothing else gets in, and CPU counters are sampled."""
         self.started_ns = self.sim.now
+        self.sampler.start()
         self._log(f"{len(self.loader.modules())} modules loaded, {len(self.refused)} refused")
         self._log("Management interface open.")
 

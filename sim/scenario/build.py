@@ -84,6 +84,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         layout=scenario.kernel.layout.release(),
         sched=scenario.sched,
         mem=scenario.mem,
+        sample_every_ns=scenario.trace.sample_every_ns,
     )
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None

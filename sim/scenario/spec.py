@@ -24,12 +24,13 @@ from attrs.validators import optional
 from sim.core.context import EPOCH
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
-from sim.core.units import KIB, MIB, PAGE_BYTES, SECOND, US, format_bytes
+from sim.core.units import KIB, MIB, MS, PAGE_BYTES, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.elf import MODULE_BUILDERS
 from sim.kernel.layout.spec import KernelSpec
 from sim.kernel.memory.options import MemOptions
+from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pools import POOLS_MAX, PoolSpec
 from sim.kernel.vmspec import VmSpec
@@ -190,9 +191,15 @@ class VCenterSpec:
 
 @frozen(kw_only=True)
 class TraceSpec:
-    """What is traced: the categories (the part of a record's name before the dot); None means all."""
+    """What is traced: the categories (the part of a record's name before the dot); None means all.
+
+    `sample_every` is the interval at which CPU counters are sampled.
+    """
 
     categories: tuple[str, ...] | None = None
+    sample_every_ns: int = field(
+        default=SAMPLE_EVERY_NS.value, metadata=quantity("ns"), validator=between(MS, DURATION_NS_MAX)
+    )
 
 
 @frozen(kw_only=True)

@@ -88,8 +88,8 @@ def _from(name: str, scale: int) -> Any:
 class SchedOptions:
     """One setting of all knobs.
 
-    `release`: whose defaults; `advanced`: options by their ESXi names, e.g. {"Cpu.Quantum": 50}; `policy`: a policy's
-    name, or "module:Class".  `queues`: one queue of READY worlds for the host, for each last-level cache (llc) or each
+    `release`: whose defaults; `advanced`: options by their ESXi names, e.g. {"Cpu.Quantum": 50}; `engine`: turns of
+    a quantum, or the fluid ideal (`fluid_engine`), which knows no policy.  `policy`: a policy's name, or "module:Class".  `queues`: one queue of READY worlds for the host, for each last-level cache (llc) or each
     pCPU; NUMA home nodes need llc or pcpu.  `quantum_ns`: the longest turn.  `bound_lag_quanta`: how far behind or ahead of the
     common virtual time a world may be when it starts to compete.  `limit_burst_ns`: how much CPU time a limited VM may
     use at once after a rest; `limit_slice_ns`: its longest turn.  `costop_ns`, `costart_ns`: the skews at which a vCPU
@@ -103,6 +103,7 @@ class SchedOptions:
 
     release: str = field(default="8.0", validator=in_choices(*RELEASES))
     advanced: dict[str, Any] = field(factory=dict, validator=_settings)
+    engine: str = field(default="quantum", validator=in_choices("quantum", "fluid"))
     policy: str = field(default="esxi", validator=_policy)
     queues: str = field(default="llc", validator=in_choices("host", "llc", "pcpu"))
     quantum_ns: int = field(

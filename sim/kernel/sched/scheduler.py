@@ -217,6 +217,15 @@ class Scheduler:
         world.remaining_ns = max(1, world.remaining_ns)
         self._compete(world, self.sim.now)
 
+    def end_spin(self, world: World, now_ns: int) -> None:
+        """Let a world that spins see that its gate is open: its burst ends after one more nanosecond."""
+        pcpu = world.pcpu
+        if pcpu is not None:
+            pcpu.settle(now_ns)
+        world.remaining_ns = 1
+        if pcpu is not None:
+            pcpu.retime(now_ns)
+
     def interrupt(self, world: World, cost_ns: int) -> None:
         """Serve an interrupt for `world` where it ran last: system time to it, overlap to whoever runs there.
 

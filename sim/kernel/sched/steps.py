@@ -51,12 +51,7 @@ def _open(worlds: Iterable[World], now_ns: int) -> None:
     for world in worlds:
         if world.spinning:
             world.spinning = False
-            pcpu = world.pcpu
-            if pcpu is not None:
-                pcpu.settle(now_ns)
-            world.remaining_ns = 1
-            if pcpu is not None:
-                pcpu.retime(now_ns)
+            world.sched.end_spin(world, now_ns)
         elif world.state is WorldState.ENDED:
             continue
         elif world.state is WorldState.WAIT_VM:
