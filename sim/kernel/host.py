@@ -57,6 +57,7 @@ class Host:
         layout: ReleaseProfile | None = None,
         sched: SchedOptions | None = None,
         mem: MemOptions | None = None,
+        shootdowns: bool = True,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -66,6 +67,7 @@ class Host:
         self.layout = layout if layout is not None else next(iter(RELEASES.values()))
         self.sched_options = sched if sched is not None else SchedOptions()
         self.mem_options = mem if mem is not None else MemOptions()
+        self.shootdowns = shootdowns
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -135,6 +137,7 @@ class Host:
             layout=self.layout,
             sched_options=self.sched_options,
             mem_options=self.mem_options,
+            shootdowns=self.shootdowns,
             request_reboot=self._reboot_soon,
         )
         self.kernel.start(self._started, self._panicked)

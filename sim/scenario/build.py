@@ -81,6 +81,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         layout=scenario.kernel.layout.release(),
         sched=scenario.sched,
         mem=scenario.mem,
+        shootdowns=scenario.kernel.shootdowns,
     )
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None
