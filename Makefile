@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-tpm clean
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-tpm \
+	coverage-tpm mutation-tpm clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
@@ -42,6 +43,14 @@ campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 
 campaign-elf: $(STAMP)  ## long: 100,000 mutants of ELF files, loaded or refused whole
 	$(BIN)/python tests/campaigns/elf_mutants.py --count 100000
+
+coverage-tpm: $(STAMP)  ## branch coverage of sim/tpm by the tests of the TPM; fails below 95 %
+	$(BIN)/python -m pytest -q $(wildcard tests/*/test_tpm_*.py) tests/unit/tpm \
+		--cov=sim.tpm --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+mutation-tpm: $(STAMP)  ## long: how many of mutmut's mutants of the TPM its tests kill; fails below 85 % (ARGS="--sample 0")
+	$(BIN)/python -m pip install -q -e '.[mutation]'
+	PYTHONHASHSEED=0 $(BIN)/python tests/campaigns/tpm_mutation_score.py $(ARGS)
 
 venv: $(STAMP)  ## the virtual environment alone
 

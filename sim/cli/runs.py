@@ -13,6 +13,7 @@ import click
 from sim.cli.common import (
     EXIT_NOT_AS_WANTED,
     about,
+    code_option,
     json_option,
     log_option,
     out_option,
@@ -35,6 +36,7 @@ LOG_LINES_SHOWN = 60
 @json_option
 @out_option
 @log_option
+@code_option
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write a checkpoint into this file, and stop there."
 )
@@ -48,6 +50,7 @@ def run(
     as_json: bool,
     out: Path | None,
     all_log_lines: bool,
+    allow_code: bool,
 ) -> int:
     """Boot the host of SCENARIO, run its virtual machines, add it to vCenter, and report.
 
@@ -55,7 +58,7 @@ def run(
     """
     from sim.scenario.load import load_scenario
 
-    loaded = load_scenario(scenario)
+    loaded = load_scenario(scenario, allow_code=allow_code)
     from sim.scenario.run import Simulation
 
     with about(scenario):

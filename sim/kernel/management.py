@@ -33,6 +33,8 @@ from sim.kernel.counters import Snapshot, snapshot
 from sim.kernel.loader import LoadedModule
 from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, shown, with_option
 from sim.kernel.quoting import PCR_COUNT, Attestor
+from sim.kernel.resource_calls import ResourceCalls
+from sim.kernel.resource_pools import PoolError
 from sim.kernel.vm import AdmissionError, CpuAllocation, VmSpec, VmStateError
 from sim.tpm.client import TpmError
 
@@ -81,6 +83,7 @@ class Management:
             "tpm.activate": self.tpm_activate,
             "tpm.event_log": self.tpm_event_log,
             "tpm.quote": self.tpm_quote,
+            **ResourceCalls(self._kernel).handlers(),
         }
 
     # -- host
@@ -169,6 +172,7 @@ class Management:
                 "shares_per_vcpu": vm.spec.cpu.shares_per_vcpu,
                 "reservation_hz": vm.spec.cpu.reservation_hz,
                 "limit_hz": -1 if vm.spec.cpu.limit_hz is None else vm.spec.cpu.limit_hz,
+                "pool": vm.spec.pool,
             }
             for vm in self._kernel.vms.vms.values()
         ]
@@ -194,7 +198,7 @@ class Management:
         allocation = _structured(cpu, CpuAllocation, "cpu")
         try:
             self._kernel.vms.reconfigure(name, cpu=allocation)
-        except (AdmissionError, VmStateError) as error:
+        except (AdmissionError, PoolError, VmStateError) as error:
             raise _vm_refusal(error) from error
 
     # -- modules and image
@@ -353,7 +357,7 @@ class Management:
     def _vm(self, action: Callable[[Any], object], argument: object) -> None:
         try:
             action(argument)
-        except (AdmissionError, VmStateError, ScenarioError) as error:
+        except (AdmissionError, PoolError, VmStateError, ScenarioError) as error:
             raise _vm_refusal(error) from error
 
 

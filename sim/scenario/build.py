@@ -25,6 +25,7 @@ from sim.image.pki import Pki
 from sim.image.vib import read_vib
 from sim.kernel.host import Host
 from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
+from sim.kernel.sched.own_policy import install as install_policy
 from sim.scenario.policies import engagements
 from sim.scenario.spec import Scenario
 from sim.scenario.strike import TpmFaultWatch, check_target, strike
@@ -63,6 +64,8 @@ def build(scenario: Scenario, seed: int) -> Machinery:
 
     Errors: `ScenarioError` for what only shows now: a VIB that cannot be installed, a fault whose target is missing.
     """
+    if scenario.policy_file is not None:
+        install_policy(scenario.policy_file.data, scenario.policy_file.name)
     sim = Sim(seed=seed, epoch=scenario.epoch, categories=scenario.trace.categories)
     pki = world_pki(sim.rng, scenario.epoch)
     vendor = world_tpm_vendor(sim.rng)

@@ -143,7 +143,7 @@ class Simulation:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, from which `restore` goes on bit for bit."""
-        write_checkpoint(self, Path(path))
+        write_checkpoint(self, Path(path), self.scenario.policy_file)
 
     @staticmethod
     def restore(path: str | Path) -> Simulation:
@@ -194,7 +194,12 @@ class Simulation:
             self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
 
     def _start_vms(self) -> None:
-        """Power the virtual machines on when the host has booted, unless vCenter is to place them."""
+        """Make the resource pools, and power the virtual machines on unless vCenter is to place them."""
+        for pool in self.scenario.pools:
+            try:
+                self.host.call("pool.create", {"spec": plain_table(pool)})
+            except ApiError as error:
+                self._note("resource pool refused", f"{pool.name}: {error.message}")
         if self.scenario.vcenter is not None and self.scenario.vcenter.place_vms:
             return
         for spec in self.scenario.virtual_machines():

@@ -9,6 +9,7 @@ for the bits of entries; the ranges are chosen to run quickly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from attrs import frozen
 from hypothesis import strategies as st
@@ -142,6 +143,7 @@ def placed_regions(layout: Layout) -> tuple[PlacedRegion, ...]:
                 window_end=window.end,
                 align_bytes=window.align_bytes,
                 guard_bytes=window.guard_bytes,
+                reachable=prod(offset.slots for offset in window.offsets) if window.offsets else None,
             )
         )
     return tuple(made)

@@ -1,4 +1,11 @@
-"""A scenario is played on swtpm and on the device by one client; what each step answers must be the same."""
+"""A scenario is played on swtpm and on the device by one client; what each step answers must be the same.
+
+With VMKSIM_RECORD=1 what swtpm answers is also written down, for `test_tpm_recorded` to compare without swtpm.
+"""
+
+import json
+import os
+from pathlib import Path
 
 from sim.core.rng import Stream
 from sim.tpm.client import TpmError
@@ -16,6 +23,7 @@ ENCRYPT = TPMA_SESSION.encrypt.value
 AUDIT = TPMA_SESSION.audit.value
 EXCLUSIVE = TPMA_SESSION.auditExclusive.value
 RESET = TPMA_SESSION.auditReset.value
+RECORDS = Path(__file__).with_name("recorded")
 NO_SECRETS = TPMS_SENSITIVE_CREATE(userAuth=b"", data=b"")
 
 
@@ -66,7 +74,7 @@ class Play:
         self.call("digest", TPM_CC.PolicyGetDigest, (session.handle,), show=lambda result: result[0].hex())
 
 
-def compare(program, folder, scenario):
+def compare(program, folder, scenario, name):
     """Play a scenario on both and return the steps that differ, and how many there were."""
     peer, ours = Peer(program("swtpm"), folder), Ours()
     try:
@@ -76,6 +84,8 @@ def compare(program, folder, scenario):
     finally:
         peer.close()
     theirs, mine = (play.steps for play in plays)
+    if os.environ.get("VMKSIM_RECORD") == "1":
+        (RECORDS / f"{name}.txt").write_text("".join(map(_line, theirs)), encoding="ascii")
     differing = [
         (number, one, other)
         for number, (one, other) in enumerate(zip(theirs, mine, strict=False))
@@ -83,6 +93,22 @@ def compare(program, folder, scenario):
     ]
     assert len(theirs) == len(mine), differing[:3]
     return differing, len(theirs)
+
+
+def _line(step):
+    """What was answered in one step: the code or the response, and what it shows, if it does."""
+    _, answered, shown = step
+    return f"{answered}\n" if shown is None else f"{answered} {json.dumps(shown)}\n"
+
+
+def compare_with_record(scenario, name):
+    """Play a scenario on the device alone; return the steps that differ from those written down, and their number."""
+    lines = (RECORDS / f"{name}.txt").read_text(encoding="ascii").splitlines(keepends=True)
+    play = Play(Ours())
+    scenario(play)
+    assert len(lines) == len(play.steps)
+    differing = [pair for pair in zip(lines, play.steps, strict=True) if pair[0] != _line(pair[1])]
+    return differing, len(lines)
 
 
 def response_attributes(play):

@@ -318,22 +318,22 @@ def audited_commands(play):
         look("after the cycle")
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        switching,
-        secrets,
-        seeds,
-        clearing,
-        guessing,
-        lockout,
-        cycles,
-        audited,
-        audited_commands,
-    ],
-)
-def test_hierarchies_answer_as_those_of_swtpm(program, tmp_path, scenario):
-    differing, steps = compare(program, tmp_path, scenario)
+SCENARIOS = {
+    "hierarchies-switching": switching,
+    "hierarchies-secrets": secrets,
+    "hierarchies-seeds": seeds,
+    "hierarchies-clearing": clearing,
+    "hierarchies-guessing": guessing,
+    "hierarchies-lockout": lockout,
+    "hierarchies-cycles": cycles,
+    "hierarchies-audited": audited,
+    "hierarchies-audited_commands": audited_commands,
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_hierarchies_answer_as_those_of_swtpm(program, tmp_path, name):
+    differing, steps = compare(program, tmp_path, SCENARIOS[name], name)
 
     assert differing == []
     assert steps > 10

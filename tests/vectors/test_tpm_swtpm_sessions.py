@@ -285,24 +285,24 @@ def rsa_salts(play):
         play.call("salt", TPM_CC.StartAuthSession, (key[0], NULL), bytes(16), salt, 0, NO_CIPHER, 11)
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        all_kinds,
-        every_attribute,
-        policy_sessions_in_other_roles,
-        wrong_sessions,
-        several_sessions,
-        audits,
-        beginnings,
-        salts,
-        handles,
-        contexts,
-        rsa_salts,
-    ],
-)
-def test_sessions_answer_as_those_of_swtpm(program, tmp_path, scenario):
-    differing, steps = compare(program, tmp_path, scenario)
+SCENARIOS = {
+    "sessions-all_kinds": all_kinds,
+    "sessions-every_attribute": every_attribute,
+    "sessions-policy_sessions_in_other_roles": policy_sessions_in_other_roles,
+    "sessions-wrong_sessions": wrong_sessions,
+    "sessions-several_sessions": several_sessions,
+    "sessions-audits": audits,
+    "sessions-beginnings": beginnings,
+    "sessions-salts": salts,
+    "sessions-handles": handles,
+    "sessions-contexts": contexts,
+    "sessions-rsa_salts": rsa_salts,
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_sessions_answer_as_those_of_swtpm(program, tmp_path, name):
+    differing, steps = compare(program, tmp_path, SCENARIOS[name], name)
 
     assert differing == []
     assert steps > 4

@@ -26,6 +26,7 @@ class PlacedRegion:
     """A region that was placed at random: where, with which guards around it, and from which window.
 
     `entropy_bits` is what its maker claims, `half` ("lower" or "upper") where its ring has to be; None claims nothing.
+    `reachable` is the number of bases that its maker draws from, where that is fewer than the window has.
     """
 
     name: str
@@ -37,10 +38,16 @@ class PlacedRegion:
     guard_bytes: int = 0
     half: str | None = None
     entropy_bits: float | None = None
+    reachable: int | None = None
 
     @property
     def slots(self) -> int:
         """The number of bases at which it could be."""
+        return self.room if self.reachable is None else self.reachable
+
+    @property
+    def room(self) -> int:
+        """The number of bases that its window has."""
         first = -(-self.window_first // self.align_bytes)
         last = (self.window_end - self.size_bytes) // self.align_bytes
         return max(0, last - first + 1)
@@ -96,6 +103,9 @@ def check_determinism(
 def _check_entropy(region: PlacedRegion, where: str) -> None:
     if not region.slots or region.entropy_bits is None:
         raise InvariantViolation(17, f"{where} fits nowhere in its window")
+    if region.slots > region.room:
+        text = f"{where} is drawn from {region.slots} bases, and its window has {region.room}"
+        raise InvariantViolation(17, text)
     if abs(region.entropy_bits - log2(region.slots)) > _BITS_TOLERANCE:
         text = f"{where} claims {region.entropy_bits} bits, and has {region.slots} bases"
         raise InvariantViolation(17, text)

@@ -51,8 +51,7 @@ def pcr_event(tpm: Tpm, pcr: int, data: bytes) -> tuple[Any, ...]:
 def pcr_reset(tpm: Tpm, pcr: int) -> tuple[Any, ...]:
     """Set a PCR to zeros."""
     _need_locality(tpm, RESET_LOCALITIES, pcr)
-    tpm.pcrs.reset(pcr)
-    _touch(tpm, pcr)
+    tpm.pcrs.reset(pcr)  # never one of the saved PCRs
     return ()
 
 

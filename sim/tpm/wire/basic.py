@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from sim.tpm.codec import FixedBytes, ListOf, Number, Select, SizedBytes, Structure, wire
-from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG, TPM_RC, TPM_RH, TPMA_SESSION
+from sim.tpm.codec import FixedBytes, ListOf, Number, Select, SizedBytes, Structure, WireError, wire
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG, TPM_RC, TPM_RH, TPM_ST, TPMA_SESSION
 
 __all__ = [
     "BANK_COUNT_MAX",
@@ -50,6 +50,7 @@ __all__ = [
     "UINT16",
     "UINT32",
     "UINT64",
+    "TicketTag",
 ]
 
 DIGEST_BYTES_MAX = 64
@@ -92,6 +93,24 @@ TPM2B_SENSITIVE_DATA = SizedBytes(128)
 TPM2B_ECC_PARAMETER = SizedBytes(_ECC_BYTES_MAX)
 TPM2B_PUBLIC_KEY_RSA = SizedBytes(_RSA_BYTES_MAX)
 TPML_DIGEST = ListOf(TPM2B_DIGEST, 8)
+
+
+_RSP_COMMAND, _ST_NULL = 0x00C4, 0x8000
+_TAGS = frozenset(TPM_ST) - {TPM_ST.ATTEST_NV_DIGEST} | {_RSP_COMMAND, _ST_NULL}
+"""The structure tags that swtpm 0.7.1 knows."""
+
+
+class TicketTag(Number):
+    """The tag of a ticket: another kind's is refused with TAG, what is no tag at all with VALUE (measured)."""
+
+    def __init__(self, *tags: TPM_ST) -> None:
+        super().__init__("H", allowed=frozenset(tags), rc=TPM_RC.TAG)
+
+    def check(self, value: int) -> None:
+        """Raise `WireError` for a value that is no tag, or not one of this ticket."""
+        if value not in _TAGS:
+            raise WireError(TPM_RC.VALUE, f"0x{value:x} is no structure tag")
+        super().check(value)
 
 
 @frozen(kw_only=True)

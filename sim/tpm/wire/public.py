@@ -28,6 +28,7 @@ from sim.tpm.wire.basic import (
     UINT8,
     UINT16,
     UINT32,
+    TicketTag,
 )
 
 __all__ = [
@@ -330,6 +331,6 @@ TPM2B_CREATION_DATA = Sized(TPMS_CREATION_DATA)
 class TPMT_TK_CREATION(Structure):
     """Proof that this TPM created an object with that creation data."""
 
-    tag: int = wire(Number("H", allowed=frozenset({TPM_ST.CREATION})))
+    tag: int = wire(TicketTag(TPM_ST.CREATION))
     hierarchy: int = wire(TPMI_RH_HIERARCHY)
     digest: bytes = wire(TPM2B_DIGEST)

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from sim.tpm.codec import Empty, ListOf, Number, Select, SizedBytes, Structure, wire
 from sim.tpm.constants import TPM_ALG, TPM_EO, TPM_RC, TPM_RH, TPM_SE, TPM_ST
-from sim.tpm.wire.basic import DIGEST_BYTES_MAX, TPM2B_DIGEST, TPMI_ALG_HASH, UINT32
+from sim.tpm.wire.basic import DIGEST_BYTES_MAX, TPM2B_DIGEST, TPMI_ALG_HASH, UINT32, TicketTag
 from sim.tpm.wire.public import TPMI_ALG_SYM_MODE
 
 __all__ = [
@@ -86,7 +86,7 @@ class TPMT_SYM_DEF(Structure):
 class TPMT_TK_AUTH(Structure):
     """Proof that this TPM saw an authorisation by signature or secret, until a time."""
 
-    tag: int = wire(Number("H", allowed=frozenset({TPM_ST.AUTH_SIGNED, TPM_ST.AUTH_SECRET}), rc=TPM_RC.TAG))
+    tag: int = wire(TicketTag(TPM_ST.AUTH_SIGNED, TPM_ST.AUTH_SECRET))
     hierarchy: int = wire(Number("I", allowed=_HIERARCHY))
     digest: bytes = wire(TPM2B_DIGEST)
 
@@ -95,7 +95,7 @@ class TPMT_TK_AUTH(Structure):
 class TPMT_TK_VERIFIED(Structure):
     """Proof that this TPM verified a signature over a digest."""
 
-    tag: int = wire(Number("H", allowed=frozenset({TPM_ST.VERIFIED}), rc=TPM_RC.TAG))
+    tag: int = wire(TicketTag(TPM_ST.VERIFIED))
     hierarchy: int = wire(Number("I", allowed=_HIERARCHY))
     digest: bytes = wire(TPM2B_DIGEST)
 

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from sim.tpm.codec import Number, Structure, wire
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC, TPM_ST
-from sim.tpm.wire.basic import TPM2B_DIGEST, TPMI_RH_HIERARCHY
+from sim.tpm.wire.basic import TPM2B_DIGEST, TPMI_RH_HIERARCHY, TicketTag
 
 __all__ = ["TPMI_ALG_MAC_SCHEME", "TPMI_RH_HIERARCHY", "TPMT_TK_HASHCHECK"]
 
@@ -26,6 +26,6 @@ TPMI_ALG_MAC_SCHEME = Number(
 class TPMT_TK_HASHCHECK(Structure):
     """Proof that this TPM computed a digest, and that the data did not begin like its own structures."""
 
-    tag: int = wire(Number("H", allowed=frozenset({TPM_ST.HASHCHECK}), rc=TPM_RC.TAG))
+    tag: int = wire(TicketTag(TPM_ST.HASHCHECK))
     hierarchy: int = wire(TPMI_RH_HIERARCHY)
     digest: bytes = wire(TPM2B_DIGEST)

@@ -163,7 +163,9 @@ def test_a_vm_wider_than_the_host_is_refused_unless_allowed():
     vms = manager(cores=1, allow_wide_vsmp=True)
     vm = vms.power_on(spec(vcpus=128))
     run(vms, 2560)
-    assert {world.run_ns for world in vm.vcpus} == {20 * MS}
+    ran = [world.times(vms.sim.now).run_ns for world in vm.vcpus]
+    assert sum(ran) == 2560 * MS
+    assert max(ran) - min(ran) <= 3 * MS, "co-scheduling keeps siblings within its threshold"
 
 
 def test_shares_divide_the_host_per_vcpu():

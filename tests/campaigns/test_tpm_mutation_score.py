@@ -1,0 +1,109 @@
+"""The mutants of the TPM: what is changed and what is spared, and a score that can be too low."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+MODULE = '''"""A docstring."""
+
+__all__ = ["listed"]
+LIMIT: int = 3
+
+
+@decorated(4)
+class Listed:
+    @property
+    def half(self) -> Literal[5]:
+        """Another docstring."""
+        return self.whole // 2
+
+    def pick(self, size=6):
+        def inner():
+            return [len(1 + self.whole)]
+
+        return inner() if size > 7 else None
+'''
+
+
+@pytest.fixture
+def tools(package, monkeypatch):
+    package("mutmut")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import mutants
+    import tpm_mutation_score
+
+    return mutants, tpm_mutation_score
+
+
+def test_all_code_is_changed_and_what_no_program_acts_on_is_spared(tools, tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(MODULE)
+    found = tools[0].mutants_of(path)
+    sources = [mutant.source() for mutant in found]
+    places = Counter(mutant.function for mutant in found)
+
+    assert MODULE not in sources
+    assert len(set(sources)) == len(sources)
+    for change in ("LIMIT: int = 4", "self.whole / 2", "self.whole // 3", "size=7", "size >= 7", "size > 8"):
+        assert [source for source in sources if change in source], change
+    for spared in ("docstring", '"listed"', "decorated(4)", "Literal[5]", "len(1 + self.whole)"):
+        assert all(spared in source for source in sources), spared
+    assert set(places) == {"", "Listed.half", "Listed.pick"}
+    assert [mutant.function for mutant, source in zip(found, sources, strict=True) if "size=7" in source] == [
+        ""
+    ]
+
+
+def test_a_mutant_tells_its_place_and_change(tools, tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(MODULE)
+    told = [mutant.difference() for mutant in tools[0].mutants_of(path)]
+
+    assert f"{path}:4: '3' -> '4'" in told
+
+
+def test_every_name_of_an_area_stands_for_files_that_exist(tools):
+    score = tools[1]
+    for area, names in score.AREAS.items():
+        assert all(list((score.ROOT / "sim" / "tpm").glob(f"{name}.py")) for name in names)
+        files = score.files_of(area)
+        assert len(set(files)) == len(files) >= len(names)
+    for path in {*score.tests().paths, *(each for file in files for each in score.tests().near(file))}:
+        assert (score.ROOT / path.partition("::")[0]).is_file()
+
+
+def test_an_area_below_its_share_fails_and_timeouts_count_as_noticed(tools):
+    score = tools[1]
+    counts = Counter({("a", "killed"): 84, ("a", "survived"): 15, ("a", "timeout"): 1})
+    rows, enough = score.table(counts, {"a": 4000})
+    assert enough
+    assert rows[1].split() == ["a", "4000", "100", "84", "1", "15", "85.0%"]
+    counts["a", "survived"] += 1
+    assert not score.table(counts, {"a": 4000})[1]
+
+
+def test_the_tests_meet_the_changed_code(package):
+    package("mutmut")
+    script = (
+        "import mutant_runs as runs, tpm_mutation_score as score\n"
+        "tests = runs.Tests(paths=('tests/unit/tpm/test_pcrs.py',), near=lambda _: ())\n"
+        "for mutant, outcome in runs.Runner(tests).outcomes(list(score.PLANTED)):\n"
+        "    assert outcome == score.PLANTED[mutant], (mutant, outcome)\n"
+        "    print(outcome)\n"
+    )
+    environment = {"PYTHONPATH": str(FOLDER), "PYTHONHASHSEED": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=FOLDER.parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.stderr == ""
+    assert sorted(done.stdout.split()) == ["killed", "killed", "survived", "survived"]
