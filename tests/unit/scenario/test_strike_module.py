@@ -132,3 +132,27 @@ def test_a_run_is_saved_in_the_middle_of_a_shootdown_and_goes_on_alike(tmp_path)
 def test_a_module_that_cannot_be_unloaded_is_an_error_of_the_scenario(target, text):
     with pytest.raises(ScenarioError, match=text):
         run(unload(target))
+
+
+def test_a_processor_that_runs_another_space_is_interrupted_for_the_kernels_memory_too():
+    simulation = Simulation(
+        Scenario(image=ImageSpec(modules=2, module_size_bytes=1024), host=HostSpec(memory_bytes=256 * MIB))
+    )
+    simulation.run(11 * SECOND)
+    kernel = simulation.host.kernel
+    processors = kernel.board.processors
+    processors.unit.switch(1, kernel.user_worlds.running["hostd"].memory.space.control.cr3)
+    kernel.loader.unload("lsi_mr3")
+    (row,) = simulation.sim.trace.select("mmu.shootdown")
+    assert (row["targets"], row["deferred"]) == (processors.count - 1, 0)
+
+
+def test_a_processor_that_does_not_run_an_ended_world_owes_a_flush_only():
+    simulation = Simulation(Scenario(host=HostSpec(memory_bytes=512 * MIB)))
+    simulation.run(11 * SECOND)
+    kernel = simulation.host.kernel
+    processors = kernel.board.processors
+    processors.unit.switch(1, kernel.user_worlds.running["hostd"].memory.space.control.cr3)
+    kernel.user_worlds.end("hostd")
+    (row,) = simulation.sim.trace.select("mmu.shootdown")
+    assert (row["targets"], row["deferred"]) == (1, processors.count - 2)
