@@ -59,6 +59,7 @@ class Host:
         sched: SchedOptions | None = None,
         mem: MemOptions | None = None,
         sample_every_ns: int = SAMPLE_EVERY_NS.value,
+        shootdowns: bool = True,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -69,6 +70,7 @@ class Host:
         self.sched_options = sched if sched is not None else SchedOptions()
         self.mem_options = mem if mem is not None else MemOptions()
         self.sample_every_ns = sample_every_ns
+        self.shootdowns = shootdowns
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -138,6 +140,7 @@ class Host:
             layout=self.layout,
             sched_options=self.sched_options,
             mem_options=self.mem_options,
+            shootdowns=self.shootdowns,
             request_reboot=self._reboot_soon,
             sample_every_ns=self.sample_every_ns,
         )

@@ -112,6 +112,7 @@ class VMkernel:
         layout: ReleaseProfile,
         sched_options: SchedOptions,
         mem_options: MemOptions | None = None,
+        shootdowns: bool = True,
         request_reboot: Callable[[], object],
         sample_every_ns: int = SAMPLE_EVERY_NS.value,
     ) -> None:
@@ -124,7 +125,8 @@ class VMkernel:
         self.refused: list[str] = []
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
         self.layout = Layout(rng.stream("layout/kernel"), layout.kernel)
-        self.memory = KernelMemory(self.sim, board.memory)
+        self.memory = KernelMemory(self.sim, board.memory, processors=board.processors, everywhere=True)
+        board.processors.start(self.memory.space.control, shootdowns=shootdowns)
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
         self.scheduler = make_scheduler(self.sim, board.topology, sched_options)
@@ -132,7 +134,9 @@ class VMkernel:
         self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
         self.sampler = CpuSampler(self.vms, sample_every_ns)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
-        self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng, layout.user)
+        self.user_worlds = UserWorlds(
+            self.sim, board.memory, self.scheduler, rng, layout.user, processors=board.processors
+        )
         management = Management(self)
         self.vault = ConfigurationVault(board, boot, self.tpm, rng, management.forget_option)
         self.api = ManagementApi(self.sim, management.handlers())

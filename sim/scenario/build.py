@@ -85,6 +85,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         sched=scenario.sched,
         mem=scenario.mem,
         sample_every_ns=scenario.trace.sample_every_ns,
+        shootdowns=scenario.kernel.shootdowns,
     )
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None

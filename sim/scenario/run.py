@@ -29,6 +29,7 @@ from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.strike import strike
 from sim.scenario.strike_memory import strike_memory
+from sim.scenario.strike_module import strike_module
 from sim.vsphere.faults import HostConnectFault, NoCompatibleHost
 from sim.vsphere.inventory import HostEntry
 
@@ -224,6 +225,9 @@ class Simulation:
     def _strike(self, fault: FaultSpec, number: int) -> None:
         if fault.strikes_memory:
             strike_memory(fault, number, self.host)
+            return
+        if fault.kind == "unload_module":
+            strike_module(fault, number, self.host)
             return
         if fault.kind != "reboot":
             strike(fault, number, self.host.board)
