@@ -117,18 +117,41 @@ def image_inspect(path: Path, *, as_json: bool) -> int:
 @click.option("--seed", type=SEEDS, help="Trust the makers of the world with this seed.")
 @click.option("--roots", type=click.Path(path_type=Path), help="Trust these PEM root certificates.")
 @click.option("--issuer", "issuers", multiple=True, help="LEVEL=FILE: who signs for a level (with --roots).")
+@click.option("--crl", "crls", multiple=True, type=click.Path(path_type=Path), help="A revocation list.")
+@click.option("--stale-crl", is_flag=True, help="Use a revocation list after it expired (default: refuse).")
+@click.option("--need-crl", is_flag=True, help="Refuse an authority without a revocation list.")
 @_time_option
 def image_verify(
-    path: Path, *, seed: int | None, roots: Path | None, issuers: tuple[str, ...], moment: str | None
+    path: Path,
+    *,
+    seed: int | None,
+    roots: Path | None,
+    issuers: tuple[str, ...],
+    moment: str | None,
+    crls: tuple[Path, ...],
+    stale_crl: bool,
+    need_crl: bool,
 ) -> int:
     """Check the signature of the VIB file, or everything in the boot bank folder, PATH; exit status 1 if refused."""
     from sim.image.bankcheck import BankReport
+    from sim.image.trust import RevocationPolicy
     from sim.report.console import print_sections
     from sim.report.image import bank_check_sections, identity_section
     from sim.scenario.imagework import verify_path
 
+    policy = RevocationPolicy(
+        stale="use" if stale_crl else "refuse", missing="refuse" if need_crl else "allow"
+    )
     with about(path):
-        found = verify_path(path, seed=seed, roots=roots, issuers=issuers, moment=moment)
+        found = verify_path(
+            path,
+            seed=seed,
+            roots=roots,
+            issuers=issuers,
+            moment=moment,
+            crls=crls,
+            revocation=policy,
+        )
     if isinstance(found, BankReport):
         print_sections(bank_check_sections(found))
         return 0 if found.ok else EXIT_NOT_AS_WANTED

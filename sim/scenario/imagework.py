@@ -16,7 +16,7 @@ from attrs import evolve
 
 from sim.core.context import EPOCH
 from sim.core.rng import Rng
-from sim.errors import FormatError, ScenarioError
+from sim.errors import FormatError, ScenarioError, VerificationError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bankcheck import BankReport, verify_bank
 from sim.image.catalog import standard_image
@@ -27,13 +27,14 @@ from sim.image.tool import (
     build_archive,
     module_entry,
     read_bank,
+    read_crl,
     read_folder,
     read_signer,
     read_trust,
     sign_archive,
     verify_archive,
 )
-from sim.image.trust import LEVELS, TrustStore
+from sim.image.trust import LEVELS, RevocationPolicy, TrustStore
 from sim.image.vib import VibIdentity, read_vib
 from sim.scenario.inputs import read_input
 from sim.scenario.output import make_folder
@@ -122,9 +123,12 @@ def verify_path(
     roots: Path | None = None,
     issuers: Sequence[str] = (),
     moment: str | None = None,
+    crls: Sequence[Path] = (),
+    revocation: RevocationPolicy | None = None,
 ) -> VibIdentity | BankReport:
     """Return who a VIB file is from (raises what refuses it), or what the verifier says of a boot bank's folder."""
     trust, now = _trust(seed, roots, issuers), _moment(moment)
+    trust = trust.with_crls(map(_crl, crls), revocation)
     if path.is_dir():
         bank = read_bank(path)
         try:
@@ -183,6 +187,13 @@ def _trust(seed: int | None, roots: Path | None, issuers: Sequence[str]) -> Trus
         return read_trust(read_input(roots, "--roots"), files)
     except FormatError as error:
         raise ScenarioError("--roots, --issuer", str(error)) from None
+
+
+def _crl(file: Path) -> bytes:
+    try:
+        return read_crl(read_input(file, "--crl"))
+    except (FormatError, VerificationError) as error:
+        raise ScenarioError("--crl", str(error)) from None
 
 
 def _level(title: str | None) -> AcceptanceLevel | None:

@@ -239,3 +239,34 @@ def test_keys_and_roots_may_be_pem_files(vmksim, payload, tmp_path):
     assert f"signed by: {signer.provider}" in out
     status, _, _ = vmksim("image", "verify", tmp_path / "a.vib", *trust[:2])
     assert status == 1
+
+
+def test_a_revocation_list_is_read_from_its_file(vmksim, payload, tmp_path):
+    from datetime import timedelta
+
+    from sim.core.context import EPOCH
+    from sim.core.rng import Rng
+    from sim.image.certificate import load_certificate
+    from sim.image.crl_issue import CrlSpec, issue_crl
+    from sim.scenario.world import world_pki
+
+    vib, crl = tmp_path / "tool.vib", tmp_path / "list.crl"
+    made = ("--name", "tool", "--version", "1.0-1", "--vendor", "Example", "--level", "PartnerSupported")
+    assert vmksim("image", "build", payload, *made, "--seed", 3, "--out", vib)[0] == 0
+    pki = world_pki(Rng(3))
+    serial = load_certificate(pki.signer("partner").certificate_der).serial
+    spec = CrlSpec(
+        this_update=EPOCH - timedelta(days=2), next_update=EPOCH - timedelta(days=1), serials=(serial,)
+    )
+    crl.write_bytes(issue_crl(spec, pki.authorities["partner"]))
+    verify = ("image", "verify", vib, "--seed", 3)
+    assert vmksim(*verify)[0] == 0
+    for options, words in (
+        (("--crl", crl), "expired at"),
+        (("--crl", crl, "--stale-crl"), "is revoked by"),
+        (("--need-crl",), "there is no revocation list of"),
+    ):
+        status, out, err = vmksim(*verify, *options)
+        assert (status, words in out + err) == (1, True), out + err
+    crl.write_bytes(b"junk")
+    assert vmksim(*verify, "--crl", crl)[0] == 2
