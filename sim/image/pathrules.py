@@ -6,7 +6,9 @@ hold, links included.  The lists are a parameter: the published ones end with "a
 
 Leaves out: what VMware's own schema says beyond that; it is not public.
 
-Sources: the path lists of a third party's page on VIBs (aznot.com); the refusal's words as remembered.
+Sources: the path lists of a third party's page on VIBs (aznot.com); the refusal's words as remembered.  That
+a widespread community VIB keeps its configuration in a folder of its own below etc/, and that its makers tell people to
+install it with force, fits the list.
 """
 
 from __future__ import annotations
@@ -15,40 +17,39 @@ from collections.abc import Iterable
 
 import attrs
 
-from sim.core.facts import fact
 from sim.image.acceptance import AcceptanceLevel
 
-__all__ = ["COMMUNITY_PATHS", "PARTNER_PATHS", "PathRules"]
+__all__ = ["ANYWHERE", "COMMUNITY_PATHS", "PARTNER_PATHS", "PathRules"]
 
-_SOURCE = "aznot.com, paths by acceptance level (third party)"
-COMMUNITY_PATHS = fact(
-    "image.community_paths",
-    "opt/ usr/lib/vmware/ etc/vmware/shutdown/ etc/vmware/pciid/ etc/vmware/vm-support/ etc/vmware/firewall/ "
-    "etc/vmware/service/ etc/vmware/driver.map.d/",
-    unit="paths",
-    source=_SOURCE,
-    kind="inferred",
+COMMUNITY_PATHS = (
+    "opt/",
+    "usr/lib/vmware/",
+    "etc/vmware/shutdown/",
+    "etc/vmware/pciid/",
+    "etc/vmware/vm-support/",
+    "etc/vmware/firewall/",
+    "etc/vmware/service/",
+    "etc/vmware/driver.map.d/",
 )
-PARTNER_PATHS = fact(
-    "image.partner_paths",
-    "etc/vmware/vmware.lic etc/vmware/support etc/vmware/support/ etc/vmware/oem.xml etc/vmware/backup.conf "
-    "customLinks.xml etc/init.d/ etc/vmware/default.map.d/",
-    unit="paths",
-    source=f"{_SOURCE}; default.map.d from the file lists of partners' drivers",
-    kind="inferred",
+PARTNER_PATHS = (
+    "etc/vmware/vmware.lic",
+    "etc/vmware/support",
+    "etc/vmware/support/",
+    "etc/vmware/oem.xml",
+    "etc/vmware/backup.conf",
+    "customLinks.xml",
+    "etc/init.d/",
+    "etc/vmware/default.map.d/",
 )
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+"""The last one from the file lists of partners' drivers, the others from the page."""
 
 
 @attrs.frozen(kw_only=True)
 class PathRules:
     """The places that each level below VMwareAccepted may write to; `partner` is in addition to `community`."""
 
-    community: tuple[str, ...] = _split(COMMUNITY_PATHS.value)
-    partner: tuple[str, ...] = _split(PARTNER_PATHS.value)
+    community: tuple[str, ...] = COMMUNITY_PATHS
+    partner: tuple[str, ...] = PARTNER_PATHS
 
     def refused(self, level: AcceptanceLevel, paths: Iterable[str]) -> tuple[str, ...]:
         """Return those of the paths (relative to the root) that a VIB of this level may not bring, sorted."""
@@ -61,4 +62,8 @@ class PathRules:
 
 
 def _is_in(path: str, place: str) -> bool:
-    return path.startswith(place) if place.endswith("/") else path == place
+    return path.startswith(place) if place.endswith("/") or not place else path == place
+
+
+ANYWHERE = PathRules(community=("",), partner=())
+"""No rule at all: for an image that somebody put together without esxcli."""
