@@ -58,7 +58,8 @@ class PathRules:
         places = self.community
         if level is AcceptanceLevel.PARTNER_SUPPORTED:
             places += self.partner
-        return tuple(sorted(path for path in set(paths) if not any(_is_in(path, place) for place in places)))
+        outside = {path for path in paths if not any(_is_in(path, place) for place in places)}
+        return tuple(sorted(outside))
 
 
 def _is_in(path: str, place: str) -> bool:
