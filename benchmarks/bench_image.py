@@ -1,8 +1,8 @@
 """A full check of a VIB's signature, against the bare signature verifications that it cannot do without.
 
 The chain is RSA-2048 throughout: descriptor, signer's certificate, issuer's certificate.  A check parses the signature file,
-applies every rule to structure, signer and chain, and verifies; "cold" forgets every certificate and chain before each
-check, "warm" meets the same signer again, as the second VIB of a maker does.  The floor of the cold check is three
+applies every rule to structure, signer and chain, and verifies; "cold" forgets every certificate, list and chain before
+each check, the pinned root alone excepted, which a host reads once with its trust store; "warm" meets the same signer again, as the second VIB of a maker does.  The floor of the cold check is three
 RSA-2048 verifications with keys that are loaded already, that of the warm one a single verification.  Both sides of a
 ratio are measured in turns, and the best of the rounds counts.
 """
@@ -31,12 +31,13 @@ _ALGORITHM = hashes.SHA256()
 _PADDING = padding.PKCS1v15()
 
 
-def forget() -> None:
-    """Empty every memory of the verifier."""
+def forget(root: bytes) -> None:
+    """Empty every memory of the verifier but for the pinned root."""
     for module in (certificate, cms, crl, signed_data):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
+    load_certificate(root)
 
 
 def seconds(call: Callable[[], object], before: Callable[[], object] | None = None) -> float:
@@ -79,7 +80,7 @@ def run() -> list[dict[str, Any]]:
     gc.collect()
     gc.disable()
     for _ in range(ROUNDS):
-        best["cold"] = min(best["cold"], seconds(check, forget))
+        best["cold"] = min(best["cold"], seconds(check, lambda: forget(pki.trust.roots[0])))
         best["chain"] = min(best["chain"], seconds(chain))
         check()
         best["warm"] = min(best["warm"], seconds(check))
