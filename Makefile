@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-tpm \
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-image campaign-tpm \
 	coverage-tpm mutation-tpm clean
 
 help:  ## what there is
@@ -36,6 +36,9 @@ docs: $(STAMP)  ## rewrite the generated pages of docs/
 
 campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
 	$(BIN)/python tests/campaigns/bitflips.py
+
+campaign-image: $(STAMP)  ## long: 100,000 single faults in signed VIBs, signature files, bundles and revocation lists
+	$(BIN)/python tests/campaigns/image_faults.py --count 100000
 
 campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000

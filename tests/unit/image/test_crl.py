@@ -179,6 +179,16 @@ def test_malformed_lists_are_refused_by_one_error(spec, issuer):
     assert "more than" in refused("crl", load_crl, issue_crl(too_many, issuer))
 
 
+def test_a_name_in_another_spelling_is_refused(spec, issuer):
+    outer = der.elements(der.only(issue_crl(spec, issuer), der.SEQUENCE, "t"), "t")
+    body = [element[2] for element in der.elements(outer[0][1], "t")]
+    first, *rest = der.elements(der.only(body[2], der.SEQUENCE, "t"), "t")
+    longer = bytes((der.SET, 0x81, len(first[1]))) + first[1]
+    body[2] = der.tlv(der.SEQUENCE, longer, *(element[2] for element in rest))
+    respelled = der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, *body), outer[1][2], outer[2][2])
+    refused("crl", load_crl, respelled)
+
+
 def test_no_flipped_bit_of_a_list_takes_a_signer_off_it(judge, spec, issuer, world_pki):
     crl = issue_crl(spec, issuer)
     roots = issue_crl(attrs.evolve(spec, serials=()), world_pki.root)
