@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sim.image import der
+from sim.image.algorithms import signature_identifier
 from sim.image.bitflips import flip_bits
 from sim.image.certificate import load_certificate
 from sim.image.cms import sign_detached, verify_detached
@@ -187,6 +188,33 @@ def test_a_name_in_another_spelling_is_refused(spec, issuer):
     body[2] = der.tlv(der.SEQUENCE, longer, *(element[2] for element in rest))
     respelled = der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, *body), outer[1][2], outer[2][2])
     refused("crl", load_crl, respelled)
+
+
+def rebuilt(crl, *, algorithm=None, outer_algorithm=None, entries=None):
+    """Return a list with other fields; its signature is not made anew, which a reader does not look at."""
+    outer = der.elements(der.only(crl, der.SEQUENCE, "t"), "t")
+    body = [element[2] for element in der.elements(outer[0][1], "t")]
+    body[1] = algorithm or body[1]
+    body[5] = entries if entries is not None else body[5]
+    return der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, *body), outer_algorithm or outer[1][2], outer[2][2])
+
+
+def test_both_algorithms_must_be_one_that_is_allowed(spec, issuer):
+    good = issue_crl(spec, issuer)
+    assert rebuilt(good) == good
+    other = signature_identifier("ec", "sha512")
+    sha1 = der.tlv(der.SEQUENCE, der.encode_oid("1.2.840.10045.4.1"))
+    refused("crl-algorithm", load_crl, rebuilt(good, outer_algorithm=other))
+    refused("crl-algorithm", load_crl, rebuilt(good, algorithm=other))
+    refused("crl-algorithm", load_crl, rebuilt(good, algorithm=sha1, outer_algorithm=sha1))
+
+
+def test_an_empty_sequence_of_entries_and_a_negative_number_are_refused(spec, issuer):
+    good = issue_crl(spec, issuer)
+    refused("crl", load_crl, rebuilt(good, entries=der.tlv(der.SEQUENCE)))
+    number = der.tlv(der.OCTET_STRING, der.encode_integer(1))
+    assert good.count(number) == 1
+    refused("crl", load_crl, good.replace(number, number[:-1] + b"\xff"))
 
 
 def test_no_flipped_bit_of_a_list_takes_a_signer_off_it(judge, spec, issuer, world_pki):
