@@ -198,6 +198,13 @@ COPY = "vibs/Example_bootbank_tool_1.0-1.xml"
         (lambda _, metadata: metadata.update({"vibs/copy.xml": metadata[COPY]}), "depot.twice"),
         (lambda _, metadata: metadata.update({"vendor-index.xml": b"<a/>"}), "depot.index"),
         (
+            lambda files, metadata: (
+                files.update({"vib20/x.vib": files.pop(VIB)}),
+                metadata.update({COPY: metadata[COPY].replace(VIB.encode(), b"vib20/x.vib")}),
+            ),
+            "depot.descriptor",
+        ),
+        (
             lambda files, metadata: (files.pop(VIB), metadata.pop(COPY)),
             "depot.profile",
         ),

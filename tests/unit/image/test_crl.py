@@ -217,6 +217,22 @@ def test_an_empty_sequence_of_entries_and_a_negative_number_are_refused(spec, is
     refused("crl", load_crl, good.replace(number, number[:-1] + b"\xff"))
 
 
+def test_a_list_with_a_field_too_many_or_a_broken_signature_string_is_refused(spec, issuer):
+    good = issue_crl(spec, issuer)
+    outer = der.elements(der.only(good, der.SEQUENCE, "t"), "t")
+    body = [element[2] for element in der.elements(outer[0][1], "t")]
+    more = der.tlv(der.SEQUENCE, *body[:6], body[5], *body[6:])
+    refused("crl", load_crl, der.tlv(der.SEQUENCE, more, outer[1][2], outer[2][2]))
+    ragged = der.tlv(der.BIT_STRING, b"\1", outer[2][1][1:])
+    refused("crl", load_crl, der.tlv(der.SEQUENCE, outer[0][2], outer[1][2], ragged))
+
+
+def test_an_extension_twice_is_refused(spec, issuer):
+    reason = (REASON, False, b"\x0a\x01\x01")
+    refused("crl", load_crl, issue_crl(attrs.evolve(spec, extra=(reason, reason)), issuer))
+    refused("crl", load_crl, issue_crl(attrs.evolve(spec, entry_extra=(reason, reason)), issuer))
+
+
 def test_no_flipped_bit_of_a_list_takes_a_signer_off_it(judge, spec, issuer, world_pki):
     crl = issue_crl(spec, issuer)
     roots = issue_crl(attrs.evolve(spec, serials=()), world_pki.root)
