@@ -32,14 +32,13 @@ def other_bank(running: str) -> str:
 def write_update(disk: Disk, running: str, bank: BootBank) -> str:
     """Write an updated image into the bank that is not running, for the next boot to try; return that bank's name.
 
+    An update has a higher `updated` than the bank that it was made from (`sim.image.install`), so the next boot prefers it.
+
     Errors: `DiskError` when it does not fit; that bank is not bootable then, and the running one untouched.
     """
     name = other_bank(running)
     target = disk.volume(name)
-    updated = parse_boot_config(disk.volume(running).read(CONFIG_FILE)).updated
-    config = attrs.evolve(
-        bank.config, bootstate=int(BootState.UPDATED), updated=max(bank.config.updated, updated + 1)
-    )
+    config = attrs.evolve(bank.config, bootstate=int(BootState.UPDATED))
     tried = bank.with_config(config)
     target.clear()
     for path, data in tried.files.items():

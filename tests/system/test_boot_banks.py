@@ -109,6 +109,16 @@ def test_a_good_update_goes_into_the_other_bank_and_stays(machinery):
     assert machinery.host.boot.bank == "altbootbank"
 
 
+def test_what_lay_in_the_other_bank_is_gone_after_an_update(machinery):
+    other = machinery.host.board.disk.volume("altbootbank")
+    other.write("old.v00", b"left over")
+    update(machinery)
+    assert not other.exists("old.v00")
+    machinery.host.reboot()
+    run(machinery)
+    assert machinery.host.boot.bank == "altbootbank"
+
+
 def test_the_next_update_goes_back_into_the_first_bank(machinery):
     update(machinery)
     machinery.host.reboot()
