@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-sched campaign-tpm \
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-image \
+	campaign-sched campaign-tpm \
 	coverage-tpm mutation-tpm clean
 
 help:  ## what there is
@@ -38,9 +39,8 @@ docs: $(STAMP)  ## rewrite the generated pages of docs/
 campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
 	$(BIN)/python tests/campaigns/bitflips.py
 
-campaign-sched: $(STAMP)  ## long: all 18 scheduling invariants on 10,000 random scenarios; goes on where it stopped
-	@mkdir -p out
-	$(BIN)/python tests/campaigns/sched_scenarios.py --count 10000 --state out/campaign-sched.json
+.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-image \
+	campaign-sched campaign-tpm \
 
 campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000

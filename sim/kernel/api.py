@@ -153,6 +153,15 @@ METHODS: Mapping[str, Method] = {
             Parameter("force", bool, required=False),
             changes=True,
         ),
+        _method(
+            "image.update",
+            "put an image profile of an offline bundle into the other boot bank, for the next boot to try",
+            Parameter("bundle", bytes),
+            Parameter("profile", str),
+            Parameter("allow_downgrades", bool, required=False),
+            Parameter("ok_to_remove", bool, required=False),
+            changes=True,
+        ),
         _method("tpm.state", "state (enabled, disabled, absent, failed), manufacturer, drtm"),
         _method(
             "tpm.identity",

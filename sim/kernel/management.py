@@ -24,10 +24,13 @@ from sim.hw.disk import DiskError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bankcheck import verify_bank
 from sim.image.bootbank import BootBank
+from sim.image.bundle import read_bundle
 from sim.image.imgdb import DATABASE_FILE
 from sim.image.install import InstallError, install, set_acceptance
+from sim.image.profile import apply_profile
 from sim.image.vib import read_vib
 from sim.kernel.api import ApiError
+from sim.kernel.bootbanks import write_update
 from sim.kernel.configuration import ConfigurationError
 from sim.kernel.counters import Snapshot, snapshot
 from sim.kernel.loader import LoadedModule
@@ -78,6 +81,7 @@ class Management:
             "image.acceptance": self.image_acceptance,
             "image.set_acceptance": self.image_set_acceptance,
             "image.install": self.image_install,
+            "image.update": self.image_update,
             "tpm.state": self.tpm_state,
             "tpm.identity": self.tpm_identity,
             "tpm.activate": self.tpm_activate,
@@ -266,6 +270,36 @@ class Management:
             "installed": list(result.installed),
             "skipped": list(result.skipped),
             "warnings": list(result.warnings),
+        }
+
+    def image_update(
+        self, bundle: bytes, profile: str, *, allow_downgrades: bool = False, ok_to_remove: bool = False
+    ) -> dict[str, Any]:
+        """Put an image profile of an offline bundle into the bank that is not running."""
+        kernel = self._kernel
+        try:
+            depot = read_bundle(bundle)
+            result = apply_profile(
+                self._bank(),
+                depot.profile(profile),
+                depot.vibs,
+                kernel.trust,
+                kernel.sim.utc_now(),
+                downgrades=allow_downgrades,
+                removals=ok_to_remove,
+            )
+        except FormatError as error:
+            raise ApiError("InvalidArgument", str(error)) from error
+        except VerificationError as error:
+            raise ApiError(error.check, str(error)) from error
+        kernel.vault.expect_change()
+        bank = write_update(kernel.board.disk, kernel.boot.bank, result.bank)
+        kernel.sim.log("esxupdate", f"image profile {profile} is in {bank}; a reboot is required")
+        return {
+            "bank": bank,
+            "installed": list(result.installed),
+            "removed": list(result.removed),
+            "skipped": list(result.skipped),
         }
 
     # -- TPM

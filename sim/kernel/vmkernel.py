@@ -33,7 +33,9 @@ from sim.image.contents import kernel_modules
 from sim.image.imgdb import DATABASE_FILE, VibRecord, read_database
 from sim.image.trust import TrustStore
 from sim.kernel.api import ManagementApi
+from sim.kernel.bootbanks import note_good_boot
 from sim.kernel.configuration import ConfigurationVault
+from sim.kernel.execution import ProgramGate
 from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.machine_check import MachineCheckHandler
@@ -47,7 +49,7 @@ from sim.kernel.sampling import CpuSampler
 from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.tpm_driver import TpmDriver
-from sim.kernel.userworld import UserWorlds, agents_in
+from sim.kernel.userworld import UserWorld, UserWorlds, agents_in
 from sim.kernel.vm import VmManager
 
 __all__ = ["START", "Panic", "VMkernel"]
@@ -247,11 +249,34 @@ class VMkernel:
             except VmksimError as error:
                 self._refuse(boot_module.name, str(error))
 
+    def execute(self, path: str, program: bytes) -> UserWorld:
+        """Start a program with the libraries of the image, as a shell on the host does; `path` is relative to the root.
+
+        Errors: `ProgramRefused` under execInstalledOnly; a `VmksimError` when it cannot be mapped or runs already.
+        """
+        gate = ProgramGate(
+            sim=self.sim,
+            host=self.board.spec.name,
+            boot=self.boot,
+            verifier=self.verifier,
+            origin=self._origin,
+            enforced=self.vault.exec_installed_only,
+        )
+        gate.admit(path, program)
+        if path.rpartition("/")[2] in self.user_worlds.running:
+            raise VmksimError(f"{path} runs already")
+        libraries: dict[str, bytes] = {}
+        for boot_module in self._with_agents:
+            libraries.update(agents_in(boot_module.content)[1])
+        return self.user_worlds.start(path, program, libraries)
+
     def open_management_interface(self) -> None:
         """From here on management calls are answered, nothing else gets in, and CPU counters are sampled."""
         self.started_ns = self.sim.now
         self.sampler.start()
         self._log(f"{len(self.loader.modules())} modules loaded, {len(self.refused)} refused")
+        if note_good_boot(self.board.disk.volume(self.boot.bank)):
+            self._log(f"the update in {self.boot.bank} has booted well")
         self._log("Management interface open.")
 
     def check_invariants(self) -> None:

@@ -21,6 +21,7 @@ from sim.image.catalog import Image, standard_image
 from sim.image.efi_lists import encode_signature_lists
 from sim.image.install import install
 from sim.image.manifest import ReferenceManifest
+from sim.image.pathrules import ANYWHERE
 from sim.image.pki import Pki
 from sim.image.vib import read_vib
 from sim.kernel.host import Host
@@ -128,7 +129,7 @@ def _image(scenario: Scenario, sim: Sim, pki: Pki) -> tuple[Image, ReferenceMani
         where = f"image.vibs[{number}]"
         try:
             vib = read_vib(file.data)
-            bank = install(image.bank, vib, level, pki.trust, scenario.epoch).bank
+            bank = install(image.bank, vib, level, pki.trust, scenario.epoch, paths=ANYWHERE).bank
         except (FormatError, VerificationError) as error:
             raise ScenarioError(where, f"{file.name} is refused: {_one_line(str(error))}") from None
         image = image.with_bank(bank)

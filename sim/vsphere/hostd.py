@@ -100,6 +100,7 @@ METHODS: Final[Mapping[str, ApiMethod]] = dict(
         _method("HostImageConfigGetAcceptance", "image.acceptance", "System.Read"),
         _method("UpdateHostImageAcceptanceLevel", "image.set_acceptance", "Host.Config.Image"),
         _method("InstallVib_Task", "image.install", "Host.Config.Patch"),
+        _method("UpdateImage_Task", "image.update", "Host.Config.Patch"),
         _method("QueryTpmState", "tpm.state", "System.Read"),
         _method("RetrieveTpmIdentity", "tpm.identity", "Host.Tpm.Read"),
         _method("ActivateTpmCredential", "tpm.activate", "Host.Tpm.Unseal"),
