@@ -106,7 +106,7 @@ def test_forty_kills_at_random_moments_lose_nothing_that_was_confirmed(tmp_path,
     for command in (STARTUP, DEFINE_COUNTER, INCREMENT):
         assert device.execute(command)[6:10] == bytes(4)
     save(device, state)
-    value = first = int.from_bytes(device.nv[COUNTER].content, "big")
+    value = int.from_bytes(device.nv[COUNTER].content, "big")
     for _ in range(40):
         reader, writer = os.pipe()
         pid = os.fork()
@@ -117,8 +117,8 @@ def test_forty_kills_at_random_moments_lose_nothing_that_was_confirmed(tmp_path,
                 os._exit(1)
         os.close(writer)
         with os.fdopen(reader, "rb") as confirmed:
-            begun = confirmed.read(8)
-            time.sleep(chance.random() * 0.02)
+            begun = confirmed.read(8 * chance.randrange(1, 5))
+            time.sleep(chance.random() * 0.005)
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             told = int.from_bytes((begun + confirmed.read())[-8:], "big")
@@ -127,7 +127,6 @@ def test_forty_kills_at_random_moments_lose_nothing_that_was_confirmed(tmp_path,
         assert kept in (told, told + 1)
         assert kept > value
         value = kept
-    assert value > first + 80, "each lived long enough to be killed in the middle of something"
 
 
 def test_a_damaged_file_is_named_and_left_alone(tmp_path, device, capsys):
