@@ -1,4 +1,4 @@
-"""Which promise does a scheduling policy of my own break, and what is the smallest scenario that shows it.
+"""Which promise does a scheduling policy of my own break, and in which smallest scenario?  Search, and shrink it.
 
 The policy runs the world that has had the least CPU time for its shares.  That is fair, until somebody sleeps.  The
 search tries random hosts for some of the 18 invariants, and shrinks the first that fails (docs/testing-schedulers.md).

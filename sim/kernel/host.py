@@ -60,6 +60,7 @@ class Host:
         mem: MemOptions | None = None,
         sample_every_ns: int = SAMPLE_EVERY_NS.value,
         shootdowns: bool = True,
+        strict_symbols: bool = True,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -71,6 +72,7 @@ class Host:
         self.mem_options = mem if mem is not None else MemOptions()
         self.sample_every_ns = sample_every_ns
         self.shootdowns = shootdowns
+        self.strict_symbols = strict_symbols
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -141,6 +143,7 @@ class Host:
             sched_options=self.sched_options,
             mem_options=self.mem_options,
             shootdowns=self.shootdowns,
+            strict_symbols=self.strict_symbols,
             request_reboot=self._reboot_soon,
             sample_every_ns=self.sample_every_ns,
         )

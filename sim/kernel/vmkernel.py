@@ -115,6 +115,7 @@ class VMkernel:
         sched_options: SchedOptions,
         mem_options: MemOptions | None = None,
         shootdowns: bool = True,
+        strict_symbols: bool = True,
         request_reboot: Callable[[], object],
         sample_every_ns: int = SAMPLE_EVERY_NS.value,
     ) -> None:
@@ -128,6 +129,7 @@ class VMkernel:
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
         self.layout = Layout(rng.stream("layout/kernel"), layout.kernel)
         self.memory = KernelMemory(self.sim, board.memory, processors=board.processors, everywhere=True)
+        self._strict_symbols = strict_symbols
         board.processors.start(self.memory.space.control, shootdowns=shootdowns)
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
@@ -195,7 +197,9 @@ class VMkernel:
             self._log(f"image database cannot be read, no module can be verified: {error}")
         self._log(f"host acceptance level: {level.title}")
         self.verifier = ImageModuleVerifier(self.sim, self.trust, level, self.board.meter)
-        self.loader = ModuleLoader(self.sim, self.memory, self.layout, self.verifier)
+        self.loader = ModuleLoader(
+            self.sim, self.memory, self.layout, self.verifier, strict=self._strict_symbols
+        )
 
     def place_kernel(self) -> None:
         """Map the kernel image at a random base, and give it a heap elsewhere."""

@@ -87,6 +87,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         mem=scenario.mem,
         sample_every_ns=scenario.trace.sample_every_ns,
         shootdowns=scenario.kernel.shootdowns,
+        strict_symbols=scenario.kernel.strict_symbols,
     )
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None

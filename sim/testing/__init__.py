@@ -1,7 +1,7 @@
 """Hypothesis strategies, invariants and state machines for the users' own property tests.
 
 One module for each part of the machine; this page names what is public.  The only package of the project that imports
-hypothesis.
+hypothesis.  Models nothing.  Leaves out strategies for TPM commands and images.
 """
 
 from sim.testing.invariants import InvariantViolation

@@ -56,11 +56,13 @@ class LayoutSpec:
 class KernelSpec:
     """What a scenario says about the VMkernel itself.
 
-    Without `shootdowns` it tells no other processor when it takes a mapping away: a bug, to be observed.
+    Without `shootdowns` it tells no other processor when it takes a mapping away: a bug, to be observed.  Without
+    `strict_symbols` a module may leave symbols open that nobody defines: they are bound to address 0 and listed.
     """
 
     layout: LayoutSpec = field(factory=LayoutSpec)
     shootdowns: bool = field(default=True, validator=validators.instance_of(bool))
+    strict_symbols: bool = field(default=True, validator=validators.instance_of(bool))
 
 
 def _with_bits(window: Window, name: str, bits: int) -> Window:
