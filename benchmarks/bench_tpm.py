@@ -92,6 +92,8 @@ class OverTcp:
                 break
             except OSError:
                 time.sleep(0.02)
+        else:
+            raise SystemExit(f"nobody listens on port {port}")
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def execute(self, command: bytes) -> bytes:
@@ -242,8 +244,15 @@ def run() -> list[dict[str, object]]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1]) - 1
+    """Return a port that is free together with the one after it."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = int(listener.getsockname()[1]) - 1
+            try:
+                socket.create_server(("127.0.0.1", port)).close()
+            except OSError:
+                continue
+            return port
 
 
 def cores() -> list[int]:

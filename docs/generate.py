@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/: the facts, the management interface, and the records of the trace.
+"""Write the generated pages of docs/: facts, management interface, records of the trace, threats.
 
 `make docs` runs it; the tests check that the pages in the tree are what it writes.
 """
@@ -47,7 +47,33 @@ def trace_page() -> str:
     return _page("Records of the trace", "| record | fields |\n|---|---|", rows)
 
 
-PAGES = {"facts.md": facts_page, "management-interface.md": interface_page, "trace-records.md": trace_page}
+def threats_page() -> str:
+    """Return the page of the threat catalogue, from the tests of tests/catalogue."""
+    sys.path.insert(0, str(FOLDER.parent))
+    from tests.catalogue.threats import GROUPS, all_threats
+
+    lines = []
+    group = ""
+    for one in all_threats():
+        if one.row[0] != group:
+            group = one.row[0]
+            lines += [f"\n## {group}: {GROUPS[group]}\n"]
+            lines += [
+                "| row | threat | what stops it | evidence | not covered | seen in |",
+                "|---|---|---|---|---|---|",
+            ]
+        words = (one.threat, one.stopped_by, one.evidence, one.not_covered, one.anchor)
+        lines.append(f"| {one.row} | {' | '.join(map(_cell, words))} |")
+    intro = "Each row is a test of `tests/catalogue/` that makes the attack and demands the evidence."
+    return f"# Threats\n\n{NOTICE}\n{intro}\n" + "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "facts.md": facts_page,
+    "management-interface.md": interface_page,
+    "trace-records.md": trace_page,
+    "threats.md": threats_page,
+}
 
 
 def main() -> int:

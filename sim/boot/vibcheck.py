@@ -43,6 +43,7 @@ class VibCheck:
             self._context.sim.utc_now(),
             _host_level(files),
             secure_boot=self._context.secure_boot,
+            bootstate=self._context.config.bootstate if self._context.config is not None else 0,
         )
         self._charge(files, len(report.vibs))
         self._keep(report)

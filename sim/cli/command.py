@@ -17,11 +17,12 @@ import click
 from sim._version import __version__
 from sim.cli.attest import attest
 from sim.cli.common import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, EXIT_NOT_AS_WANTED, running
+from sim.cli.compare import compare
 from sim.cli.evidence import eventlog, tpmreport
 from sim.cli.image import image
 from sim.cli.memory import attack, layout, paxtest
 from sim.cli.runs import boot, report, resume, run
-from sim.cli.tables import facts, keys
+from sim.cli.tables import facts, fixtures, keys, options
 from sim.cli.tpm import tpm
 from sim.errors import CheckpointError, FormatError, ScenarioError, SimBug, VmksimError
 
@@ -77,7 +78,12 @@ def _report_bug(error: BaseException) -> NoReturn:
     """Print what a bug report needs: error, version, seed, time, last records, and the command that replays it."""
     import traceback
 
-    click.echo(f"vmksim: this is our bug, not yours: {type(error).__name__}: {error}", err=True)
+    from sim.kernel.sched.own_policy import MODULE_PREFIX
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = any(str(frame.f_globals.get("__name__")).startswith(MODULE_PREFIX) for frame in frames)
+    whose = "an error in your policy" if own else "this is our bug, not yours"
+    click.echo(f"vmksim: {whose}: {type(error).__name__}: {error}", err=True)
     if not isinstance(error, SimBug):
         for frame in traceback.extract_tb(error.__traceback__)[-3:]:
             click.echo(f"  in {Path(frame.filename).name}:{frame.lineno} {frame.name}", err=True)
@@ -105,6 +111,7 @@ for _command in (
     resume,
     report,
     attest,
+    compare,
     image,
     tpm,
     eventlog,
@@ -114,5 +121,7 @@ for _command in (
     attack,
     keys,
     facts,
+    options,
+    fixtures,
 ):
     cli.add_command(_command)

@@ -117,20 +117,116 @@ def image_inspect(path: Path, *, as_json: bool) -> int:
 @click.option("--seed", type=SEEDS, help="Trust the makers of the world with this seed.")
 @click.option("--roots", type=click.Path(path_type=Path), help="Trust these PEM root certificates.")
 @click.option("--issuer", "issuers", multiple=True, help="LEVEL=FILE: who signs for a level (with --roots).")
+@click.option("--crl", "crls", multiple=True, type=click.Path(path_type=Path), help="A revocation list.")
+@click.option("--stale-crl", is_flag=True, help="Use a revocation list after it expired (default: refuse).")
+@click.option("--need-crl", is_flag=True, help="Refuse an authority without a revocation list.")
 @_time_option
 def image_verify(
-    path: Path, *, seed: int | None, roots: Path | None, issuers: tuple[str, ...], moment: str | None
+    path: Path,
+    *,
+    seed: int | None,
+    roots: Path | None,
+    issuers: tuple[str, ...],
+    moment: str | None,
+    crls: tuple[Path, ...],
+    stale_crl: bool,
+    need_crl: bool,
 ) -> int:
     """Check the signature of the VIB file, or everything in the boot bank folder, PATH; exit status 1 if refused."""
     from sim.image.bankcheck import BankReport
+    from sim.image.trust import RevocationPolicy
     from sim.report.console import print_sections
     from sim.report.image import bank_check_sections, identity_section
     from sim.scenario.imagework import verify_path
 
+    policy = RevocationPolicy(
+        stale="use" if stale_crl else "refuse", missing="refuse" if need_crl else "allow"
+    )
     with about(path):
-        found = verify_path(path, seed=seed, roots=roots, issuers=issuers, moment=moment)
+        found = verify_path(
+            path,
+            seed=seed,
+            roots=roots,
+            issuers=issuers,
+            moment=moment,
+            crls=crls,
+            revocation=policy,
+        )
     if isinstance(found, BankReport):
         print_sections(bank_check_sections(found))
         return 0 if found.ok else EXIT_NOT_AS_WANTED
     print_sections([identity_section(found)])
     return 0
+
+
+_trust_options = (
+    click.option("--seed", type=SEEDS, help="Trust the makers of the world with this seed."),
+    click.option("--roots", type=click.Path(path_type=Path), help="Trust these PEM root certificates."),
+    click.option(
+        "--issuer", "issuers", multiple=True, help="LEVEL=FILE: who signs for a level (with --roots)."
+    ),
+)
+_age_option = click.option(
+    "--age-max", "age_max_days", type=click.IntRange(0), help="Refuse metadata that is older, in days."
+)
+
+
+@image.group("bundle")
+def image_bundle() -> None:
+    """Offline bundles: depots of VIBs and image profiles in one file."""
+
+
+@image_bundle.command("make")
+@click.argument("vibs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--vendor", required=True)
+@click.option("--profile", default=None, help="Name of an image profile of all the VIBs.")
+@_level_option
+@_time_option
+@_target_option
+def image_bundle_make(vibs: tuple[Path, ...], *, out: Path, **options: Any) -> None:
+    """Put VIB files into a bundle."""
+    from sim.scenario.depotwork import make_bundle
+
+    with about(out):
+        depot = make_bundle(vibs, out, **options)
+    click.echo(f"{out}: {len(depot.vibs)} VIBs, {len(depot.profiles)} image profiles")
+
+
+@image_bundle.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@_age_option
+@_time_option
+def image_bundle_inspect(file: Path, *, age_max_days: int | None, moment: str | None) -> None:
+    """Show what is in a bundle; one that is not what its metadata says, or too old, is refused."""
+    from sim.report.console import print_sections
+    from sim.report.image import depot_sections
+    from sim.scenario.depotwork import load_depot
+
+    with about(file):
+        depot = load_depot(file, age_max_days=age_max_days, moment=moment)
+    print_sections(depot_sections(depot))
+
+
+@image.command("profile")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.argument("bank", type=click.Path(path_type=Path))
+@click.option(
+    "--allow-downgrades", "downgrades", is_flag=True, help="Take VIBs older than the installed ones."
+)
+@click.option("--ok-to-remove", "removals", is_flag=True, help="Let VIBs go that the profile does not name.")
+@_age_option
+@_time_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder of the new bank.")
+@_trust_options[0]
+@_trust_options[1]
+@_trust_options[2]
+def image_profile(bundle: Path, name: str, bank: Path, *, out: Path, **options: Any) -> None:
+    """Put the image profile NAME of BUNDLE on the boot bank in the folder BANK; all of it or nothing."""
+    from sim.scenario.depotwork import apply_profile_file
+
+    with about(bundle):
+        result = apply_profile_file(bundle, name, bank, out, **options)
+    click.echo(
+        f"{out}: {len(result.installed)} installed, {len(result.removed)} removed, {len(result.skipped)} kept"
+    )

@@ -89,7 +89,7 @@ def attack(name: str | None, *, profile: str | None, seeds: int, seed: int, as_j
     profile as it is. The exit status is 1 if a rate is not what the formula says.
     """
     from sim.labs.attacks import table_rows
-    from sim.report.attack import attack_plain, attack_section
+    from sim.report.attack import attack_plain, attack_sections
     from sim.report.console import print_sections
     from sim.scenario.addressmaps import chosen_release
 
@@ -99,5 +99,5 @@ def attack(name: str | None, *, profile: str | None, seeds: int, seed: int, as_j
         print_json([attack_plain(row) for row in rows])
     else:
         where = release.title if release is not None else "lab with 6 bits"
-        print_sections([attack_section(rows, title=f"Attacks, {where}, {seeds} attempts each")])
+        print_sections(attack_sections(rows, title=f"Attacks, {where}, {seeds} attempts each"))
     return 0 if all(row["agrees"] for row in rows) else EXIT_NOT_AS_WANTED

@@ -6,13 +6,14 @@ Models nothing.  Leaves out anything that a script could not do too: every comma
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sim.cli.common import (
     EXIT_NOT_AS_WANTED,
     about,
+    code_option,
     json_option,
     log_option,
     out_option,
@@ -20,6 +21,7 @@ from sim.cli.common import (
     scenario_argument,
     seed_option,
 )
+from sim.cli.views import view_options, write_views
 from sim.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -35,19 +37,27 @@ LOG_LINES_SHOWN = 60
 @json_option
 @out_option
 @log_option
+@code_option
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write a checkpoint into this file, and stop there."
 )
 @click.option("--save-at", default="0s", help="When: simulated time since power-on, such as 15s.")
+@click.option(
+    "--engine",
+    type=click.Choice(["quantum", "fluid"]),
+    help="Share CPU time in turns, or as the fluid ideal, instead of what sched.engine says.",
+)
 def run(
     scenario: Path,
     seed: int | None,
     *,
+    engine: str | None,
     save: Path | None,
     save_at: str,
     as_json: bool,
     out: Path | None,
     all_log_lines: bool,
+    allow_code: bool,
 ) -> int:
     """Boot the host of SCENARIO, run its virtual machines, add it to vCenter, and report.
 
@@ -55,7 +65,11 @@ def run(
     """
     from sim.scenario.load import load_scenario
 
-    loaded = load_scenario(scenario)
+    loaded = load_scenario(scenario, allow_code=allow_code)
+    if engine is not None:
+        from attrs import evolve
+
+        loaded = evolve(loaded, sched=evolve(loaded.sched, engine=engine))
     from sim.scenario.run import Simulation
 
     with about(scenario):
@@ -123,14 +137,17 @@ def _drive(simulation: Simulation, *, as_json: bool, out: Path | None, all_log_l
 @click.argument("folder", type=click.Path(path_type=Path))
 @json_option
 @log_option
-def report(folder: Path, *, as_json: bool, all_log_lines: bool) -> None:
-    """Print the report of an earlier run from the files in FOLDER."""
+@view_options
+def report(folder: Path, *, as_json: bool, all_log_lines: bool, **views: Any) -> None:
+    """Print the report of an earlier run from the files in FOLDER, or make views of its CPU schedule."""
     from sim.core.tracefile import read_trace
     from sim.report.console import print_sections
     from sim.report.run_report import run_sections
     from sim.scenario.result import TRACE_FILE, read_result
 
     result = read_result(folder)
+    if write_views(folder, result, **views):
+        return
     if as_json:
         click.echo(result.to_json(), nl=False)
         return

@@ -1,4 +1,4 @@
-"""The commands that print the tables of the project: `keys` and `facts`.
+"""The commands that print the tables of the project: `keys`, `facts`, `options` and `fixtures`.
 
 Models nothing.  Leaves out anything that a script could not do too: every command calls public functions.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from sim.cli.common import json_option, print_json
+from sim.cli.common import EXIT_NOT_AS_WANTED, json_option, print_json
 
 
 @click.command()
@@ -33,3 +33,27 @@ def facts(*, as_json: bool, kind: str | None) -> None:
         print_json([plain(fact) for fact in chosen])
     else:
         print_sections([facts_section(chosen)])
+
+
+@click.command()
+@click.option("--release", default="8.0", show_default=True, help="Whose defaults, e.g. 6.0 or 7.0U3.")
+def options(release: str) -> None:
+    """Print ESXi's advanced options of scheduling with default, range and meaning."""
+    from sim.report.console import print_sections
+    from sim.report.sched_options import options_section
+
+    print_sections([options_section(release)])
+
+
+@click.command()
+def fixtures() -> None:
+    """Run published examples of CPU scheduling and print what they say beside what the model gives."""
+    from sim.labs.cpu_fixtures import run_fixtures
+    from sim.labs.policy_fixtures import run_policy_fixtures
+    from sim.report.console import print_sections
+    from sim.report.fixtures import fixtures_section
+
+    rows = [*run_fixtures(), *run_policy_fixtures()]
+    print_sections([fixtures_section(rows)])
+    if not all(row.met for row in rows):
+        raise SystemExit(EXIT_NOT_AS_WANTED)

@@ -35,7 +35,12 @@ def tpm() -> None:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every key and number."
 )
-@click.option("--state", "state_file", type=click.Path(path_type=Path), help="Keep the TPM in this file.")
+@click.option(
+    "--state",
+    "state_file",
+    type=click.Path(path_type=Path),
+    help="Keep the TPM in this file; one that exists brings its own seed, make and slots.",
+)
 @click.option(
     "--event-log",
     type=click.Path(path_type=Path),

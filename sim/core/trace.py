@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -46,19 +46,23 @@ class RecordType:
 
     __slots__ = ("_head", "_packer", "category", "fields", "name")
 
+    _packer: Callable[..., bytes] | None
+    """For a record of integers alone: head, time and values to bytes."""
+
     def __init__(self, name: str, fields: tuple[tuple[str, type], ...]) -> None:
         self.name = name
         self.category = name.partition(".")[0]
         self.fields = fields
         self._head = name.encode() + b"\0"
         only_ints = all(kind is int for _, kind in fields)
-        self._packer = struct.Struct(f"<{len(fields) + 1}q").pack if only_ints else None
+        layout = struct.Struct(f"<{len(self._head)}s{len(fields) + 1}q")
+        self._packer = layout.pack if only_ints else None
 
     def encode(self, time_ns: int, values: tuple[Any, ...]) -> bytes:
         """Return the canonical bytes of one record."""
         try:
             if self._packer is not None:
-                return self._head + self._packer(time_ns, *values)
+                return self._packer(self._head, time_ns, *values)
             parts = [self._head, struct.pack("<q", time_ns)]
             for (_, kind), value in zip(self.fields, values, strict=True):
                 if kind is int:
@@ -104,22 +108,36 @@ class ColumnarSink:
         self.records = 0
         self.dropped = 0
 
-    def take(self, entries: Iterable[_Entry]) -> None:
-        """Store entries in order."""
-        for kind, time_ns, values in entries:
-            if self.records >= SINK_RECORDS_MAX:
-                self.dropped += 1
-                continue
-            table = self.tables.get(kind.name)
-            if table is None:
-                table = self.tables[kind.name] = {"seq": array("q"), "time_ns": array("q")}
-                for field, field_kind in kind.fields:
-                    table[field] = array("q") if field_kind is int else []
-            table["seq"].append(self.records)
-            table["time_ns"].append(time_ns)
-            for (field, _), value in zip(kind.fields, values, strict=True):
-                table[field].append(value)
-            self.records += 1
+    def take(self, entries: Sequence[_Entry]) -> None:
+        """Store entries in order: those of one type together, column by column."""
+        room = SINK_RECORDS_MAX - self.records
+        if len(entries) > room:
+            self.dropped += len(entries) - room
+            entries = entries[:room]
+        groups: dict[RecordType, tuple[list[int], list[int], list[tuple[object, ...]]]] = {}
+        for seq, (kind, time_ns, values) in enumerate(entries, self.records):
+            group = groups.get(kind)
+            if group is None:
+                group = groups[kind] = ([], [], [])
+            group[0].append(seq)
+            group[1].append(time_ns)
+            group[2].append(values)
+        for kind, (seqs, times, rows) in groups.items():
+            self._extend(kind, seqs, times, rows)
+        self.records += len(entries)
+
+    def _extend(
+        self, kind: RecordType, seqs: list[int], times: list[int], rows: list[tuple[object, ...]]
+    ) -> None:
+        table = self.tables.get(kind.name)
+        if table is None:
+            table = self.tables[kind.name] = {"seq": array("q"), "time_ns": array("q")}
+            for field, field_kind in kind.fields:
+                table[field] = array("q") if field_kind is int else []
+        table["seq"].extend(seqs)
+        table["time_ns"].extend(times)
+        for (field, _), column in zip(kind.fields, zip(*rows, strict=True), strict=True):
+            table[field].extend(column)
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the records of one type as dicts {time_ns, field...}, in time order."""
@@ -188,5 +206,14 @@ class Trace:
         return [f"{time_ns} {kind.name} {values!r}" for kind, time_ns, values in self._pending[-count:]]
 
     def _fold(self) -> bytes:
-        body = b"".join([kind.encode(time_ns, values) for kind, time_ns, values in self._pending])
-        return sha256(self._state + body).digest()
+        pieces = [self._state]
+        for kind, time_ns, values in self._pending:
+            pack = kind._packer
+            try:
+                if pack is not None:
+                    pieces.append(pack(kind._head, time_ns, *values))
+                    continue
+            except struct.error:
+                pass  # `encode` says what does not fit
+            pieces.append(kind.encode(time_ns, values))
+        return sha256(b"".join(pieces)).digest()

@@ -20,6 +20,7 @@ from sim.hw.firmware import FirmwareSettings
 from sim.hw.memory import Extent, PhysicalMemory
 from sim.hw.nic import Nic
 from sim.hw.patrol import PatrolScrubber
+from sim.hw.processors import Processors
 from sim.hw.spec import HostSpec
 from sim.hw.topology import Topology
 from sim.hw.tpm_slot import TpmDevice, TpmSlot
@@ -42,6 +43,7 @@ class Board:
         self.meter = CostMeter()
         self.topology = Topology.of(spec.cpu)
         self.memory = PhysicalMemory(spec.memory_bytes, nodes=self.topology.nodes)
+        self.processors = Processors(sim, self.memory, len(self.topology.pcpus), spec.cpu.core_hz)
         self.patrol = PatrolScrubber(sim, self.memory, spec.patrol_scrub_ns)
         self.disk = Disk(self.meter, spec.disk)
         host_rng = sim.rng.child(spec.name)
@@ -68,6 +70,7 @@ class Board:
         if not self.powered:
             message = f"host {self.spec.name} is powered off and cannot be reset"
             raise SimBug(message)
+        self.processors.reset()
         self.memory.release_all()
         self._start("reset")
 
@@ -78,6 +81,7 @@ class Board:
             raise SimBug(message)
         self.powered = False
         self.low_memory = ()
+        self.processors.reset()
         self.memory.power_cycle()
         self.sim.trace.emit(BOARD_POWER, self.spec.name, "power off", self.boot_count)
 
@@ -92,6 +96,7 @@ class Board:
     def check_invariants(self) -> None:
         """Raise `SimBug` unless every part keeps its invariants."""
         self.memory.check_invariants()
+        self.processors.check_invariants()
         for volume in self.disk.volumes():
             volume.check_invariants()
 

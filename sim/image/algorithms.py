@@ -99,7 +99,13 @@ def signature_identifier(key: str, digest: str) -> bytes:
 
 def key_type(key: PublicKey | PrivateKey) -> str:
     """Return "rsa" or "ec"."""
-    return "rsa" if isinstance(key, (rsa.RSAPublicKey, rsa.RSAPrivateKey)) else "ec"
+    return _kind_of(type(key))
+
+
+@lru_cache(maxsize=16)
+def _kind_of(key_class: type) -> str:
+    """Remember what a class of the library is: asking its abstract bases costs as much as reading a name."""
+    return "rsa" if issubclass(key_class, (rsa.RSAPublicKey, rsa.RSAPrivateKey)) else "ec"
 
 
 def key_problem(key: object) -> str | None:
@@ -124,10 +130,10 @@ def sign(private_key: PrivateKey, data: bytes, digest: str = "sha256") -> bytes:
 def verify(public_key: PublicKey, signature: bytes, data: bytes, digest: str) -> bool:
     """Tell whether a signature over `data` is good; callers turn False into their own refusal at once."""
     try:
-        if isinstance(public_key, rsa.RSAPublicKey):
-            public_key.verify(signature, data, _PKCS1, _HASHES[digest])
+        if key_type(public_key) == "rsa":
+            cast("rsa.RSAPublicKey", public_key).verify(signature, data, _PKCS1, _HASHES[digest])
         else:
-            public_key.verify(signature, data, _ECDSA[digest])
+            cast("ec.EllipticCurvePublicKey", public_key).verify(signature, data, _ECDSA[digest])
     except InvalidSignature:
         return False
     return True

@@ -105,8 +105,12 @@ def verify_bank(
     host_level: AcceptanceLevel,
     *,
     secure_boot: bool = False,
+    bootstate: int = 0,
 ) -> BankReport:
-    """Check every file of a bank and return what was found; no content of the bank makes this raise."""
+    """Check every file of a bank and return what was found; no content of the bank makes this raise.
+
+    `bootstate` is the one that boot.cfg must have: 0, or that of an update which the loader is trying.
+    """
     bank = BootBank(files=files)
     try:
         database = bank.database
@@ -121,7 +125,7 @@ def verify_bank(
         failures += faults
         vibs.append(VerifiedVib(record=record, identity=identity if not faults else None))
     failures += _check_ownership(database, files)
-    failures += _check_config(bank, database)
+    failures += _check_config(bank, database, bootstate)
     failures += _check_system_files(files)
     return BankReport(vibs=tuple(vibs), failures=tuple(failures))
 
@@ -175,7 +179,7 @@ def _check_ownership(database: ImageDatabase, files: Mapping[str, bytes]) -> Ite
             yield BankFailure(vib="", tardisk=name, check="bank.unrecognized", message=text)
 
 
-def _check_config(bank: BootBank, database: ImageDatabase) -> Iterator[BankFailure]:
+def _check_config(bank: BootBank, database: ImageDatabase, bootstate: int) -> Iterator[BankFailure]:
     """boot.cfg loads exactly the bank's files, in a good bank, with the settings that the database repeats."""
 
     def fault(check: str, text: str) -> BankFailure:
@@ -188,8 +192,8 @@ def _check_config(bank: BootBank, database: ImageDatabase) -> Iterator[BankFailu
         return
     if config_settings(config) != database.settings:
         yield fault("bank.config-settings", "its settings are not those of the image database")
-    if config.bootstate != 0:
-        yield fault("bank.config-state", f"bootstate is {config.bootstate}, the bank has not booted well")
+    if config.bootstate != bootstate:
+        yield fault("bank.config-state", f"bootstate is {config.bootstate}, not {bootstate}")
     order = config.load_order
     for name in sorted({name for name in order if order.count(name) > 1}):
         yield fault("bank.config-twice", f"loads {name} twice")

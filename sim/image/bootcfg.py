@@ -12,6 +12,7 @@ bootstate, timeout, build and updated.
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 
 import attrs
 
@@ -22,6 +23,7 @@ __all__ = [
     "CONFIG_FILE",
     "MODULES_MAX",
     "BootConfig",
+    "BootState",
     "format_boot_config",
     "parse_boot_config",
 ]
@@ -37,6 +39,18 @@ _FILE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _NUMBERS = ("bootstate", "timeout", "updated")
 _KEYS = ("bootstate", "title", "timeout", "prefix", "kernel", "kernelopt", "modules", "build", "updated")
+
+
+class BootState(IntEnum):
+    """What `bootstate` says of a bank."""
+
+    GOOD = 0
+    """It has booted well."""
+    UPDATED = 1
+    """An update that was not tried yet."""
+    ATTEMPTED = 2
+    """An update on trial; found by a later boot: one that failed."""
+    EMPTY = 3
 
 
 @attrs.frozen(kw_only=True)

@@ -112,7 +112,7 @@ def read_directory_name(alternative_name: bytes, oid: str) -> str:
     """Return the first text of one attribute type in the directory names of an alternative name, or an empty text."""
     for tag, content, _ in der.elements(der.only(alternative_name, der.SEQUENCE, _WHAT), _WHAT):
         if tag == _DIRECTORY_NAME:
-            found = _read_name(der.only(content, der.SEQUENCE, _WHAT), der.encode_oid(oid))
+            found = _read_names(der.only(content, der.SEQUENCE, _WHAT)).get(der.encode_oid(oid), "")
             if found:
                 return found
     return ""
@@ -135,6 +135,7 @@ def _read(data: bytes, understood: tuple[bytes, ...]) -> Certificate:
         raise FormatError(_WHAT, "serial", "expected a positive number")
     not_before, not_after = _read_validity(body[4][1])
     extensions = _read_extensions(body[7][1], understood)
+    names = _read_names(body[5][1])
     is_ca, path_length = _read_constraints(extensions.get(_BASIC_CONSTRAINTS))
     usage = _read_usage(extensions.get(_KEY_USAGE))
     return Certificate(
@@ -142,8 +143,8 @@ def _read(data: bytes, understood: tuple[bytes, ...]) -> Certificate:
         subject=body[5][2],
         issuer=body[3][2],
         serial=serial,
-        organization=_read_name(body[5][1], _ORGANIZATION),
-        common_name=_read_name(body[5][1], _COMMON_NAME),
+        organization=names.get(_ORGANIZATION, ""),
+        common_name=names.get(_COMMON_NAME, ""),
         not_before=not_before,
         not_after=not_after,
         is_ca=is_ca,
@@ -170,16 +171,17 @@ def _read_validity(data: bytes) -> tuple[datetime, datetime]:
     return der.read_time(times[0], _WHAT), der.read_time(times[1], _WHAT)
 
 
-def _read_name(data: bytes, kind: bytes) -> str:
-    """Return the first value of one attribute type in a name, or an empty text."""
+def _read_names(data: bytes) -> dict[bytes, str]:
+    """Return encoded attribute type -> its first value in a name, as far as values are texts."""
+    found: dict[bytes, str] = {}
     for group in der.elements(data, _WHAT):
         for element in der.elements(der.tagged(group, der.SET, _WHAT), _WHAT):
             pair = der.elements(der.tagged(element, der.SEQUENCE, _WHAT), _WHAT)
             if len(pair) != 2 or pair[0][0] != der.OBJECT_IDENTIFIER:
                 raise FormatError(_WHAT, "name", "expected pairs of type and value")
-            if pair[0][2] == kind and pair[1][0] in _TEXT_TAGS:
-                return der.read_text(pair[1], _WHAT)
-    return ""
+            if pair[1][0] in _TEXT_TAGS:
+                found.setdefault(pair[0][2], der.read_text(pair[1], _WHAT))
+    return found
 
 
 def _read_key(data: bytes) -> algorithms.PublicKey:

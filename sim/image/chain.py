@@ -5,7 +5,8 @@ for the signer (code signing and nothing else, no authority), for each authority
 usage, path length) and for the bag (every certificate in it must be part of the path).  Each rule is a function of
 its own that raises SignatureError with its name.
 
-Leaves out: cross certificates with several possible paths (the first that verifies is taken), CRLs and OCSP.
+Leaves out: cross certificates with several possible paths (the first that verifies is taken); OCSP.  Revocation
+lists are judged by `sim.image.crl`.
 
 Sources: RFC 5280, section 6.1, in the parts that have a say here.
 """

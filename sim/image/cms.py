@@ -19,6 +19,7 @@ from attrs import field, frozen
 
 from sim.image.certificate import Certificate
 from sim.image.chain import check_path, check_validity, find_path, named_signer
+from sim.image.crl import check_revocation
 from sim.image.issue import Signer
 from sim.image.signed_data import (
     DATA,
@@ -56,6 +57,7 @@ def verify_detached(data: bytes, signature: bytes, trust: TrustStore, now: datet
     check_detached(signed)
     path, level = _judge_chain(signed.bag, signed.signer_id, trust)
     check_validity(path, now)
+    check_revocation(path, trust.crls, trust.revocation, now)
     signed_at = check_signer(signed, data, path[0])
     return SignerIdentity(
         provider=path[0].organization,

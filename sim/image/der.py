@@ -68,22 +68,25 @@ Element = tuple[int, bytes, bytes]
 _CONSTRUCTED = 0x20
 _UNUSED_TAGS = frozenset((0x00, 0x20, *range(0x1F, 0x100, 0x20)))  # end of contents, and numbers above 30
 _LAST_UTC_YEAR = 2049
+_ELEMENT_BYTES_MIN = 2
 
 
 def elements(data: bytes, what: str) -> list[Element]:
     """Split `data` into its DER elements, all of them, with nothing left over."""
     found: list[Element] = []
     position, end = 0, len(data)
+    bounded = end <= _ELEMENT_BYTES_MIN * ELEMENTS_MAX  # then there cannot be more
     while position < end:
         start = position + 2
         if start > end:
             raise FormatError(what, f"offset {position}", "the data ends inside an element's header")
-        if len(found) == ELEMENTS_MAX:
+        if not bounded and len(found) == ELEMENTS_MAX:
             raise LimitError(what, f"offset {position}", f"more than {ELEMENTS_MAX} elements in one value")
-        tag, length = data[position], data[position + 1]
-        if length > 0x7F:
+        tag = data[position]
+        stop = start + data[position + 1]
+        if stop - start > 0x7F:
             length, start = _long_length(data, position, what)
-        stop = start + length
+            stop = start + length
         if stop > end:
             raise FormatError(
                 what, f"offset {position}", f"the element needs {stop - end} bytes more than there are"
@@ -171,14 +174,14 @@ def read_time(element: Element, what: str) -> datetime:
     digits = content[:-1]
     if not digits.isdigit():
         raise FormatError(what, "", "a time with something other than digits")
-    year, rest = int(digits[:-10]), digits[-10:]
+    year = int(digits[:-10])
     if tag == UTC_TIME:
         year += 1900 if year >= 50 else 2000
     elif year <= _LAST_UTC_YEAR:
         raise FormatError(what, "", f"a GeneralizedTime before {_LAST_UTC_YEAR + 1}")
-    month, day, hour, minute, second = (int(rest[index : index + 2]) for index in range(0, 10, 2))
+    month, day, hour = int(digits[-10:-8]), int(digits[-8:-6]), int(digits[-6:-4])
     try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return datetime(year, month, day, hour, int(digits[-4:-2]), int(digits[-2:]), tzinfo=UTC)
     except ValueError as error:
         raise FormatError(what, "", "a time that does not exist") from error
 

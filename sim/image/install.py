@@ -1,14 +1,17 @@
 """Installing VIBs into a boot bank, as `esxcli software vib install` does it.
 
 Models the rules in front of an installation: signature and checksums, the host's acceptance level, dependencies,
-conflicts, replacement of the same VIB, no way back to an older version, one owner for each file.  All VIBs of a call
+conflicts, replacement of the same VIB, the paths that a level may write, one owner for each file.  All VIBs of a call
 are installed or none: the result is a new bank, and the old one is never touched.
+
+There is no way back to an older version of an installed VIB, signed as it may be, unless `downgrades=True` says so, as
+esxcli's --allow-downgrades does: an old signature stays valid, and the faults that a newer version mended come back.
 
 `force=True` turns signature, level, dependency, version and ownership refusals into warnings, each of which the result
 repeats, as on a real host; wrong checksums are refused even then.  The next boot with Secure Boot on refuses what came
 in that way.
 
-Leaves out live installation, depots and image profiles, and the paths that each level may write.
+Leaves out live installation.  Whole image profiles are `sim.image.profile`, depots `sim.image.bundle`.
 
 Sources: VMware's documentation of esxcli; refusal texts from published sessions of real hosts, those of dependencies
 and conflicts as remembered.
@@ -28,13 +31,26 @@ from sim.image.bootcfg import CONFIG_FILE, BootConfig, format_boot_config
 from sim.image.contents import paths_of
 from sim.image.imgdb import DATABASE_FILE, VibRecord, write_database
 from sim.image.metadata import Descriptor
+from sim.image.pathrules import PathRules
 from sim.image.payload import PayloadError
 from sim.image.trust import TrustStore
 from sim.image.versions import satisfies, version_key
 from sim.image.vib import Vib, verify_vib
 
-__all__ = ["InstallError", "InstallResult", "install", "remove", "set_acceptance"]
+__all__ = [
+    "PATH_RULES",
+    "InstallError",
+    "InstallResult",
+    "install",
+    "remove",
+    "replace_all",
+    "set_acceptance",
+]
 
+PATH_RULES = PathRules()
+"""The published rules of the paths that each level may write."""
+
+_PATHS_SHOWN_MAX = 5
 _LAST_LINE = "Please refer to the log file for more details."
 _ADVICE = "To change the host acceptance level, use the 'esxcli software acceptance set' command."
 
@@ -73,6 +89,8 @@ def install(
     now: datetime,
     *,
     force: bool = False,
+    downgrades: bool = False,
+    paths: PathRules = PATH_RULES,
 ) -> InstallResult:
     """Return the bank with the VIBs in it; the first broken rule raises `InstallError` unless `force` is given."""
     wanted = [vibs] if isinstance(vibs, Vib) else list(vibs)
@@ -82,7 +100,8 @@ def install(
     refusals = [refusal for vib in new for refusal in _check_vib(vib, host_level, trust, now)]
     leaving = [record for record in database.records if _is_replaced(record.descriptor, new)]
     staying = [record for record in database.records if record not in leaving]
-    refusals += _check_versions(new, leaving)
+    refusals += [refusal for vib in new for refusal in _check_paths(vib, paths)]
+    refusals += [] if downgrades else _check_versions(new, leaving)
     refusals += _check_image([*(r.descriptor for r in staying), *(vib.descriptor for vib in new)])
     refusals += _check_files(new, staying)
     if refusals and not force:
@@ -108,6 +127,43 @@ def remove(bank: BootBank, name: str, *, force: bool = False) -> InstallResult:
         bank=_rebuilt(bank, [], [record]),
         removed=(record.descriptor.vib_id,),
         warnings=tuple(str(refusal) for refusal in refusals),
+    )
+
+
+def replace_all(
+    bank: BootBank,
+    vibs: Sequence[Vib],
+    level: AcceptanceLevel,
+    trust: TrustStore,
+    now: datetime,
+    *,
+    name: str,
+    downgrades: bool = False,
+    removals: bool = False,
+    paths: PathRules = PATH_RULES,
+) -> InstallResult:
+    """Return the bank with exactly these VIBs in it and the profile's name and level, or raise `InstallError`.
+
+    A VIB that would go without a successor of its name needs `removals`, an older version `downgrades`.
+    """
+    database = bank.database
+    new = [vib for vib in vibs if not _is_installed(vib, database.records)]
+    kept = {vib.descriptor_xml for vib in vibs if vib not in new}
+    leaving = [record for record in database.records if record.descriptor_xml not in kept]
+    refusals = [refusal for vib in vibs for refusal in _check_vib(vib, level, trust, now)]
+    refusals += [refusal for vib in vibs for refusal in _check_paths(vib, paths)]
+    refusals += [] if downgrades else _check_versions(new, leaving)
+    refusals += _check_image([vib.descriptor for vib in vibs])
+    refusals += _check_files(new, [record for record in database.records if record not in leaving])
+    refusals += [] if removals else _check_removals(vibs, leaving)
+    if refusals:
+        raise refusals[0]
+    renamed = bank.with_files({DATABASE_FILE: write_database(attrs.evolve(database, name=name, level=level))})
+    return InstallResult(
+        bank=_rebuilt(renamed, new, leaving),
+        installed=tuple(vib.vib_id for vib in new),
+        removed=tuple(record.descriptor.vib_id for record in leaving),
+        skipped=tuple(vib.vib_id for vib in vibs if vib not in new),
     )
 
 
@@ -141,6 +197,17 @@ def _check_level(descriptor: Descriptor, host_level: AcceptanceLevel) -> Iterato
         yield InstallError("AcceptanceConfigError", text)
 
 
+def _check_paths(vib: Vib, rules: PathRules) -> Iterator[InstallError]:
+    descriptor = vib.descriptor
+    refused = rules.refused(descriptor.level, {*descriptor.files, *paths_of(vib)})
+    if refused:
+        text = (
+            f"VIB {vib.vib_id} violates extensibility rule checks: acceptance level {descriptor.level.xml_name} "
+            f"may not write {', '.join('/' + path for path in refused[:_PATHS_SHOWN_MAX])}"
+        )
+        yield InstallError("VibValidationError", text)
+
+
 def _is_installed(vib: Vib, records: Iterable[VibRecord]) -> bool:
     return any(record.descriptor_xml == vib.descriptor_xml for record in records)
 
@@ -163,6 +230,15 @@ def _check_versions(new: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterato
                 yield InstallError(
                     "DowngradeError", f"VIB {vib.vib_id} is older than the installed {old.vib_id}"
                 )
+
+
+def _check_removals(vibs: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterator[InstallError]:
+    names = {vib.descriptor.name for vib in vibs}
+    for record in leaving:
+        old = record.descriptor
+        if old.name not in names and not _is_replaced(old, vibs):
+            text = f"You attempted to install an image profile which would have resulted in the removal of VIBs {old.vib_id}"
+            yield InstallError("ProfileVibRemoval", text)
 
 
 def _check_image(descriptors: Sequence[Descriptor]) -> Iterator[InstallError]:

@@ -55,6 +55,7 @@ _CAPABILITIES = der.encode_oid("1.2.840.113549.1.9.15")
 _PUBLISHER = der.encode_oid("1.3.6.1.4.1.311.2.1.12")
 _STATEMENT = der.encode_oid("1.3.6.1.4.1.311.2.1.11")
 _REQUIRED = (_CONTENT_TYPE, _MESSAGE_DIGEST, _SIGNING_TIME)
+_NEEDED = frozenset(_REQUIRED)
 _ALLOWED = (*_REQUIRED, _CAPABILITIES, _PUBLISHER, _STATEMENT)  # the last three are signed and decide nothing
 
 _DIGESTS = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
@@ -276,7 +277,7 @@ def _read_attributes(data: bytes) -> dict[bytes, bytes]:
         if len(der.elements(value[1], _WHAT)) != 1:
             raise FormatError(_WHAT, "attributes", "an attribute without exactly one value")
         values[kind[2]] = value[1]
-    if any(kind not in values for kind in _REQUIRED):
+    if not values.keys() >= _NEEDED:
         raise FormatError(_WHAT, "attributes", "content type, message digest or signing time is missing")
     return values
 
@@ -287,7 +288,7 @@ def _read_signing_time(value: bytes) -> datetime:
 
 def _fields(data: bytes, tags: tuple[int, ...]) -> list[der.Element]:
     found = der.elements(data, _WHAT)
-    if tuple(element[0] for element in found) != tags:
+    if tuple([element[0] for element in found]) != tags:  # a list: this runs for every field of a signature
         raise FormatError(_WHAT, "", "not the expected fields")
     return found
 

@@ -28,6 +28,7 @@ from sim.image.bootbank import BootBank
 from sim.image.certificate import load_certificate
 from sim.image.cms import sign_detached
 from sim.image.contents import MODULE_FOLDER
+from sim.image.crl import load_crl
 from sim.image.issue import Signer
 from sim.image.metadata import Descriptor
 from sim.image.payload import CONTENT_BYTES_MAX, gzip_stored
@@ -41,6 +42,7 @@ __all__ = [
     "build_archive",
     "module_entry",
     "read_bank",
+    "read_crl",
     "read_folder",
     "read_signer",
     "read_trust",
@@ -51,6 +53,7 @@ __all__ = [
 
 FOLDER_FILES_MAX = 10_000
 
+_PEM_CRL = b"-----BEGIN X509 CRL-----"
 _LEVEL = re.compile(rb"(<acceptance-level>)[a-z]*(</acceptance-level>)")
 
 
@@ -135,6 +138,20 @@ def read_trust(roots_pem: bytes, issuers_pem: Mapping[str, bytes]) -> TrustStore
             for der in _certificates(pem)
         ),
     )
+
+
+def read_crl(data: bytes) -> bytes:
+    """Return the revocation list of a PEM or DER file in DER, after reading it.
+
+    Errors: `VerificationError` when it is no list that counts here.
+    """
+    if data.startswith(_PEM_CRL):
+        try:
+            data = x509.load_pem_x509_crl(data).public_bytes(serialization.Encoding.DER)
+        except ValueError:
+            raise FormatError("PEM revocation list", "", "cannot be read") from None
+    load_crl(data)
+    return data
 
 
 def trust_as_pem(trust: TrustStore) -> tuple[bytes, dict[str, bytes]]:

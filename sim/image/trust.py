@@ -4,7 +4,9 @@ Models: trust by certificate bytes.  A signature counts only if its chain ends i
 one of `roots`, and the certificate that issued the signer's own decides the acceptance level.  Subject names decide
 nothing.  Values only, so a store can be pickled, compared and printed.
 
-Leaves out: fetching and updating of any of this; CRLs and OCSP (a revoked certificate is listed by its SHA-256).
+A revoked certificate is listed by its SHA-256, or by the revocation list (CRL) of its issuer.
+
+Leaves out: fetching and updating of any of this; OCSP.
 
 Sources: none for the contents of a real ESXi trust store; this arrangement is this project's own.
 """
@@ -19,7 +21,15 @@ from attrs import field, frozen, validators
 
 from sim.errors import VerificationError
 
-__all__ = ["KEY_ID_BYTES", "LEVELS", "EarlyKey", "IssuerLevel", "SignatureError", "TrustStore"]
+__all__ = [
+    "KEY_ID_BYTES",
+    "LEVELS",
+    "EarlyKey",
+    "IssuerLevel",
+    "RevocationPolicy",
+    "SignatureError",
+    "TrustStore",
+]
 
 LEVELS = ("partner", "accepted", "certified")
 """The acceptance levels that a signature can give, lowest first; no signature means community."""
@@ -53,14 +63,31 @@ class EarlyKey:
     certificate_der: bytes = field(repr=False)
 
 
+@frozen(kw_only=True)
+class RevocationPolicy:
+    """What revocation lists mean where they are silent.
+
+    `stale`: a list past its nextUpdate refuses all that its issuer signed ("refuse"), or is used still ("use").
+    `missing`: an authority without list is taken ("allow") or refused ("refuse").
+    """
+
+    stale: str = field(default="refuse", validator=validators.in_(("refuse", "use")))
+    missing: str = field(default="allow", validator=validators.in_(("allow", "refuse")))
+
+
 @frozen(kw_only=True, cache_hash=True)
 class TrustStore:
-    """Pinned roots, issuers with their levels, early-module keys, and SHA-256 digests of revoked certificates."""
+    """Pinned roots, issuers with their levels, early-module keys, and what is revoked.
+
+    `revoked` holds SHA-256 digests of certificates, `crls` revocation lists in DER, which count under `revocation`.
+    """
 
     roots: tuple[bytes, ...] = field(repr=False)
     issuers: tuple[IssuerLevel, ...] = field(repr=False)
     early_keys: tuple[EarlyKey, ...] = field(default=())
     revoked: tuple[bytes, ...] = field(default=())
+    crls: tuple[bytes, ...] = field(default=(), repr=False)
+    revocation: RevocationPolicy = RevocationPolicy()
 
     def level_of(self, issuer_der: bytes) -> str | None:
         """Return the acceptance level that this issuing certificate stands for, or None."""
@@ -73,3 +100,11 @@ class TrustStore:
         """Return a store that refuses these certificates (DER) too."""
         added = tuple(sha256(certificate).digest() for certificate in certificates)
         return attrs.evolve(self, revoked=self.revoked + added)
+
+    def with_crls(self, crls: Iterable[bytes], policy: RevocationPolicy | None = None) -> TrustStore:
+        """Return a store that holds these revocation lists (DER) too, under another policy if one is given."""
+        return attrs.evolve(
+            self,
+            crls=self.crls + tuple(crls),
+            revocation=policy if policy is not None else self.revocation,
+        )

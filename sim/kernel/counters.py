@@ -2,11 +2,15 @@
 
 Models: exact times from the scheduler's books.  For every row `%RUN + %RDY + %CSTP + %WAIT` is 100 % for each world
 of the row, `%RDY` includes `%MLMTD`, `%WAIT` includes `%IDLE` and `%SWPWT`, `%VMWAIT = %WAIT - %IDLE`, and
-`%USED = %RUN + %SYS - %OVRLP`.
+`%USED = %RUN + %SYS - %OVRLP` with one thread a core at nominal frequency.
 
-Leaves out: system time and overlap (always 0 yet), the loss between hyper-threads, frequency, memory counters.
+`%USED` counts run time by frequency and by what the other thread of the core left of it (62.5 % when both were busy), while
+PCPU USED splits such time half and half: both are published conventions (`sched.cores`).
 
-Sources: names and identities of esxtop's interactive and batch mode (`-b`), as public descriptions give them.
+Leaves out: power states, memory counters.
+
+Sources: names and identities of esxtop's interactive and batch mode (`-b`), as public descriptions give them; VMware's
+operations guide, VM CPU metrics.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from operator import add
 import attrs
 
 from sim.core.metrics import Metrics
+from sim.kernel.sched.cores import used_ns
 from sim.kernel.sched.pcpu import PcpuTimes
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vm import VmManager
@@ -36,6 +41,7 @@ class Snapshot:
     names: dict[int, str]
     vms: dict[str, tuple[int, ...]]
     pcpus: tuple[PcpuTimes, ...]
+    core_hz: int
 
 
 def snapshot(manager: VmManager) -> Snapshot:
@@ -48,66 +54,94 @@ def snapshot(manager: VmManager) -> Snapshot:
         names={world.world_id: world.name for world in worlds},
         vms={vm.name: tuple(world.world_id for world in vm.worlds) for vm in manager.vms.values()},
         pcpus=tuple(pcpu.times(now_ns) for pcpu in manager.scheduler.pcpus),
+        core_hz=manager.scheduler.topology.core_hz,
     )
 
 
 @attrs.frozen(kw_only=True)
 class Counter:
-    """One counter: esxtop's heading, its name in batch files, and how it follows from the times."""
+    """One counter: esxtop's heading, its name in batch files, and how it follows from a row's times, in ns."""
 
     heading: str
     batch_name: str
-    of: Callable[[WorldTimes], int]
+    of: Callable[[CpuRow], int | Fraction]
 
 
-def _run(times: WorldTimes) -> int:
-    return times.run_ns
+def _used(row: CpuRow) -> Fraction:
+    """Run time at what it was worth, and system time instead of what interrupts took."""
+    times = row.times
+    worth = used_ns(times.run_ns, times.shared_ns, times.overclock_units, row.core_hz)
+    return worth + times.system_ns - times.overlap_ns
 
 
-def _nothing(_times: WorldTimes) -> int:
-    return 0
+def _run(row: CpuRow) -> int:
+    return row.times.run_ns
 
 
-def _ready(times: WorldTimes) -> int:
-    return times.ready_ns + times.max_limited_ns
+def _system(row: CpuRow) -> int:
+    return row.times.system_ns
 
 
-def _vm_wait(times: WorldTimes) -> int:
-    return times.wait_ns - times.idle_ns
+def _ready(row: CpuRow) -> int:
+    return row.times.ready_ns + row.times.max_limited_ns
 
 
-def _wait(times: WorldTimes) -> int:
-    return times.wait_ns
+def _vm_wait(row: CpuRow) -> int:
+    return row.times.wait_ns - row.times.idle_ns
 
 
-def _idle(times: WorldTimes) -> int:
-    return times.idle_ns
+def _wait(row: CpuRow) -> int:
+    return row.times.wait_ns
 
 
-def _costop(times: WorldTimes) -> int:
-    return times.costop_ns
+def _idle(row: CpuRow) -> int:
+    return row.times.idle_ns
 
 
-def _max_limited(times: WorldTimes) -> int:
-    return times.max_limited_ns
+def _overlap(row: CpuRow) -> int:
+    return row.times.overlap_ns
 
 
-def _swap_wait(times: WorldTimes) -> int:
-    return times.swap_wait_ns
+def _costop(row: CpuRow) -> int:
+    return row.times.costop_ns
+
+
+def _max_limited(row: CpuRow) -> int:
+    return row.times.max_limited_ns
+
+
+def _swap_wait(row: CpuRow) -> int:
+    return row.times.swap_wait_ns
+
+
+def _latency(row: CpuRow) -> Fraction:
+    """Time lost to others: ready and co-stop, and what a busy sibling thread took; not what a limit stopped."""
+    times = row.times
+    lost = times.run_ns - used_ns(times.run_ns, times.shared_ns, 0, row.core_hz)
+    return times.ready_ns + times.costop_ns + lost
+
+
+def _demand(row: CpuRow) -> Fraction:
+    """Time wanted: run time by frequency but not by threads, and all waiting for it."""
+    times = row.times
+    run = used_ns(times.run_ns, 0, times.overclock_units, row.core_hz)
+    return run + times.ready_ns + times.max_limited_ns + times.costop_ns
 
 
 COUNTERS = (
-    Counter(heading="%USED", batch_name="% Used", of=_run),
+    Counter(heading="%USED", batch_name="% Used", of=_used),
     Counter(heading="%RUN", batch_name="% Run", of=_run),
-    Counter(heading="%SYS", batch_name="% System", of=_nothing),
+    Counter(heading="%SYS", batch_name="% System", of=_system),
     Counter(heading="%WAIT", batch_name="% Wait", of=_wait),
     Counter(heading="%VMWAIT", batch_name="% VmWait", of=_vm_wait),
     Counter(heading="%RDY", batch_name="% Ready", of=_ready),
     Counter(heading="%IDLE", batch_name="% Idle", of=_idle),
-    Counter(heading="%OVRLP", batch_name="% Overlap", of=_nothing),
+    Counter(heading="%OVRLP", batch_name="% Overlap", of=_overlap),
     Counter(heading="%CSTP", batch_name="% CoStop", of=_costop),
     Counter(heading="%MLMTD", batch_name="% Max Limited", of=_max_limited),
     Counter(heading="%SWPWT", batch_name="% Swap Wait", of=_swap_wait),
+    Counter(heading="%LAT_C", batch_name="% CPU Latency", of=_latency),
+    Counter(heading="%DMD", batch_name="% Demand", of=_demand),
 )
 """esxtop's CPU counters in its order."""
 
@@ -122,10 +156,11 @@ class CpuRow:
     nworld: int
     span_ns: int
     times: WorldTimes
+    core_hz: int
 
     def percent(self, heading: str) -> Fraction:
         """Return a counter such as "%RDY", in percent of one CPU, exactly."""
-        return Fraction(100 * _BY_HEADING[heading].of(self.times), self.span_ns or 1)
+        return Fraction(100 * _BY_HEADING[heading].of(self), self.span_ns or 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -138,8 +173,8 @@ class PcpuRow:
 
     @property
     def used_percent(self) -> Fraction:
-        """PCPU USED: time spent running worlds."""
-        return Fraction(100 * self.times.busy_ns, self.span_ns or 1)
+        """PCPU USED: time spent running worlds; of time that both threads were busy, half is each thread's."""
+        return Fraction(100 * (2 * self.times.busy_ns - self.times.shared_ns), 2 * (self.span_ns or 1))
 
     @property
     def util_percent(self) -> Fraction:
@@ -164,13 +199,15 @@ def usage(before: Snapshot, after: Snapshot) -> Usage:
     none = WorldTimes()
     delta = {key: times - before.worlds.get(key, none) for key, times in after.worlds.items()}
     worlds = [
-        CpuRow(name=after.names[key], nworld=1, span_ns=span_ns, times=times) for key, times in delta.items()
+        CpuRow(name=after.names[key], nworld=1, span_ns=span_ns, times=times, core_hz=after.core_hz)
+        for key, times in delta.items()
     ]
     vms = [
         CpuRow(
             name=name,
             nworld=len(keys),
             span_ns=span_ns,
+            core_hz=after.core_hz,
             times=reduce(add, (delta[key] for key in keys), none),
         )
         for name, keys in after.vms.items()

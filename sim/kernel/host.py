@@ -24,6 +24,7 @@ from sim.image.trust import TrustStore
 from sim.kernel.api import ApiError
 from sim.kernel.layout import RELEASES, ReleaseProfile
 from sim.kernel.memory.options import MemOptions
+from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vmkernel import Panic, VMkernel
 
@@ -57,6 +58,9 @@ class Host:
         layout: ReleaseProfile | None = None,
         sched: SchedOptions | None = None,
         mem: MemOptions | None = None,
+        sample_every_ns: int = SAMPLE_EVERY_NS.value,
+        shootdowns: bool = True,
+        strict_symbols: bool = True,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -66,6 +70,9 @@ class Host:
         self.layout = layout if layout is not None else next(iter(RELEASES.values()))
         self.sched_options = sched if sched is not None else SchedOptions()
         self.mem_options = mem if mem is not None else MemOptions()
+        self.sample_every_ns = sample_every_ns
+        self.shootdowns = shootdowns
+        self.strict_symbols = strict_symbols
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -135,7 +142,10 @@ class Host:
             layout=self.layout,
             sched_options=self.sched_options,
             mem_options=self.mem_options,
+            shootdowns=self.shootdowns,
+            strict_symbols=self.strict_symbols,
             request_reboot=self._reboot_soon,
+            sample_every_ns=self.sample_every_ns,
         )
         self.kernel.start(self._started, self._panicked)
 

@@ -21,6 +21,7 @@ Sources: System V ABI AMD64 supplement, section 4.4.1 (relocations); vmkernel.lo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 
 from attrs import field, frozen
@@ -145,16 +146,18 @@ class ModuleLoader:
             raise
 
     def unload(self, name: str) -> None:
-        """Unmap a module and free its memory; raises `LoadRefused` while another module uses its symbols."""
+        """Unmap a module; raises `LoadRefused` while another module uses its symbols.
+
+        Its frames and its addresses are free for others when every processor has forgotten the translations.
+        """
         module = self.get(name)
         users = [other.name for other in self._modules.values() if name in other.uses]
         if users or module.module_id == KERNEL_MODULE_ID:
             raise LoadRefused("module.in-use", f"module {name} is in use by {', '.join(users) or 'the host'}")
-        for segment in module.segments:
-            self._memory.unmap_segment(segment.base)
-        for base in module.regions:
-            self._layout.release(base)
         del self._modules[name]
+        self._memory.unmap_segments(
+            [segment.base for segment in module.segments], done=partial(self._release, module.regions)
+        )
         self._sim.trace.emit(MODULE_UNLOADED, module.module_id, name)
         self._log(f"Mod: module {name} with module ID {module.module_id} unloaded.")
 
@@ -276,14 +279,18 @@ class ModuleLoader:
             try:
                 return placed, self._map(name, placed.segments)
             except VmksimError:
-                for base in placed.regions:
-                    self._layout.release(base)
+                self._release(placed.regions)
                 raise
         except SimBug:
             raise
         except VmksimError as error:
             check = error.check if isinstance(error, RelocationError) else "module.memory"
             raise LoadRefused(check, f"{name}: {error}") from error
+
+    def _release(self, regions: tuple[int, ...]) -> None:
+        """Give addresses back, which no processor translates any more."""
+        for base in regions:
+            self._layout.release(base)
 
     def _map(self, name: str, segments: tuple[RelocatedSegment, ...]) -> tuple[LoadedSegment, ...]:
         """Map all segments, or none."""
@@ -304,7 +311,7 @@ class ModuleLoader:
                 )
         except VmksimError:
             for done in mapped:
-                self._memory.unmap_segment(done.base)
+                self._memory.unmap_segment(done.base, used=False)
             raise
         return tuple(mapped)
 

@@ -24,15 +24,20 @@ from sim.hw.disk import DiskError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bankcheck import verify_bank
 from sim.image.bootbank import BootBank
+from sim.image.bundle import read_bundle
 from sim.image.imgdb import DATABASE_FILE
 from sim.image.install import InstallError, install, set_acceptance
+from sim.image.profile import apply_profile
 from sim.image.vib import read_vib
 from sim.kernel.api import ApiError
+from sim.kernel.bootbanks import write_update
 from sim.kernel.configuration import ConfigurationError
 from sim.kernel.counters import Snapshot, snapshot
 from sim.kernel.loader import LoadedModule
 from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, shown, with_option
 from sim.kernel.quoting import PCR_COUNT, Attestor
+from sim.kernel.resource_calls import ResourceCalls
+from sim.kernel.resource_pools import PoolError
 from sim.kernel.vm import AdmissionError, CpuAllocation, VmSpec, VmStateError
 from sim.tpm.client import TpmError
 
@@ -76,11 +81,13 @@ class Management:
             "image.acceptance": self.image_acceptance,
             "image.set_acceptance": self.image_set_acceptance,
             "image.install": self.image_install,
+            "image.update": self.image_update,
             "tpm.state": self.tpm_state,
             "tpm.identity": self.tpm_identity,
             "tpm.activate": self.tpm_activate,
             "tpm.event_log": self.tpm_event_log,
             "tpm.quote": self.tpm_quote,
+            **ResourceCalls(self._kernel).handlers(),
         }
 
     # -- host
@@ -169,6 +176,7 @@ class Management:
                 "shares_per_vcpu": vm.spec.cpu.shares_per_vcpu,
                 "reservation_hz": vm.spec.cpu.reservation_hz,
                 "limit_hz": -1 if vm.spec.cpu.limit_hz is None else vm.spec.cpu.limit_hz,
+                "pool": vm.spec.pool,
             }
             for vm in self._kernel.vms.vms.values()
         ]
@@ -194,7 +202,7 @@ class Management:
         allocation = _structured(cpu, CpuAllocation, "cpu")
         try:
             self._kernel.vms.reconfigure(name, cpu=allocation)
-        except (AdmissionError, VmStateError) as error:
+        except (AdmissionError, PoolError, VmStateError) as error:
             raise _vm_refusal(error) from error
 
     # -- modules and image
@@ -262,6 +270,36 @@ class Management:
             "installed": list(result.installed),
             "skipped": list(result.skipped),
             "warnings": list(result.warnings),
+        }
+
+    def image_update(
+        self, bundle: bytes, profile: str, *, allow_downgrades: bool = False, ok_to_remove: bool = False
+    ) -> dict[str, Any]:
+        """Put an image profile of an offline bundle into the bank that is not running."""
+        kernel = self._kernel
+        try:
+            depot = read_bundle(bundle)
+            result = apply_profile(
+                self._bank(),
+                depot.profile(profile),
+                depot.vibs,
+                kernel.trust,
+                kernel.sim.utc_now(),
+                downgrades=allow_downgrades,
+                removals=ok_to_remove,
+            )
+        except FormatError as error:
+            raise ApiError("InvalidArgument", str(error)) from error
+        except VerificationError as error:
+            raise ApiError(error.check, str(error)) from error
+        kernel.vault.expect_change()
+        bank = write_update(kernel.board.disk, kernel.boot.bank, result.bank)
+        kernel.sim.log("esxupdate", f"image profile {profile} is in {bank}; a reboot is required")
+        return {
+            "bank": bank,
+            "installed": list(result.installed),
+            "removed": list(result.removed),
+            "skipped": list(result.skipped),
         }
 
     # -- TPM
@@ -353,7 +391,7 @@ class Management:
     def _vm(self, action: Callable[[Any], object], argument: object) -> None:
         try:
             action(argument)
-        except (AdmissionError, VmStateError, ScenarioError) as error:
+        except (AdmissionError, PoolError, VmStateError, ScenarioError) as error:
             raise _vm_refusal(error) from error
 
 

@@ -25,6 +25,7 @@ from sim.core.units import KIB, MIB
 from sim.errors import SimBug, VmksimError
 from sim.hw.memory import PhysicalMemory
 from sim.hw.mmu import Rights
+from sim.hw.processors import Processors
 from sim.image.contents import open_archive
 from sim.kernel.layout import VDSO_BYTES, Layout, LayoutProfile, Place, process_places, user_profile
 from sim.kernel.memory import KernelMemory
@@ -90,12 +91,15 @@ class UserWorlds:
         scheduler: Scheduler,
         rng: Rng,
         profile: LayoutProfile | None = None,
+        *,
+        processors: Processors | None = None,
     ) -> None:
         self._sim = sim
         self._memory = memory
         self._scheduler = scheduler
         self._rng = rng
         self._profile = profile if profile is not None else user_profile()
+        self._processors = processors
         self.running: dict[str, UserWorld] = {}
 
     def start(self, path: str, program: bytes, libraries: Mapping[str, bytes]) -> UserWorld:
@@ -105,12 +109,12 @@ class UserWorlds:
         """
         name = path.rpartition("/")[2]
         layout = Layout(self._rng.stream(f"layout/user/{name}"), self._profile)
-        memory = KernelMemory(self._sim, self._memory, name=f"user:{name}")
+        memory = KernelMemory(self._sim, self._memory, name=f"user:{name}", processors=self._processors)
         try:
             bases = self._map_all(layout, memory, name, program, libraries)
         except VmksimError:
             for segment in memory.segments():
-                memory.unmap_segment(segment.base)
+                memory.unmap_segment(segment.base, used=False)
             memory.space.destroy()
             raise
         world = self._scheduler.add(name, Idle(), kind="user")
@@ -135,8 +139,15 @@ class UserWorlds:
         self._sim.log("vmkernel", f"User: started {name}, placed at random, W^X", world=world.world_id)
         return started
 
+    def end(self, name: str) -> None:
+        """End one world; its frames and tables are free when every processor has forgotten them."""
+        user_world = self.running.pop(name)
+        self._scheduler.end(user_world.world)
+        memory = user_world.memory
+        memory.unmap_segments([segment.base for segment in memory.segments()], done=memory.space.destroy)
+
     def stop(self) -> None:
-        """End all worlds; their memory goes with the platform reset."""
+        """End all worlds at the end of the host; their memory goes with the platform reset."""
         for user_world in self.running.values():
             self._scheduler.end(user_world.world)
         self.running.clear()

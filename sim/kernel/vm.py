@@ -37,13 +37,15 @@ from sim.hw.mmu.ept_tables import table_frames_max
 from sim.kernel.memory.guest_access import GuestAccess
 from sim.kernel.memory.guest_space import GuestSpace
 from sim.kernel.memory.options import MemOptions
-from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_memory, cpu_capacity_hz
-from sim.kernel.sched.fluid import Claim, fluid_shares
+from sim.kernel.resource_pools import PoolManager
+from sim.kernel.sched.admission import AdmissionError, admit_cpu, admit_latency, admit_memory, cpu_capacity_hz
 from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.machine import dedicate, give_back
+from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
-from sim.kernel.world import World, WorldState
+from sim.kernel.world import World
 
 if TYPE_CHECKING:
     from sim.kernel.memory.scheduler import Guest, MemoryScheduler
@@ -146,13 +148,15 @@ class VmManager:
         self.vms: dict[str, Vm] = {}
         self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
         self.on_machine_check: Callable[[MceRecord, Vm], object] | None = None
+        self.pools = PoolManager(self)
+        self.watchers: list[Callable[[], object]] = []  # called after every change of a VM's power state
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
 
     @property
     def reserved_hz(self) -> int:
         """The CPU promised to VMs that are not powered off."""
-        return sum(vm.spec.cpu.reservation_hz for vm in self._admitted())
+        return sum(vm.spec.cpu.reservation_hz for vm in self.admitted())
 
     @property
     def unreserved_hz(self) -> int:
@@ -169,7 +173,7 @@ class VmManager:
     def owner_of_frame(self, mpn: int) -> Vm | None:
         """Return the running VM whose guest a frame belongs to, or None: it is the kernel's, shared or free."""
         owner = self._memory.owner_of(mpn)
-        return next((vm for vm in self._admitted() if vm.space is not None and vm.space.owner == owner), None)
+        return next((vm for vm in self.admitted() if vm.space is not None and vm.space.owner == owner), None)
 
     def power_on(self, spec: VmSpec, workload_of: WorkloadFactory | None = None) -> Vm:
         """Power a VM on; a VM that was powered off may come back with another spec.
@@ -184,7 +188,7 @@ class VmManager:
             raise VmStateError(f"{spec.name} is encrypted, and the host holds no key")
         streams = [self._rng.fast(f"vm/{spec.name}/vcpu{index}") for index in range(spec.vcpus)]
         if workload_of is None:
-            workloads = [spec.workload.build(stream) for stream in streams]
+            workloads = spec.workload.build_all(streams)
         else:
             workloads = [workload_of(index, stream) for index, stream in enumerate(streams)]
         self._admit(spec)
@@ -222,7 +226,7 @@ class VmManager:
 
     def power_off_all(self) -> None:
         """Power off every VM that is not: an orderly shutdown of the host."""
-        for vm in self._admitted():
+        for vm in self.admitted():
             self.power_off(vm.name)
 
     def suspend(self, name: str) -> None:
@@ -250,35 +254,33 @@ class VmManager:
             vm.spec = spec
             return
         self._admit_cpu(spec)
-        for world in vm.vcpus:
-            self.scheduler.suspend(world)
-        vm.spec = spec
-        self._allocate_cpu(vm)
-        if vm.state is PowerState.POWERED_ON:
+        self.reallocate([vm], before=lambda: setattr(vm, "spec", spec))
+
+    def move(self, name: str, pool: str) -> None:
+        """Move a VM into a resource pool ("": the host itself).  Errors: as `reconfigure`, and `PoolError`."""
+        vm = self.get(name)
+        spec = attrs.evolve(vm.spec, pool=pool)
+        self.pools.check(pool, name, spec.cpu.reservation_hz if vm in self.admitted() else 0)
+        self.reallocate([vm] if vm in self.admitted() else [], before=lambda: setattr(vm, "spec", spec))
+
+    def reallocate(self, vms: list[Vm], *, before: Callable[[], object]) -> None:
+        """Stop the vCPUs of VMs, call `before`, give them their allocations anew, and let them go on."""
+        for vm in vms:
             for world in vm.vcpus:
+                self.scheduler.suspend(world)
+        before()
+        for vm in vms:
+            self._allocate_cpu(vm)
+        for vm in vms:
+            for world in vm.vcpus if vm.state is PowerState.POWERED_ON else ():
                 self.scheduler.resume(world)
 
     def entitlements(self) -> dict[str, Fraction]:
-        """Return the CPUs each powered-on VM is entitled to, if its present demand lasted (the fluid ideal)."""
-        names, claims = [], []
-        for vm in self._admitted():
-            runnable = sum(
-                world.state in (WorldState.RUN, WorldState.READY, WorldState.MAX_LIMITED)
-                for world in vm.vcpus
-            )
-            if not runnable:
-                continue
-            cpu, core_hz = vm.spec.cpu, self.scheduler.topology.core_hz
-            ceiling = Fraction(runnable)
-            if cpu.limit_hz is not None:
-                ceiling = min(ceiling, Fraction(cpu.limit_hz, core_hz))
-            floor = min(ceiling, Fraction(cpu.reservation_hz * runnable, core_hz * vm.spec.vcpus))
-            names.append(vm.name)
-            claims.append(Claim(weight=cpu.shares_per_vcpu * runnable, floor=floor, ceiling=ceiling))
-        shares = fluid_shares(len(self.scheduler.pcpus), claims).shares
-        return dict(zip(names, shares, strict=True))
+        """Return the CPUs each VM that wants any is entitled to, if its present demand lasted (the fluid ideal)."""
+        return self.pools.entitlements()
 
-    def _admitted(self) -> list[Vm]:
+    def admitted(self) -> list[Vm]:
+        """Return the VMs that are not powered off."""
         return [vm for vm in self.vms.values() if vm.state is not PowerState.POWERED_OFF]
 
     def _require(self, name: str, *states: PowerState) -> Vm:
@@ -303,8 +305,10 @@ class VmManager:
             raise
 
     def _admit_cpu(self, spec: VmSpec) -> None:
-        others_hz = sum(vm.spec.cpu.reservation_hz for vm in self._admitted() if vm.name != spec.name)
+        others_hz = sum(vm.spec.cpu.reservation_hz for vm in self.admitted() if vm.name != spec.name)
         try:
+            self.pools.check(spec.pool, spec.name, 0)
+            self._admit_engine(spec)
             admit_cpu(
                 spec.name,
                 spec.vcpus,
@@ -312,10 +316,25 @@ class VmManager:
                 reserved_hz=others_hz,
                 topology=self.scheduler.topology,
                 options=self.scheduler.options,
+                affinity=spec.cpu.affinity,
             )
+            self.pools.check(spec.pool, spec.name, spec.cpu.reservation_hz)
+            pool = self.pools.find(spec.pool)
+            limited = pool is not None and pool.nearest_bucket() is not None
+            admit_latency(spec, self.scheduler, own=self._own_cores(spec.name), limited=limited)
         except AdmissionError as error:
             self._trace_refusal(spec, error)
             raise
+
+    def _admit_engine(self, spec: VmSpec) -> None:
+        """Refuse what the fluid engine does not know."""
+        if self.scheduler.options.engine != "fluid":
+            return
+        pcpus, cpu = len(self.scheduler.pcpus), spec.cpu
+        what = "latency sensitivity" if cpu.latency == "high" else "affinity"
+        if cpu.latency == "high" or (cpu.affinity and len(set(cpu.affinity)) < pcpus):
+            text = f"{spec.name} has {what}, which the fluid engine does not know"
+            raise AdmissionError("InvalidVmConfig", text, requested=spec.vcpus, unreserved=pcpus)
 
     def _trace_refusal(self, spec: VmSpec, error: AdmissionError) -> None:
         self.sim.trace.emit(VM_REFUSED, spec.name, error.fault, error.message)
@@ -350,7 +369,7 @@ class VmManager:
 
     def _kept_frames(self) -> int:
         """Return the free frames that are kept for VMs whose memory is not managed."""
-        return sum(vm.untouched_bytes for vm in self._admitted()) // PAGE_BYTES
+        return sum(vm.untouched_bytes for vm in self.admitted()) // PAGE_BYTES
 
     def _machine_check(self, vm: Vm, what: MceRecord) -> None:
         if self.on_machine_check is None:
@@ -366,12 +385,17 @@ class VmManager:
         scheduler.allocate(vm.vmx, shares=SHARES_NORMAL.value)
         for world in vm.worlds:
             self.sim.trace.emit(VM_WORLD, vm.name, world.world_id, world.name, world.kind)
+        self.scheduler.group(vm.vcpus, pages=vm.configured_bytes // PAGE_BYTES)
         self._allocate_cpu(vm)
 
     def _allocate_cpu(self, vm: Vm) -> None:
         """Divide the VM's allocation over its vCPUs: equal reservations, of which the first take the remainder."""
         cpu = vm.spec.cpu
-        vm.bucket = None if cpu.limit_hz is None else self.scheduler.bucket(cpu.limit_hz)
+        pool = self.pools.find(vm.spec.pool)
+        for world in vm.vcpus if cpu.latency != "high" else ():
+            if world.exclusive is not None:
+                give_back(self.scheduler, world)
+        vm.bucket = None if cpu.limit_hz is None else self.scheduler.bucket(cpu.limit_hz, pool)
         each_hz, rest_hz = divmod(cpu.reservation_hz, len(vm.vcpus))
         for index, world in enumerate(vm.vcpus):
             self.scheduler.allocate(
@@ -379,13 +403,24 @@ class VmManager:
                 shares=cpu.shares_per_vcpu,
                 reservation_hz=min(each_hz + (index < rest_hz), self.scheduler.topology.core_hz),
                 bucket=vm.bucket,
+                pool=pool,
+                affinity=bits(cpu.affinity) if cpu.affinity else -1,
             )
+        for world in vm.vcpus if cpu.latency == "high" else ():
+            if world.exclusive is None:
+                dedicate(self.scheduler, world)
         limit_hz = -1 if cpu.limit_hz is None else cpu.limit_hz
         self.sim.trace.emit(VM_ALLOCATION, vm.name, cpu.shares_per_vcpu, cpu.reservation_hz, limit_hz)
+
+    def _own_cores(self, name: str) -> int:
+        vm = self.vms.get(name)
+        return 0 if vm is None else sum(world.exclusive is not None for world in vm.vcpus)
 
     def _set_state(self, vm: Vm, state: PowerState) -> None:
         self.sim.trace.emit(VM_POWER, vm.name, str(vm.state), str(state))
         vm.state = state
+        for watcher in self.watchers:
+            watcher()
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless memory, promises and the scheduler's books agree."""
@@ -399,4 +434,5 @@ class VmManager:
             self.mem.check_invariants()
         if self.unreserved_hz < 0:
             raise SimBug(f"{self.reserved_hz} Hz are promised, the host has less")
+        self.pools.check_invariants()
         self.scheduler.check_invariants()

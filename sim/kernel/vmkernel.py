@@ -33,7 +33,9 @@ from sim.image.contents import kernel_modules
 from sim.image.imgdb import DATABASE_FILE, VibRecord, read_database
 from sim.image.trust import TrustStore
 from sim.kernel.api import ManagementApi
+from sim.kernel.bootbanks import note_good_boot
 from sim.kernel.configuration import ConfigurationVault
+from sim.kernel.execution import ProgramGate
 from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.machine_check import MachineCheckHandler
@@ -42,10 +44,12 @@ from sim.kernel.memory import KernelMemory
 from sim.kernel.memory.options import MemOptions
 from sim.kernel.module_signing import ImageModuleVerifier, ModuleOrigin
 from sim.kernel.options import shown
+from sim.kernel.perf import SAMPLE_EVERY_NS
+from sim.kernel.sampling import CpuSampler
+from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
-from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.tpm_driver import TpmDriver
-from sim.kernel.userworld import UserWorlds, agents_in
+from sim.kernel.userworld import UserWorld, UserWorlds, agents_in
 from sim.kernel.vm import VmManager
 
 __all__ = ["START", "Panic", "VMkernel"]
@@ -97,7 +101,8 @@ class VMkernel:
     """The VMkernel of one boot.
 
     `board` is the machine, `boot` what the loader handed over, `trust` the keys against which modules are checked,
-    `request_reboot` what the management call for a reboot triggers (a bound method).
+    `request_reboot` what the management call for a reboot triggers (a bound method), `sample_every_ns` how often CPU
+    counters are sampled.
     """
 
     def __init__(
@@ -109,7 +114,10 @@ class VMkernel:
         layout: ReleaseProfile,
         sched_options: SchedOptions,
         mem_options: MemOptions | None = None,
+        shootdowns: bool = True,
+        strict_symbols: bool = True,
         request_reboot: Callable[[], object],
+        sample_every_ns: int = SAMPLE_EVERY_NS.value,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -120,14 +128,19 @@ class VMkernel:
         self.refused: list[str] = []
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
         self.layout = Layout(rng.stream("layout/kernel"), layout.kernel)
-        self.memory = KernelMemory(self.sim, board.memory)
+        self.memory = KernelMemory(self.sim, board.memory, processors=board.processors, everywhere=True)
+        self._strict_symbols = strict_symbols
+        board.processors.start(self.memory.space.control, shootdowns=shootdowns)
         self.verifier: ImageModuleVerifier
         self.loader: ModuleLoader
-        self.scheduler = Scheduler(self.sim, board.topology, sched_options)
+        self.scheduler = make_scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
         self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
+        self.sampler = CpuSampler(self.vms, sample_every_ns)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
-        self.user_worlds = UserWorlds(self.sim, board.memory, self.scheduler, rng, layout.user)
+        self.user_worlds = UserWorlds(
+            self.sim, board.memory, self.scheduler, rng, layout.user, processors=board.processors
+        )
         management = Management(self)
         self.vault = ConfigurationVault(board, boot, self.tpm, rng, management.forget_option)
         self.api = ManagementApi(self.sim, management.handlers())
@@ -155,6 +168,8 @@ class VMkernel:
         if orderly:
             self._log("Host is rebooting.")
         self.vms.power_off_all()
+        if self.started_ns:
+            self.sampler.stop()
         self.user_worlds.stop()
         self.machine_checks.end()
 
@@ -182,7 +197,9 @@ class VMkernel:
             self._log(f"image database cannot be read, no module can be verified: {error}")
         self._log(f"host acceptance level: {level.title}")
         self.verifier = ImageModuleVerifier(self.sim, self.trust, level, self.board.meter)
-        self.loader = ModuleLoader(self.sim, self.memory, self.layout, self.verifier)
+        self.loader = ModuleLoader(
+            self.sim, self.memory, self.layout, self.verifier, strict=self._strict_symbols
+        )
 
     def place_kernel(self) -> None:
         """Map the kernel image at a random base, and give it a heap elsewhere."""
@@ -205,9 +222,8 @@ class VMkernel:
     def start_scheduler(self) -> None:
         """Say how the scheduler is set; it runs from here on."""
         options = self.scheduler.options
-        self._log(
-            f"CpuSched: quantum {options.quantum_ns // 1_000_000} ms, {len(self.scheduler.pcpus)} pCPUs"
-        )
+        turns = "fluid" if options.engine == "fluid" else f"quantum {options.quantum_ns // 1_000_000} ms"
+        self._log(f"CpuSched: {turns}, {len(self.scheduler.pcpus)} pCPUs")
 
     def load_tpm_driver(self) -> None:
         """Find the TPM, or say "Error loading TPM" and go on."""
@@ -237,10 +253,34 @@ class VMkernel:
             except VmksimError as error:
                 self._refuse(boot_module.name, str(error))
 
+    def execute(self, path: str, program: bytes) -> UserWorld:
+        """Start a program with the libraries of the image, as a shell on the host does; `path` is relative to the root.
+
+        Errors: `ProgramRefused` under execInstalledOnly; a `VmksimError` when it cannot be mapped or runs already.
+        """
+        gate = ProgramGate(
+            sim=self.sim,
+            host=self.board.spec.name,
+            boot=self.boot,
+            verifier=self.verifier,
+            origin=self._origin,
+            enforced=self.vault.exec_installed_only,
+        )
+        gate.admit(path, program)
+        if path.rpartition("/")[2] in self.user_worlds.running:
+            raise VmksimError(f"{path} runs already")
+        libraries: dict[str, bytes] = {}
+        for boot_module in self._with_agents:
+            libraries.update(agents_in(boot_module.content)[1])
+        return self.user_worlds.start(path, program, libraries)
+
     def open_management_interface(self) -> None:
-        """From here on management calls are answered, and nothing else gets in."""
+        """From here on management calls are answered, nothing else gets in, and CPU counters are sampled."""
         self.started_ns = self.sim.now
+        self.sampler.start()
         self._log(f"{len(self.loader.modules())} modules loaded, {len(self.refused)} refused")
+        if note_good_boot(self.board.disk.volume(self.boot.bank)):
+            self._log(f"the update in {self.boot.bank} has booted well")
         self._log("Management interface open.")
 
     def check_invariants(self) -> None:

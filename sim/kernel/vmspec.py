@@ -13,8 +13,9 @@ from __future__ import annotations
 import attrs
 
 from sim.core.facts import fact
-from sim.core.structure import FieldError, between, matches, quantity
+from sim.core.structure import FieldError, between, in_choices, matches, quantity
 from sim.core.units import GIB, PAGE_BYTES
+from sim.hw.spec import PCPUS_MAX
 from sim.kernel.memory.spec import MemorySpec
 from sim.kernel.workload import WorkloadSpec
 
@@ -54,7 +55,9 @@ LEVELS = {"low": SHARES_LOW, "normal": SHARES_NORMAL, "high": SHARES_HIGH}
 class CpuAllocation:
     """What a VM is entitled to: shares per vCPU (low, normal, high or a number), reservation and limit in Hz.
 
-    Reservation and limit are of the whole VM; a limit of None means unlimited.
+    Reservation and limit are of the whole VM; a limit of None means unlimited.  `affinity` names the pCPUs that its
+    vCPUs may use; empty means all.  A `latency` of high gives each vCPU a core of its own, and needs a reservation of
+    all its vCPUs' time and no limit.
     """
 
     shares: int | str = "normal"
@@ -63,7 +66,13 @@ class CpuAllocation:
         default=None, metadata=quantity("hz"), validator=attrs.validators.optional(between(1, HZ_MAX))
     )
 
+    affinity: tuple[int, ...] = ()
+    latency: str = attrs.field(default="normal", validator=in_choices("normal", "high"))
+
     def __attrs_post_init__(self) -> None:
+        for pcpu in self.affinity:
+            if isinstance(pcpu, bool) or not isinstance(pcpu, int) or not 0 <= pcpu < PCPUS_MAX.value:
+                raise FieldError("affinity", pcpu, "numbers of pCPUs")
         if isinstance(self.shares, str):
             if self.shares not in LEVELS:
                 raise FieldError("shares", self.shares, "low, normal, high or a number")
@@ -86,7 +95,7 @@ def _whole_pages(_instance: object, attribute: attrs.Attribute[int], value: int)
 
 @attrs.frozen(kw_only=True)
 class VmSpec:
-    """A virtual machine as a scenario declares it.
+    """A virtual machine as a scenario declares it; `pool` is the resource pool it is in, empty for the host itself.
 
     Without `mem` it gets all its memory at power-on and keeps it; with it, it takes part in the host's memory management.
     """
@@ -95,6 +104,7 @@ class VmSpec:
     vcpus: int = attrs.field(default=1, validator=between(1, VCPUS_MAX.value))
     memory_bytes: int = attrs.field(default=GIB, metadata=quantity("bytes"), validator=_whole_pages)
     cpu: CpuAllocation = attrs.field(factory=CpuAllocation)
+    pool: str = ""
     workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)
     encrypted: bool = False
     mem: MemorySpec | None = None

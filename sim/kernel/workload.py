@@ -5,7 +5,8 @@ function of the user's.  A workload is one plain object with one method, `next`;
 last burst has been served or the last sleep is over.  All of them pickle in the middle of a run; a generator is
 restored by replaying as many steps as it had given.
 
-Leaves out: memory and device accesses, interrupts, spin locks and barriers between vCPUs.
+Leaves out: memory and device accesses; workloads whose vCPUs wait for each other, for a clock or for a device stand in
+`sim.kernel.coupled`.
 
 Sources: none; the shapes are this project's own.
 """
@@ -13,23 +14,29 @@ Sources: none; the shapes are this project's own.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from decimal import Decimal, InvalidOperation
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from sim.core.rng import FastStream
 from sim.core.structure import FieldError, between, in_choices, quantity
-from sim.core.units import MS, SECOND
+from sim.core.units import MS, SECOND, US
 from sim.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from sim.kernel.world import World
 
 __all__ = [
     "FOREVER_NS",
     "Busy",
+    "Enter",
+    "Gate",
     "Generator",
     "Idle",
+    "Leave",
     "OnOff",
     "Run",
     "Step",
@@ -59,12 +66,38 @@ class Run:
 
 @attrs.frozen
 class Wait:
-    """Halt for `ns` of simulated time."""
+    """Halt for `ns` of simulated time; an interrupt ends it, which costs the host `interrupt_ns`."""
 
     ns: int = attrs.field(validator=between(0, FOREVER_NS))
+    interrupt_ns: int = attrs.field(default=0, validator=between(0, SECOND))
 
 
-Step = Run | Wait
+class Gate(Protocol):
+    """What worlds wait at: `enter` returns None to make one wait, both return the others that go on now."""
+
+    def enter(self, world: World) -> list[World] | None:
+        """Come to the gate."""
+
+    def leave(self, world: World) -> list[World]:
+        """Give back what `enter` gave."""
+
+
+@attrs.frozen
+class Enter:
+    """Come to a gate (`sim.kernel.coupled`); who must wait halts, or spins: runs without an end until it may go on."""
+
+    gate: Gate
+    spin: bool = attrs.field(default=False, kw_only=True)
+
+
+@attrs.frozen
+class Leave:
+    """Leave a gate; takes no time."""
+
+    gate: Gate
+
+
+Step = Run | Wait | Enter | Leave
 
 
 class Workload(Protocol):
@@ -102,13 +135,14 @@ class OnOff:
         self.wait_ns = wait_ns
         self.stream = stream
         self._on = False
+        self._fixed: tuple[Step, Step] = (Wait(wait_ns), Run(run_ns))
 
     def next(self, now_ns: int) -> Step:
         """Return burst and sleep in turn."""
         self._on = not self._on
-        ns = self.run_ns if self._on else self.wait_ns
-        if self.stream is not None:
-            ns = max(1, self.stream.exponential_ns(ns))
+        if self.stream is None:
+            return self._fixed[self._on]
+        ns = max(1, self.stream.exponential_ns(self.run_ns if self._on else self.wait_ns))
         return Run(ns) if self._on else Wait(ns)
 
 
@@ -194,7 +228,7 @@ class Generator:
             raise ScenarioError("workload", f"the generator {name} failed: {error!r}") from error
         if step is None:
             return Wait(FOREVER_NS)
-        if not isinstance(step, (Run, Wait)):
+        if not isinstance(step, (Run, Wait, Enter, Leave)):
             raise ScenarioError(
                 "workload", f"the generator {name} gave a wrong step", got=step, wanted="Run or Wait"
             )
@@ -239,21 +273,31 @@ def parse_demand_csv(text: str, where: str = "demand") -> tuple[int, ...]:
     return tuple(samples)
 
 
+KINDS = ("busy", "idle", "onoff", "periodic", "barrier", "spinlock", "io", "trace", "generator")
+"""The kinds of workload that a scenario can name."""
+
+
 @attrs.frozen(kw_only=True)
 class WorkloadSpec:
     """A workload as a scenario declares it, the same for each vCPU of a VM.
 
-    `kind` is busy, idle, onoff, trace or generator.  `run`, `wait` and `random` belong to onoff; `demand` (percent of
+    `kind` is busy, idle, onoff, periodic, barrier, spinlock, io, trace or generator.  `run`, `wait` and `random`
+    belong to onoff; periodic runs `run` in each `period`; barrier runs `run` and waits for its siblings; spinlock runs
+    `outside` and then `run` with the lock held; both spin if `spin`; io runs `run`, waits `wait` and takes an
+    interrupt that costs `interrupt`; `demand` (percent of
     one CPU) or `file` (a CSV, read by whoever loads the scenario) with `period` to trace; `function`
     ("module:name") to generator, which imports and runs that module: trust whoever wrote the scenario.
     """
 
-    kind: str = attrs.field(
-        default="busy", validator=in_choices("busy", "idle", "onoff", "trace", "generator")
-    )
+    kind: str = attrs.field(default="busy", validator=in_choices(*KINDS))
     run_ns: int = attrs.field(default=10 * MS, metadata=quantity("ns"), validator=between(1, 10**6 * SECOND))
     wait_ns: int = attrs.field(default=10 * MS, metadata=quantity("ns"), validator=between(1, 10**6 * SECOND))
     random: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    outside_ns: int = attrs.field(
+        default=90 * US, metadata=quantity("ns"), validator=between(1, 10**6 * SECOND)
+    )
+    spin: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    interrupt_ns: int = attrs.field(default=5 * US, metadata=quantity("ns"), validator=between(0, SECOND))
     demand: tuple[int, ...] = ()
     demand_hundredths: tuple[int, ...] = ()
     file: str = ""
@@ -277,8 +321,41 @@ class WorkloadSpec:
         """Return this spec with the demand of the CSV `text` in place of its `file`."""
         return attrs.evolve(self, demand_hundredths=parse_demand_csv(text, self.file or "demand"), file="")
 
+    @property
+    def cycle_ns(self) -> int | None:
+        """The shortest time between two steps of the workload, or None if it has no fixed one."""
+        cycles = {
+            "onoff": self.run_ns + self.wait_ns,
+            "io": self.run_ns + self.wait_ns,
+            "periodic": self.period_ns,
+            "barrier": self.run_ns,
+            "spinlock": self.run_ns + self.outside_ns,
+            "trace": self.period_ns,
+        }
+        return cycles.get(self.kind)
+
+    def build_all(self, streams: Sequence[FastStream]) -> list[Workload]:
+        """Make the workloads of all vCPUs of a VM, each with its stream.  Errors: as `build`."""
+        from sim.kernel.coupled import Barrier, BarrierLoop, IoLoop, Lock, LockLoop, Periodic
+
+        barrier, lock = Barrier(len(streams)), Lock()
+        made: list[Workload] = []
+        for stream in streams:
+            drawn = stream if self.random else None
+            if self.kind == "barrier":
+                made.append(BarrierLoop(barrier, self.run_ns, spin=self.spin, stream=drawn))
+            elif self.kind == "spinlock":
+                made.append(LockLoop(lock, self.outside_ns, self.run_ns, spin=self.spin, stream=drawn))
+            elif self.kind == "periodic":
+                made.append(Periodic(self.run_ns, self.period_ns))
+            elif self.kind == "io":
+                made.append(IoLoop(self.run_ns, self.wait_ns, self.interrupt_ns, drawn))
+            else:
+                made.append(self.build(stream))
+        return made
+
     def build(self, stream: FastStream) -> Workload:
-        """Make the workload of one vCPU, which draws from `stream` if it draws at all.
+        """Make the workload of one vCPU, of a kind that is not coupled; it draws from `stream` if it draws at all.
 
         Errors: `ScenarioError` when a generator's function cannot be found or a file has not been read.
         """

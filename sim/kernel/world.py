@@ -3,7 +3,8 @@
 Models: a world's state and the time spent in each state, added up at transitions only; its place in the scheduler's
 books.  A vCPU is a world; so are a VM's helpers.
 
-Leaves out: Co-Stop and swap-wait are states that nothing enters yet; priorities within the VMkernel itself.
+Leaves out: swap-wait is a state that the scheduler offers (`Scheduler.block`) and only paging enters; priorities
+within the VMkernel itself.
 
 Sources: the states Run, Ready, Co-Stop and Wait, with max-limited as a part of Ready and idle, VM-wait and swap-wait
 as parts of Wait, are ESXi's (Broadcom KB 382249; esxtop manual).  The legal transitions are this model's own.
@@ -12,7 +13,7 @@ as parts of Wait, are ESXi's (Broadcom KB 382249; esxtop manual).  The legal tra
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -21,13 +22,15 @@ from sim.errors import SimBug
 
 if TYPE_CHECKING:
     from sim.core.engine import Timer
+    from sim.kernel.sched.cosched import VcpuGroup
     from sim.kernel.sched.limit import LimitBucket
     from sim.kernel.sched.pcpu import PcpuRunner
+    from sim.kernel.sched.pools import Pool
     from sim.kernel.sched.reservation import Reservation
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
 
-__all__ = ["EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+__all__ = ["COMPETING", "EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
 
 SCHED_STATE = record("sched.state", world=int, old=int, new=int)
 """A world changed its state (other than by a `sched.dispatch`): numbers of `WorldState`."""
@@ -49,6 +52,9 @@ class WorldState(IntEnum):
 _S = WorldState
 _WAITS = (_S.WAIT_IDLE, _S.WAIT_VM, _S.WAIT_SWAP)
 
+COMPETING = frozenset((_S.RUN, _S.READY, _S.MAX_LIMITED, _S.COSTOP))
+"""The states in which a world wants a pCPU."""
+
 EDGES = frozenset(
     [
         (_S.READY, _S.RUN),
@@ -68,7 +74,12 @@ EDGES = frozenset(
 
 @attrs.frozen(kw_only=True)
 class WorldTimes:
-    """Nanoseconds in each state since the world began; they add up to its age exactly."""
+    """Nanoseconds in each state since the world began; they add up to its age exactly.
+
+    Besides: `shared_ns` of its run time the core's other thread was busy too; `overclock_units` is what other
+    frequencies than the nominal one made of it (`cores`); `system_ns` were spent on services for it, wherever;
+    interrupts took `overlap_ns` of its run time.
+    """
 
     run_ns: int = 0
     ready_ns: int = 0
@@ -77,6 +88,10 @@ class WorldTimes:
     idle_ns: int = 0
     vm_wait_ns: int = 0
     swap_wait_ns: int = 0
+    shared_ns: int = 0
+    overclock_units: int = 0
+    system_ns: int = 0
+    overlap_ns: int = 0
 
     @property
     def total_ns(self) -> int:
@@ -99,39 +114,61 @@ _FIELDS = tuple(field.name for field in attrs.fields(WorldTimes))  # in the orde
 
 
 class World:
-    """One schedulable context.  The scheduler owns all attributes but `world_id`, `name`, `kind` and `workload`.
+    """One schedulable context.  The mechanism owns all attributes but `world_id`, `name`, `kind` and `workload`.
 
     `since_ns` is when the present state began; it lies in the future while a pCPU is still switching to this world,
-    and until then the world counts as READY.
+    and until then the world counts as READY.  `vtime`, `price`, `seq` and `note` belong to the policy.
     """
 
     __slots__ = (
+        "affinity",
         "began_ns",
         "bucket",
+        "claim",
+        "cosched_stamp",
         "costop_ns",
         "dispatches",
+        "exclusive",
         "floor",
+        "gated",
         "grant_left_ns",
         "grant_ns",
+        "group",
+        "home",
         "idle_ns",
+        "interrupt_ns",
         "kind",
         "last_pcpu",
         "max_limited_ns",
         "migrations",
         "name",
+        "note",
+        "overclock_units",
+        "overlap_ns",
+        "parked",
         "pcpu",
+        "pool",
         "price",
+        "progress",
+        "progress_asleep",
+        "queue",
         "ready_ns",
         "remaining_ns",
         "reservation",
+        "reservation_hz",
         "run_ns",
         "sched",
         "seq",
+        "shared_mark_ns",
+        "shared_ns",
+        "siblings",
         "since_ns",
         "sleep_left_ns",
         "special",
+        "spinning",
         "state",
         "swap_wait_ns",
+        "system_ns",
         "timer",
         "vm_wait_ns",
         "vtime",
@@ -155,19 +192,43 @@ class World:
         self.idle_ns = self.vm_wait_ns = self.swap_wait_ns = 0
         self.dispatches = self.migrations = self.wakeups = 0
         self.remaining_ns = 0  # of the present burst, in CPU time
+        self.interrupt_ns = 0  # what the interrupt costs that ends the present sleep
+        self.spinning = False  # its present burst has no end but that of a gate
+        self.system_ns = self.overlap_ns = 0  # system services for it, and what interrupts took from it
         self.sleep_left_ns = 0  # of a sleep that a suspension interrupted
         self.weight = 0  # shares
+        self.affinity = -1  # the pCPUs it may use, as bits
+        self.exclusive: PcpuRunner | None = (
+            None  # the pCPU that is its alone; the policy does not see it then
+        )
+        self.home = -1  # the NUMA node that it is confined to; -1: none
+        self.queue = -1  # the queue that it belongs to, if the policy has several
+        self.pool: Pool | None = None  # None: directly under the host
+        self.reservation_hz = 0
+        self.floor: tuple[int, int] | None = None
+        self.reservation: Reservation | None = None
+        self.claim: tuple[object, ...] = ()  # worlds with equal claims are entitled to the same
         self.price = 1  # virtual time of one nanosecond of CPU
         self.vtime = 0
         self.seq = 0  # of the queue entry that counts; 0: in no queue
-        self.floor: tuple[int, int] | None = None
-        self.reservation: Reservation | None = None
+        self.note: Any = None
         self.bucket: LimitBucket | None = None
+        self.parked: LimitBucket | None = None  # in whose line it stands
         self.grant_ns = self.grant_left_ns = 0  # the turn taken out of the bucket, and what is left of it
         self.special = False  # has a reservation or a bucket
+        self.gated = False  # must ask its bucket or its siblings before it runs
+        self.siblings: tuple[World, ...] = (self,)  # the vCPUs of its VM
+        self.group: VcpuGroup | None = None
+        self.progress = self.progress_asleep = self.cosched_stamp = 0  # see `cosched`
+        self.shared_ns = self.shared_mark_ns = 0  # run time beside a busy thread of the same core
+        self.overclock_units = 0  # see `cores`
         self.pcpu: PcpuRunner | None = None
         self.last_pcpu: PcpuRunner | None = None
         self.timer: Timer = sched.sim.engine.timer(self.wake)
+
+    def may_run_on(self, pcpu: PcpuRunner) -> bool:
+        """Whether its affinity allows `pcpu`."""
+        return bool(self.affinity >> pcpu.index & 1)
 
     def wake(self) -> None:
         """Timer: a sleep is over."""
@@ -190,13 +251,17 @@ class World:
         if self.state is not WorldState.ENDED:
             elapsed = now_ns - self.since_ns
             found["ready_ns" if elapsed < 0 else _FIELDS[self.state]] += elapsed
+            if elapsed > 0 and self.pcpu is not None and self.pcpu.core is not None:
+                shared_ns, units = self.pcpu.core.unsettled(self, elapsed, now_ns)
+                found["shared_ns"] += shared_ns
+                found["overclock_units"] += units
         return WorldTimes(**found)
 
     def check_invariants(self, now_ns: int) -> None:
         """Raise `SimBug` unless the states add up to the world's age and fit the books."""
         age_ns = (self.since_ns if self.state is WorldState.ENDED else now_ns) - self.began_ns
         times = self.times(now_ns)
-        if times.total_ns != age_ns or min(attrs.astuple(times)) < 0:
+        if times.total_ns != age_ns or min(getattr(times, name) for name in _FIELDS[: WorldState.ENDED]) < 0:
             raise SimBug(f"world {self.world_id}: {times} do not add up to {age_ns} ns")
         if (self.state is WorldState.RUN) != (self.pcpu is not None):
             raise SimBug(f"world {self.world_id}: state {self.state.name} with pCPU {self.pcpu}")

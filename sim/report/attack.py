@@ -5,31 +5,42 @@ Models nothing.  Leaves out single attempts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from sim.report.table import Column, Section, Table
 
-__all__ = ["attack_plain", "attack_section"]
+__all__ = ["attack_plain", "attack_sections"]
 
 _COLUMNS = (
     Column("ATTACK"),
-    Column("NEEDS"),
-    Column("STOPPED BY"),
     Column("DEFENCE"),
     Column("SEEN FIRST"),
     Column("SUCCESSES", right=True),
-    Column("MEASURED", right=True),
-    Column("EXPECTED", right=True),
-    Column("TRIES", right=True),
     Column("EXPECTED", right=True),
     Column("VERDICT"),
 )
+_ABOUT_COLUMNS = (Column("ATTACK"), Column("NEEDS"), Column("STOPPED BY"))
 
 
-def attack_section(rows: Iterable[Mapping[str, object]], *, title: str) -> Section:
-    """Return the table; a row holds what `attack_plain` takes, with fractions as they are."""
-    return Section(title=title, table=Table(columns=_COLUMNS, rows=tuple(map(_cells, rows))))
+def attack_sections(rows: Sequence[Mapping[str, object]], *, title: str) -> Iterator[Section]:
+    """Yield what each attack is, and the table; a row holds what `attack_plain` takes, with fractions as they are."""
+    about = {str(row["name"]): (str(row["needs"]), str(row["stopped_by"])) for row in rows}
+    yield Section(
+        title="What each attack needs, and what stops it",
+        table=Table(columns=_ABOUT_COLUMNS, rows=tuple((name, *texts) for name, texts in about.items())),
+    )
+    yield Section(
+        title=title, table=Table(columns=_COLUMNS, rows=tuple(map(_cells, rows))), notes=tuple(_tries(rows))
+    )
+
+
+def _tries(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """Yield a line for each row in which tries until success were counted."""
+    for row in rows:
+        if row["tries_mean"] is not None:
+            mean, expected = _number(row["tries_mean"]), _number(row["tries_expected"])
+            yield f"{row['name']}: {mean} tries on average, {expected} expected"
 
 
 def attack_plain(row: Mapping[str, object]) -> dict[str, object]:
@@ -43,17 +54,17 @@ def attack_plain(row: Mapping[str, object]) -> dict[str, object]:
 def _cells(row: Mapping[str, object]) -> tuple[str, ...]:
     return (
         str(row["name"]),
-        str(row["needs"]),
-        str(row["stopped_by"]),
         "on" if row["defended"] else "off",
         str(row["seen"]),
         f"{row['successes']} of {row['trials']}",
-        _number(row["measured"]),
-        _number(row["expected"]),
-        _number(row["tries_mean"]),
-        _number(row["tries_expected"]),
-        "as expected" if row["agrees"] else "DIFFERS",
+        _chance(row["expected"]),
+        "agrees" if row["agrees"] else "DIFFERS",
     )
+
+
+def _chance(value: object) -> str:
+    """Return a probability as a share of 1, short."""
+    return f"{float(value):.3g}" if isinstance(value, Fraction) else "-"
 
 
 def _number(value: object) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sim.image.bankcheck import BankReport
+from sim.image.bundle import Depot
 from sim.image.inspection import BankInspection, InspectedPayload, VibInspection
 from sim.image.metadata import Descriptor
 from sim.image.vib import VibIdentity
 from sim.report.table import Column, Section, Table
 
-__all__ = ["bank_check_sections", "bank_sections", "identity_section", "vib_sections"]
+__all__ = ["bank_check_sections", "bank_sections", "depot_sections", "identity_section", "vib_sections"]
 
 
 def vib_sections(found: VibInspection) -> Iterator[Section]:
@@ -46,6 +47,21 @@ def bank_sections(found: BankInspection) -> Iterator[Section]:
     table = _table(("FILE", "STORED", "UNPACKED"), unowned, right=(1, 2))
     yield Section(title="Files of no VIB", table=table)
     yield _problems(found.problems, "every file has the digest that its descriptor names")
+
+
+def depot_sections(depot: Depot) -> Iterator[Section]:
+    """Yield publisher, VIBs and image profiles of a depot."""
+    yield Section(
+        title=f"Depot of {depot.vendor}",
+        lines=(f"metadata of {depot.made_at.isoformat()}, signed by nobody",),
+    )
+    rows = tuple((vib.vib_id, vib.descriptor.level.title, str(len(vib.signature))) for vib in depot.vibs)
+    yield Section(
+        title="VIBs", table=_table(("VIB", "ACCEPTANCE LEVEL", "SIGNATURE BYTES"), rows, right=(2,))
+    )
+    profiles = tuple((one.name, one.vendor, one.level.title, str(len(one.vib_ids))) for one in depot.profiles)
+    headings = ("IMAGE PROFILE", "VENDOR", "ACCEPTANCE LEVEL", "VIBS")
+    yield Section(title="Image profiles", table=_table(headings, profiles, right=(3,)))
 
 
 def identity_section(identity: VibIdentity) -> Section:

@@ -38,12 +38,14 @@ def keys_section() -> Section:
 def _keys(cls: type, path: str) -> Iterator[tuple[str, str, str]]:
     attrs.resolve_types(cls)
     for field in attrs.fields(cls):
+        if field.metadata.get("internal"):
+            continue
         key = f"{path}{table_key(field)}"
         inner, many = _inner(field.type)
         if attrs.has(inner) and inner is not InputFile:
             yield from _keys(inner, f"{key}[]." if many else f"{key}.")
         else:
-            yield key, _kind(field, inner, many=many), _default(field)
+            yield key, _kind(field, inner, many=many), _default(cls, field)
 
 
 def _inner(kind: Any) -> tuple[Any, bool]:
@@ -71,13 +73,13 @@ def _kind(field: attrs.Attribute[Any], inner: Any, *, many: bool) -> str:
     return f"list of: {word}" if many else word
 
 
-def _default(field: attrs.Attribute[Any]) -> str:
+def _default(cls: type, field: attrs.Attribute[Any]) -> str:
     default = field.default
     if default is attrs.NOTHING:
         return "(must be given)"
     factory = getattr(default, "factory", None)
-    if factory is not None:
-        default = factory()
+    if factory is not None:  # one that takes the object follows its other fields: show what they make of it
+        default = getattr(cls(), field.name) if getattr(default, "takes_self", False) else factory()
     if default in (None, (), {}, ""):
         return "-"
     unit = quantity_of(field)

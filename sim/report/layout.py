@@ -13,12 +13,16 @@ from sim.scenario.addressmaps import AddressMap, AddressRow
 
 __all__ = ["layout_plain", "layout_sections"]
 
-_COLUMNS = (
+_MAP_COLUMNS = (
     Column("BASE"),
     Column("END"),
     Column("SIZE", right=True),
     Column("RIGHTS"),
     Column("GUARD", right=True),
+    Column("KIND"),
+    Column("NAME"),
+)
+_ENTROPY_COLUMNS = (
     Column("KIND"),
     Column("NAME"),
     Column("PLACES", right=True),
@@ -32,17 +36,21 @@ _ROWS_SHOWN_MAX = 200
 
 
 def layout_sections(maps: Sequence[AddressMap]) -> Iterator[Section]:
-    """Yield a table for each map, and under it the entropy of the whole."""
+    """Yield two tables for each map, where things lie and how uncertain that is, and the entropy of the whole."""
     for one in maps:
-        rows = tuple(_cells(row) for row in one.rows[:_ROWS_SHOWN_MAX])
-        hidden = len(one.rows) - len(rows)
+        shown = one.rows[:_ROWS_SHOWN_MAX]
+        hidden = len(one.rows) - len(shown)
         notes = (
             f"{one.independent_draws} independent draws, {one.joint_bits:.2f} bits together",
             *((f"{hidden} more rows: use --json",) if hidden else ()),
         )
         yield Section(
             title=f"Address map of {one.space}, profile {one.profile}",
-            table=Table(columns=_COLUMNS, rows=rows),
+            table=Table(columns=_MAP_COLUMNS, rows=tuple(map(_map_cells, shown))),
+        )
+        yield Section(
+            title=f"Entropy of {one.space}, profile {one.profile}",
+            table=Table(columns=_ENTROPY_COLUMNS, rows=tuple(map(_entropy_cells, shown))),
             notes=notes,
         )
 
@@ -61,13 +69,20 @@ def layout_plain(maps: Sequence[AddressMap]) -> list[dict[str, object]]:
     ]
 
 
-def _cells(row: AddressRow) -> tuple[str, ...]:
+def _map_cells(row: AddressRow) -> tuple[str, ...]:
     return (
         f"{row.base:#014x}",
         f"{row.end:#014x}" if row.end > row.base else "-",
         format_bytes(row.end - row.base) if row.end > row.base else "-",
         " ".join(row.rights) or "-",
         format_bytes(row.guard_bytes) if row.guard_bytes else "-",
+        row.kind,
+        row.name,
+    )
+
+
+def _entropy_cells(row: AddressRow) -> tuple[str, ...]:
+    return (
         row.kind,
         row.name,
         str(row.places),

@@ -53,7 +53,7 @@ _SAMPLE_KERNEL = (
     ("stack", 64 * KIB, "pcpu0 stack"),
     ("percpu", 2 * MIB, "pcpu1"),
     ("stack", 64 * KIB, "pcpu1 stack"),
-    ("module", 256 * KIB, "a module placed as a whole"),
+    ("module", 256 * KIB, "a module as a whole"),
     ("module.text", 128 * KIB, "a module's text"),
     ("module.rodata", 32 * KIB, "a module's constants"),
     ("module.data", 16 * KIB, "a module's data"),

@@ -21,10 +21,12 @@ from sim.image.catalog import Image, standard_image
 from sim.image.efi_lists import encode_signature_lists
 from sim.image.install import install
 from sim.image.manifest import ReferenceManifest
+from sim.image.pathrules import ANYWHERE
 from sim.image.pki import Pki
 from sim.image.vib import read_vib
 from sim.kernel.host import Host
 from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
+from sim.kernel.sched.own_policy import install as install_policy
 from sim.scenario.policies import engagements
 from sim.scenario.spec import Scenario
 from sim.scenario.strike import TpmFaultWatch, check_target, strike
@@ -63,6 +65,8 @@ def build(scenario: Scenario, seed: int) -> Machinery:
 
     Errors: `ScenarioError` for what only shows now: a VIB that cannot be installed, a fault whose target is missing.
     """
+    if scenario.policy_file is not None:
+        install_policy(scenario.policy_file.data, scenario.policy_file.name)
     sim = Sim(seed=seed, epoch=scenario.epoch, categories=scenario.trace.categories)
     pki = world_pki(sim.rng, scenario.epoch)
     vendor = world_tpm_vendor(sim.rng)
@@ -81,6 +85,9 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         layout=scenario.kernel.layout.release(),
         sched=scenario.sched,
         mem=scenario.mem,
+        sample_every_ns=scenario.trace.sample_every_ns,
+        shootdowns=scenario.kernel.shootdowns,
+        strict_symbols=scenario.kernel.strict_symbols,
     )
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None
@@ -123,7 +130,7 @@ def _image(scenario: Scenario, sim: Sim, pki: Pki) -> tuple[Image, ReferenceMani
         where = f"image.vibs[{number}]"
         try:
             vib = read_vib(file.data)
-            bank = install(image.bank, vib, level, pki.trust, scenario.epoch).bank
+            bank = install(image.bank, vib, level, pki.trust, scenario.epoch, paths=ANYWHERE).bank
         except (FormatError, VerificationError) as error:
             raise ScenarioError(where, f"{file.name} is refused: {_one_line(str(error))}") from None
         image = image.with_bank(bank)

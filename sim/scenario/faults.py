@@ -1,8 +1,8 @@
-"""What goes wrong on purpose: flipped bits, missing files, switches turned off, reboots, failing memory cells.
+"""What goes wrong on purpose: flipped bits, missing files, switches turned off, reboots, failing memory cells, unloads.
 
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
-`sim.scenario.strike_memory` those of memory.
+`sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use.
 
 Leaves out: faults of processors and network; those of TPM commands are `sim.tpm.fault_spec`.
 """
@@ -19,15 +19,25 @@ from sim.hw.spec import MEMORY_BYTES_MAX
 
 __all__ = ["FAULT_KINDS", "FOUND_BY", "FaultSpec", "FaultTarget"]
 
-FAULT_KINDS = ("flip_bit", "remove_file", "disable_tpm", "disable_secure_boot", "reboot", "memory_error")
+FAULT_KINDS = (
+    "flip_bit",
+    "remove_file",
+    "disable_tpm",
+    "disable_secure_boot",
+    "reboot",
+    "memory_error",
+    "unload_module",
+)
 FOUND_BY = ("access", "scrub")
 """Who meets a memory error first: its owner, who reads the bytes at once, or the patrol scrubber on its next round."""
 
+_RUNNING_KINDS = ("reboot", "memory_error", "unload_module")
 _FILE_KINDS = ("flip_bit", "remove_file")
 
 _FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib)/[A-Za-z0-9][\w.+:/-]{0,200})"
 _MEMORY_TARGET = r"(dram|kernel|vm/[A-Za-z0-9][\w .+-]{0,79})"
-_TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET})"
+_MODULE_TARGET = r"module/[A-Za-z0-9][\w.+-]{0,79}"
+_TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET})"
 _FILE_BYTE_MAX = 2**31 - 1
 _BYTE_MAX = MEMORY_BYTES_MAX.value - 1
 _FLIPPED_MAX = 8
@@ -39,7 +49,7 @@ class FaultTarget:
     """What a fault strikes.
 
     `place` is a volume, "vib" (the first payload of that VIB) or "loader"; for a memory error "vm", "kernel" or "dram"
-    (physical addresses).
+    (physical addresses); for an unloading "module".
     """
 
     place: str
@@ -62,13 +72,18 @@ class FaultSpec:
     A memory error flips `bits` bits (2 unless said otherwise) of the 72 of one memory word; `byte` counts in the
     guest-physical memory of the VM, in the kernel's segments in the order of their addresses, or in all of memory.
     `found_by` says who meets it.
+
+    An unloading of "module/NAME" happens while the last pCPU uses the module.
     """
 
     kind: str = field(validator=in_choices(*FAULT_KINDS))
     target: str | None = field(
         default=None,
         validator=optional(
-            matches(_TARGET, '"loader", "kernel", "dram", or a volume, "vib" or "vm", a slash and a name')
+            matches(
+                _TARGET,
+                '"loader", "kernel", "dram", or a volume, "vib", "vm" or "module", a slash and a name',
+            )
         ),
     )
     byte: int | None = field(default=None, validator=optional(between(0, _BYTE_MAX)))
@@ -85,11 +100,16 @@ class FaultSpec:
         """Whether it is a fault of memory, not of stored files or switches."""
         return self.kind == "memory_error"
 
+    @property
+    def strikes_file(self) -> bool:
+        """Whether it is a fault of a stored file."""
+        return self.kind in _FILE_KINDS
+
     def __attrs_post_init__(self) -> None:
         self._check_target()
         flips = self.kind == "flip_bit"
         used = {
-            "target": self.kind in _FILE_KINDS or self.strikes_memory,
+            "target": self.kind in _FILE_KINDS or self.strikes_memory or self.kind == "unload_module",
             "byte": flips or self.strikes_memory,
             "bit": flips,
             "unpacked": flips,
@@ -101,7 +121,7 @@ class FaultSpec:
                 raise FieldError(name, getattr(self, name), f"no {name} for {self.kind}")
         if flips and self.byte is not None and self.byte > _FILE_BYTE_MAX:
             raise FieldError("byte", self.byte, f"at most {_FILE_BYTE_MAX} in a file")
-        if (self.kind == "reboot" or self.strikes_memory) and self.at_ns is None:
+        if self.kind in _RUNNING_KINDS and self.at_ns is None:
             raise FieldError("at_ns", None, f"a time after the first boot for {self.kind}")
 
     def _check_target(self) -> None:
@@ -111,3 +131,7 @@ class FaultSpec:
             raise FieldError("target", self.target, f"a file such as bootbank/s.v00 for {self.kind}")
         if self.strikes_memory and (self.target is None or re.fullmatch(_MEMORY_TARGET, self.target) is None):
             raise FieldError("target", self.target, 'vm/NAME, "kernel" or "dram" for memory_error')
+        if self.kind == "unload_module" and (
+            self.target is None or re.fullmatch(_MODULE_TARGET, self.target) is None
+        ):
+            raise FieldError("target", self.target, "module/NAME for unload_module")

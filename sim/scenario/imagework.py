@@ -16,7 +16,7 @@ from attrs import evolve
 
 from sim.core.context import EPOCH
 from sim.core.rng import Rng
-from sim.errors import FormatError, ScenarioError
+from sim.errors import FormatError, ScenarioError, VerificationError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bankcheck import BankReport, verify_bank
 from sim.image.catalog import standard_image
@@ -27,20 +27,30 @@ from sim.image.tool import (
     build_archive,
     module_entry,
     read_bank,
+    read_crl,
     read_folder,
     read_signer,
     read_trust,
     sign_archive,
     verify_archive,
 )
-from sim.image.trust import LEVELS, TrustStore
+from sim.image.trust import LEVELS, RevocationPolicy, TrustStore
 from sim.image.vib import VibIdentity, read_vib
 from sim.scenario.inputs import read_input
 from sim.scenario.output import make_folder
 from sim.scenario.result import write_atomically
 from sim.scenario.world import world_pki
 
-__all__ = ["build_vib_file", "inspect_path", "sign_vib_file", "verify_path", "write_bank"]
+__all__ = [
+    "build_vib_file",
+    "chosen_level",
+    "chosen_moment",
+    "chosen_trust",
+    "inspect_path",
+    "sign_vib_file",
+    "verify_path",
+    "write_bank",
+]
 
 ELF_MAGIC = b"\x7fELF"
 
@@ -62,11 +72,11 @@ def build_vib_file(
     certs: Path | None = None,
 ) -> str:
     """Write a VIB of the files below `folder` (with `module`: of that one ELF file) and return its id and level."""
-    chosen = _level(level) or AcceptanceLevel.COMMUNITY_SUPPORTED
+    chosen = chosen_level(level) or AcceptanceLevel.COMMUNITY_SUPPORTED
     signer = None
     if chosen is not AcceptanceLevel.COMMUNITY_SUPPORTED:
         signer = _signer(chosen, seed, provider, key, certs)
-    when = _moment(moment)
+    when = chosen_moment(moment)
     if module:
         data = read_input(folder, str(folder))
         if not data.startswith(ELF_MAGIC):
@@ -93,9 +103,9 @@ def sign_vib_file(
 ) -> str:
     """Write the VIB of `file` with a new signature and return its id and level."""
     data = read_input(file, str(file))
-    chosen = _level(level)
+    chosen = chosen_level(level)
     signer = _signer(chosen or read_vib(data).descriptor.level, seed, provider, key, certs)
-    return _write_vib(sign_archive(data, signer, _moment(moment), chosen), out)
+    return _write_vib(sign_archive(data, signer, chosen_moment(moment), chosen), out)
 
 
 def write_bank(folder: Path, modules: int, seed: int) -> int:
@@ -122,9 +132,12 @@ def verify_path(
     roots: Path | None = None,
     issuers: Sequence[str] = (),
     moment: str | None = None,
+    crls: Sequence[Path] = (),
+    revocation: RevocationPolicy | None = None,
 ) -> VibIdentity | BankReport:
     """Return who a VIB file is from (raises what refuses it), or what the verifier says of a boot bank's folder."""
-    trust, now = _trust(seed, roots, issuers), _moment(moment)
+    trust, now = chosen_trust(seed, roots, issuers), chosen_moment(moment)
+    trust = trust.with_crls(map(_crl, crls), revocation)
     if path.is_dir():
         bank = read_bank(path)
         try:
@@ -166,7 +179,8 @@ def _signer(
     return world_pki(Rng(seed)).signer(level.xml_name, provider)
 
 
-def _trust(seed: int | None, roots: Path | None, issuers: Sequence[str]) -> TrustStore:
+def chosen_trust(seed: int | None, roots: Path | None, issuers: Sequence[str]) -> TrustStore:
+    """Return the trust that --seed, or --roots and --issuer, stand for."""
     if (seed is None) == (roots is None):
         raise ScenarioError("--seed", "say whom to trust", wanted="either --seed N, or --roots and --issuer")
     if seed is not None:
@@ -185,7 +199,15 @@ def _trust(seed: int | None, roots: Path | None, issuers: Sequence[str]) -> Trus
         raise ScenarioError("--roots, --issuer", str(error)) from None
 
 
-def _level(title: str | None) -> AcceptanceLevel | None:
+def _crl(file: Path) -> bytes:
+    try:
+        return read_crl(read_input(file, "--crl"))
+    except (FormatError, VerificationError) as error:
+        raise ScenarioError("--crl", str(error)) from None
+
+
+def chosen_level(title: str | None) -> AcceptanceLevel | None:
+    """Return the level that --level names, if it was given."""
     if title is None:
         return None
     titles = [level.title for level in AcceptanceLevel]
@@ -194,7 +216,8 @@ def _level(title: str | None) -> AcceptanceLevel | None:
     return AcceptanceLevel.from_title(title)
 
 
-def _moment(text: str | None) -> datetime:
+def chosen_moment(text: str | None) -> datetime:
+    """Return the calendar time that --time names, or the one at which worlds begin."""
     if text is None:
         return EPOCH
     try:

@@ -1,7 +1,8 @@
 """Scenario files: TOML to `Scenario`, with one clear error for whatever is wrong.
 
 Models nothing.  A scenario file may name other files (VIBs, demand traces), relative to itself; their content becomes
-part of the scenario, so that its id does not depend on where it lies.
+part of the scenario, so that its id does not depend on where it lies.  It runs no code, unless the caller allows that: then
+`sched.policy` may name a class in a Python file beside it ("./file.py:Class"), or "module:Class".
 
 Leaves out: includes and variables.  Sources: TOML 1.0; Python's `tomllib`.
 """
@@ -19,10 +20,11 @@ from attrs import evolve
 from sim.core.structure import FieldError, structure
 from sim.core.units import MIB
 from sim.errors import ScenarioError
-from sim.scenario.inputs import SCENARIO_BYTES_MAX, read_input, read_text
+from sim.kernel.sched.own_policy import SOURCE_BYTES_MAX, module_name
+from sim.scenario.inputs import SCENARIO_BYTES_MAX, InputFile, read_input, read_text
 from sim.scenario.spec import VIBS_MAX, Scenario
 
-__all__ = ["load_scenario", "parse_scenario"]
+__all__ = ["load_scenario", "parse_scenario", "read_policy"]
 
 DEPTH_MAX = 32
 """The deepest nesting of tables and arrays, and the most parts of a dotted key."""
@@ -38,30 +40,38 @@ INTEGER_BITS_MAX = 64
 DEMAND_BYTES_MAX = 16 * MIB
 """The largest CSV file of a demand trace."""
 
+_OWN_POLICY = re.compile(r"\./([A-Za-z0-9_][\w-]{0,99}\.py):([A-Za-z_]\w{0,59})", re.ASCII)
+
 _DEEP_KEY = re.compile(
     r"(?<![\w-])(?:(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+\.[ \t]*+)" f"{{{DEPTH_MAX}}}"
 )
 
 
-def load_scenario(path: str | Path) -> Scenario:
-    """Read a scenario file and the files it names.
+def load_scenario(path: str | Path, *, allow_code: bool = False) -> Scenario:
+    """Read a scenario file and the files it names; `allow_code`: whether it may name a policy that is Python code.
 
     Errors: `ScenarioError` that names the file and the key path.
     """
     path = Path(path)
     text = read_text(path, str(path), SCENARIO_BYTES_MAX)
-    return parse_scenario(text, str(path), path.parent)
+    return parse_scenario(text, str(path), path.parent, allow_code=allow_code)
 
 
-def parse_scenario(text: str, where: str = "scenario", folder: Path | None = None) -> Scenario:
-    """Read a scenario from TOML text; `where` begins each error, `folder` is where named files are looked for."""
+def parse_scenario(
+    text: str, where: str = "scenario", folder: Path | None = None, *, allow_code: bool = False
+) -> Scenario:
+    """Read a scenario from TOML text; `where` begins each error, `folder` is where named files are looked for.
+
+    With `allow_code` it may name a policy that is Python code, which then runs: only for files that one trusts.
+    """
     try:
         data = _parse_toml(text)
         _check_plain(data, "", 0)
-        _refuse_code(data)
+        _refuse_code(data, allow_code=allow_code)
         folder = folder if folder is not None else Path()
         _read_vibs(data, folder)
-        return _read_demands(structure(data, Scenario), folder)
+        own = _read_policy(data, folder)
+        return evolve(_read_demands(structure(data, Scenario), folder), policy_file=own)
     except ScenarioError as error:
         raise _within(where, error) from None
     except FieldError as error:
@@ -126,8 +136,15 @@ def _read_vibs(data: dict[str, Any], folder: Path) -> None:
     ]
 
 
-def _refuse_code(data: dict[str, Any]) -> None:
-    """Refuse workloads that are code, which only a scenario made in Python may name."""
+def _refuse_code(data: dict[str, Any], *, allow_code: bool) -> None:
+    """Refuse workloads that are code, which only a scenario made in Python may name, and policies unless allowed."""
+    sched = data.get("sched")
+    policy = sched.get("policy") if isinstance(sched, dict) else None
+    if "policy_file" in data:
+        raise ScenarioError("policy_file", "unknown key")
+    if isinstance(policy, str) and ":" in policy and not allow_code:
+        wanted = "the name of a policy that ships, or your leave to run code (--allow-code, allow_code=True)"
+        raise ScenarioError("sched.policy", "a scenario file runs no code", got=policy, wanted=wanted)
     vms = data.get("vms")
     for number, entry in enumerate(vms if isinstance(vms, list) else ()):
         workload = entry.get("workload") if isinstance(entry, dict) else None
@@ -138,6 +155,29 @@ def _refuse_code(data: dict[str, Any]) -> None:
                 got="generator",
                 wanted="a scenario made in Python",
             )
+
+
+def _read_policy(data: dict[str, Any], folder: Path) -> InputFile | None:
+    """Replace the file of a policy by the name of the module that its source will become."""
+    sched = data.get("sched")
+    policy = sched.get("policy") if isinstance(sched, dict) else None
+    if not isinstance(policy, str) or not policy.startswith("."):
+        return None
+    found = _OWN_POLICY.fullmatch(policy)
+    if found is None:
+        wanted = "./FILE.py:Class, a file beside the scenario's"
+        raise ScenarioError("sched.policy", "wrong value", got=policy, wanted=wanted)
+    data["sched"]["policy"], own = read_policy(folder / found[1], found[2], "sched.policy")
+    return own
+
+
+def read_policy(path: Path, class_name: str, where: str) -> tuple[str, InputFile]:
+    """Return what `sched.policy` and `policy_file` are for a class in a Python file; nothing of it runs yet.
+
+    Errors: `ScenarioError` at `where` when the file cannot be read.
+    """
+    source = read_input(path, where, SOURCE_BYTES_MAX)
+    return f"{module_name(source)}:{class_name}", InputFile(name=path.name, data=source)
 
 
 def _read_demands(scenario: Scenario, folder: Path) -> Scenario:

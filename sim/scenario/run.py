@@ -29,6 +29,7 @@ from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.strike import strike
 from sim.scenario.strike_memory import strike_memory
+from sim.scenario.strike_module import strike_module
 from sim.vsphere.faults import HostConnectFault, NoCompatibleHost
 from sim.vsphere.inventory import HostEntry
 
@@ -142,7 +143,7 @@ class Simulation:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, from which `restore` goes on bit for bit."""
-        write_checkpoint(self, Path(path))
+        write_checkpoint(self, Path(path), self.scenario.policy_file)
 
     @staticmethod
     def restore(path: str | Path) -> Simulation:
@@ -193,7 +194,12 @@ class Simulation:
             self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
 
     def _start_vms(self) -> None:
-        """Power the virtual machines on when the host has booted, unless vCenter is to place them."""
+        """Make the resource pools, and power the virtual machines on unless vCenter is to place them."""
+        for pool in self.scenario.pools:
+            try:
+                self.host.call("pool.create", {"spec": plain_table(pool)})
+            except ApiError as error:
+                self._note("resource pool refused", f"{pool.name}: {error.message}")
         if self.scenario.vcenter is not None and self.scenario.vcenter.place_vms:
             return
         for spec in self.scenario.virtual_machines():
@@ -219,6 +225,9 @@ class Simulation:
     def _strike(self, fault: FaultSpec, number: int) -> None:
         if fault.strikes_memory:
             strike_memory(fault, number, self.host)
+            return
+        if fault.kind == "unload_module":
+            strike_module(fault, number, self.host)
             return
         if fault.kind != "reboot":
             strike(fault, number, self.host.board)

@@ -24,13 +24,15 @@ from attrs.validators import optional
 from sim.core.context import EPOCH
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
-from sim.core.units import KIB, MIB, PAGE_BYTES, SECOND, US, format_bytes
+from sim.core.units import KIB, MIB, MS, PAGE_BYTES, SECOND, US, format_bytes
 from sim.hw.spec import HostSpec
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.elf import MODULE_BUILDERS
 from sim.kernel.layout.spec import KernelSpec
 from sim.kernel.memory.options import MemOptions
+from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.pools import POOLS_MAX, PoolSpec
 from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.inputs import InputFile
@@ -161,11 +163,9 @@ class VmEntry(VmSpec):
         if self.count > 1 and len(self.name) > NUMBERED_NAME_CHARS_MAX:
             wanted = f"at most {NUMBERED_NAME_CHARS_MAX} characters, as a number is put behind it"
             raise FieldError("name", self.name, wanted)
-        cycle_ns = {"onoff": self.workload.run_ns + self.workload.wait_ns, "trace": self.workload.period_ns}
-        if cycle_ns.get(self.workload.kind, CYCLE_NS_MIN) < CYCLE_NS_MIN:
-            raise FieldError(
-                "workload", f"a cycle of {cycle_ns[self.workload.kind]} ns", f"at least {CYCLE_NS_MIN} ns"
-            )
+        cycle_ns = self.workload.cycle_ns
+        if cycle_ns is not None and cycle_ns < CYCLE_NS_MIN:
+            raise FieldError("workload", f"a cycle of {cycle_ns} ns", f"at least {CYCLE_NS_MIN} ns")
 
     def expand(self) -> Iterator[VmSpec]:
         """Yield the spec of each virtual machine."""
@@ -191,9 +191,15 @@ class VCenterSpec:
 
 @frozen(kw_only=True)
 class TraceSpec:
-    """What is traced: the categories (the part of a record's name before the dot); None means all."""
+    """What is traced: the categories (the part of a record's name before the dot); None means all.
+
+    `sample_every` is the interval at which CPU counters are sampled.
+    """
 
     categories: tuple[str, ...] | None = None
+    sample_every_ns: int = field(
+        default=SAMPLE_EVERY_NS.value, metadata=quantity("ns"), validator=between(MS, DURATION_NS_MAX)
+    )
 
 
 @frozen(kw_only=True)
@@ -233,12 +239,16 @@ class Scenario:
     kernel: KernelSpec = field(factory=KernelSpec)
     sched: SchedOptions = field(factory=SchedOptions)
     mem: MemOptions = field(factory=MemOptions)
+    pools: tuple[PoolSpec, ...] = field(default=(), validator=_tuple_of_at_most(POOLS_MAX))
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
     vcenter: VCenterSpec | None = None
     expect: ExpectSpec = field(factory=ExpectSpec)
+    policy_file: InputFile | None = field(default=None, metadata={"internal": True})
+    """The source of the scheduling policy that `sched.policy` names, if it lies beside the scenario's file."""
 
     def __attrs_post_init__(self) -> None:
+        self._check_pools()
         self._check_vms()
         self._check_tpm()
         self._check_times()
@@ -248,11 +258,11 @@ class Scenario:
                 raise FieldError("expect", wanted, "a [vcenter] table, without which nothing attests")
 
     @classmethod
-    def load(cls, path: str | Path) -> Scenario:
+    def load(cls, path: str | Path, *, allow_code: bool = False) -> Scenario:
         """Read a scenario file; the same as `sim.load_scenario`."""
         from sim.scenario.load import load_scenario
 
-        return load_scenario(path)
+        return load_scenario(path, allow_code=allow_code)
 
     @property
     def tpm_state(self) -> str:
@@ -299,6 +309,19 @@ class Scenario:
                 raise FieldError("vms", spec.name, "a name for each virtual machine that no other has")
             seen[spec.name] = None
 
+    def _check_pools(self) -> None:
+        """Every pool stands below one declared before it, and every VM is in a pool that there is."""
+        known = {"": None}
+        for pool in self.pools:
+            if pool.name in known:
+                raise FieldError("pools", pool.name, "a name for each pool that no other has")
+            if pool.parent not in known:
+                raise FieldError("pools", pool.parent, f"the name of a pool declared before {pool.name}")
+            known[pool.name] = None
+        for entry in self.vms:
+            if entry.pool not in known:
+                raise FieldError("vms", entry.pool, f"the name of a pool for {entry.name}")
+
     def _check_tpm(self) -> None:
         declared = self.tpm.state
         if declared in ("present", "disabled") and not self.host.tpm_present:
@@ -339,4 +362,7 @@ def _by_digest(scenario: Scenario) -> Scenario:
     vibs = tuple(
         InputFile(name=one.name, data=hashlib.sha256(one.data).digest()) for one in scenario.image.vibs
     )
-    return evolve(scenario, image=evolve(scenario.image, vibs=vibs))
+    own = scenario.policy_file
+    if own is not None:
+        own = InputFile(name=own.name, data=hashlib.sha256(own.data).digest())
+    return evolve(scenario, image=evolve(scenario.image, vibs=vibs), policy_file=own)

@@ -2,7 +2,8 @@
 
 Models: what an attacker or bad luck does to stored bytes and firmware settings.  Every strike is traced.
 
-Leaves out: reboots, which the host does itself (`sim.scenario.run`), and memory (`sim.scenario.strike_memory`).
+Leaves out: reboots, which the host does itself (`sim.scenario.run`), memory (`sim.scenario.strike_memory`), and modules
+(`sim.scenario.strike_module`).
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _strike_file(fault: FaultSpec, number: int, target: FaultTarget, board: Boar
 
 def check_target(fault: FaultSpec, number: int, board: Board) -> None:
     """Raise `ScenarioError` unless the file that a fault strikes exists."""
-    if fault.target is not None and not fault.strikes_memory:
+    if fault.target is not None and fault.strikes_file:
         _find(FaultTarget.parse(fault.target), f"faults[{number}]", board)
 
 

@@ -10,7 +10,7 @@ import hashlib
 
 from sim.tpm.constants import TPM_ALG
 
-__all__ = ["BANK_NAMES", "HASHES", "bank_name", "hash_bytes"]
+__all__ = ["BANK_NAMES", "HASHES", "algorithm_of_name", "bank_name", "hash_bytes"]
 
 HASHES = {
     TPM_ALG.SHA1.value: hashlib.sha1,
@@ -34,6 +34,11 @@ _NAMES = {alg: name for name, alg in BANK_NAMES.items()}
 def hash_bytes(hash_alg: int, data: bytes) -> bytes:
     """Hash `data` with an implemented algorithm."""
     return HASHES[hash_alg](data).digest()
+
+
+def algorithm_of_name(name: bytes) -> int:
+    """Return the algorithm that a Name of the TPM library begins with; whoever calls must doubt it."""
+    return int.from_bytes(name[:2], "big")
 
 
 def bank_name(hash_alg: int) -> str:

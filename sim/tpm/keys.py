@@ -13,7 +13,7 @@ from attrs import frozen
 from sim.tpm.constants import TPM_ALG, TPM_ECC, TPMA_OBJECT
 from sim.tpm.crypto import ecc, rsa
 from sim.tpm.crypto.kdf import kdf_a
-from sim.tpm.hashing import hash_bytes
+from sim.tpm.hashing import algorithm_of_name, hash_bytes
 from sim.tpm.wire import TPMS_RSA_PARMS, TPMS_SIGNATURE_ECC, TPMT_PUBLIC, TPMT_SIGNATURE
 from sim.tpm.wire.private import TPMT_SENSITIVE
 
@@ -97,7 +97,7 @@ def qualified_name(parent: bytes, name: bytes) -> bytes:
     """Return the qualified name of an object under `parent` (a hierarchy's handle, or a qualified name)."""
     if not name:
         return b""
-    hash_alg = int.from_bytes(name[:2], "big")
+    hash_alg = algorithm_of_name(name)
     return name[:2] + hash_bytes(hash_alg, parent + name)
 
 

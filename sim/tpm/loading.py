@@ -14,6 +14,7 @@ import attrs
 from sim.tpm.codec import WireError
 from sim.tpm.constants import HASH_BYTES, TPM_ALG, TPM_RC, TPMA_OBJECT
 from sim.tpm.creation import Secrets
+from sim.tpm.hashing import algorithm_of_name
 from sim.tpm.keys import LoadedObject, name_of, qualified_name
 from sim.tpm.object_rules import check_attributes, check_pair, check_schemes
 from sim.tpm.protection import decode_sensitive, encode_sensitive, storage_wrapper
@@ -103,7 +104,7 @@ def check_load(
 def private_area(tpm: Tpm, parent: LoadedObject, name: bytes, sensitive: TPMT_SENSITIVE) -> bytes:
     """Return the sensitive area of a child, wrapped under its parent."""
     wrapper = storage_wrapper(parent.public, parent.seed_value, has_vector=True)
-    return wrapper.wrap(name, encode_sensitive(sensitive, int.from_bytes(name[:2], "big")), tpm.random)
+    return wrapper.wrap(name, encode_sensitive(sensitive, algorithm_of_name(name)), tpm.random)
 
 
 def read_private_area(parent: LoadedObject, name: bytes, private: bytes, number: int) -> TPMT_SENSITIVE:

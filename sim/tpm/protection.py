@@ -18,7 +18,7 @@ from sim.tpm.constants import HASH_BYTES, TPM_RC
 from sim.tpm.crypto import ecc, rsa
 from sim.tpm.crypto.kdf import HASH_NAMES, kdf_a, kdf_e
 from sim.tpm.crypto.symmetric import BLOCK_BYTES, cfb_decrypt, cfb_encrypt
-from sim.tpm.hashing import hash_bytes
+from sim.tpm.hashing import algorithm_of_name, hash_bytes
 from sim.tpm.keys import LoadedObject, ecc_scalar, rsa_numbers, rsa_private
 from sim.tpm.object_rules import storage_symmetric
 from sim.tpm.wire import (
@@ -128,7 +128,7 @@ def decode_sensitive(data: bytes) -> TPMT_SENSITIVE:
 
 def inner_wrap(symmetric: TPMT_SYM_DEF_OBJECT, key: bytes, name: bytes, content: bytes) -> bytes:
     """Put a digest with the name in front of `content` and encrypt both with the caller's key."""
-    name_alg = int.from_bytes(name[:2], "big")
+    name_alg = algorithm_of_name(name)
     body = TPM2B_DIGEST.encode(hash_bytes(name_alg, content + name)) + content
     return cfb_encrypt(symmetric.algorithm, key, bytes(BLOCK_BYTES[symmetric.algorithm]), body)
 
@@ -137,7 +137,7 @@ def inner_unwrap(symmetric: TPMT_SYM_DEF_OBJECT, key: bytes, name: bytes, data: 
     """Undo `inner_wrap`."""
     body = cfb_decrypt(symmetric.algorithm, key, bytes(BLOCK_BYTES[symmetric.algorithm]), data)
     found, at = TPM2B_DIGEST.decode(body, 0, len(body))
-    if found != hash_bytes(int.from_bytes(name[:2], "big"), body[at:] + name):
+    if found != hash_bytes(algorithm_of_name(name), body[at:] + name):
         raise WireError(TPM_RC.INTEGRITY, "the digest of the inner wrap differs")
     return body[at:]
 

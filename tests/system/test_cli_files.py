@@ -179,7 +179,11 @@ def test_a_real_shared_object_is_packed_signed_and_loaded(vmksim, tmp_path):
         *("--vendor", "Maker", "--seed", 0, "--level", "PartnerSupported", "--out", tmp_path / "m.vib"),
     )
     path = tmp_path / "s.toml"
-    path.write_text('duration = "1s"\n[image]\nmodules = 1\nmodule_size = "2KiB"\nvibs = ["m.vib"]\n')
+    text = 'duration = "1s"\n[image]\nmodules = 1\nmodule_size = "2KiB"\nvibs = ["m.vib"]\n'
+    path.write_text(text)
+    status, out, _ = vmksim("run", path, "--json")
+    assert (status, json.loads(out)["modules_refused"]) == (0, ["pyctypes"])  # it needs a whole interpreter
+    path.write_text(text + "[kernel]\nstrict_symbols = false\n")
     status, out, _ = vmksim("run", path, "--json")
     assert status == 0, out
     (module,) = [module for module in json.loads(out)["modules"] if module["name"] == "pyctypes"]
@@ -239,3 +243,57 @@ def test_keys_and_roots_may_be_pem_files(vmksim, payload, tmp_path):
     assert f"signed by: {signer.provider}" in out
     status, _, _ = vmksim("image", "verify", tmp_path / "a.vib", *trust[:2])
     assert status == 1
+
+
+def test_a_revocation_list_is_read_from_its_file(vmksim, payload, tmp_path):
+    from datetime import timedelta
+
+    from sim.core.context import EPOCH
+    from sim.core.rng import Rng
+    from sim.image.certificate import load_certificate
+    from sim.image.crl_issue import CrlSpec, issue_crl
+    from sim.scenario.world import world_pki
+
+    vib, crl = tmp_path / "tool.vib", tmp_path / "list.crl"
+    made = ("--name", "tool", "--version", "1.0-1", "--vendor", "Example", "--level", "PartnerSupported")
+    assert vmksim("image", "build", payload, *made, "--seed", 3, "--out", vib)[0] == 0
+    pki = world_pki(Rng(3))
+    serial = load_certificate(pki.signer("partner").certificate_der).serial
+    spec = CrlSpec(
+        this_update=EPOCH - timedelta(days=2), next_update=EPOCH - timedelta(days=1), serials=(serial,)
+    )
+    crl.write_bytes(issue_crl(spec, pki.authorities["partner"]))
+    verify = ("image", "verify", vib, "--seed", 3)
+    assert vmksim(*verify)[0] == 0
+    for options, words in (
+        (("--crl", crl), "expired at"),
+        (("--crl", crl, "--stale-crl"), "is revoked by"),
+        (("--need-crl",), "there is no revocation list of"),
+    ):
+        status, out, err = vmksim(*verify, *options)
+        assert (status, words in out + err) == (1, True), out + err
+    crl.write_bytes(b"junk")
+    assert vmksim(*verify, "--crl", crl)[0] == 2
+
+
+def test_a_bundle_and_its_profile_go_from_file_to_bank(vmksim, payload, tmp_path):
+    bank, vib, bundle = tmp_path / "bank", tmp_path / "tool.vib", tmp_path / "depot.zip"
+    assert vmksim("image", "bank", bank, "--modules", 2, "--seed", 3)[0] == 0
+    made = ("--name", "tool", "--version", "1.0-1", "--vendor", "Example", "--level", "PartnerSupported")
+    assert vmksim("image", "build", payload, *made, "--seed", 3, "--out", vib)[0] == 0
+    assert (
+        vmksim("image", "bundle", "make", vib, "--vendor", "Example", "--profile", "p", "--out", bundle)[0]
+        == 0
+    )
+    status, out, _ = vmksim("image", "bundle", "inspect", bundle)
+    assert (status, "Example_bootbank_tool_1.0-1" in out) == (0, True)
+    old = ("--age-max", 30, "--time", "2026-06-01")
+    status, _, err = vmksim("image", "bundle", "inspect", bundle, *old)
+    assert (status, "days old" in err) == (1, True)
+    apply = ("image", "profile", bundle, "p", bank, "--seed", 3, "--out", tmp_path / "new")
+    status, _, err = vmksim(*apply)
+    assert (status, "removal of VIBs" in err) == (1, True)
+    assert not (tmp_path / "new").exists()
+    status, out, err = vmksim(*apply, "--ok-to-remove")
+    assert (status, "1 installed" in out) == (0, True), out + err
+    assert (tmp_path / "new" / "payload1.v00").exists()

@@ -132,8 +132,9 @@ def test_paxtest_prints_its_screen(vmksim):
 def test_attack_prints_each_attack_with_its_defence_off_and_on(vmksim):
     status, out, _ = vmksim("attack", "ret2usr", "--seeds", 4)
     assert status == 0
-    assert re.search(r"ret2usr .*SMEP +off +granted +4 of 4 ", out)
-    assert re.search(r"ret2usr .*SMEP +on +#PF 17 +0 of 4 ", out)
+    assert re.search(r"ret2usr +a kernel that jumps to user code +SMEP", out)
+    assert re.search(r"ret2usr +off +granted +4 of 4 +1 +agrees", out)
+    assert re.search(r"ret2usr +on +#PF 17 +0 of 4 +0 +agrees", out)
     status, out, _ = vmksim("attack", "--profile", "linux-6.x", "--seeds", 3, "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert status == 0
@@ -142,6 +143,12 @@ def test_attack_prints_each_attack_with_its_defence_off_and_on(vmksim):
     assert rows["jit-write-then-execute"]["measured"] == "1/1"
     assert vmksim("attack", "rowhammer")[0] == 2
     assert vmksim("attack", "--seeds", 0)[0] == 2
+
+
+def test_what_the_commands_print_fits_100_columns(vmksim, scenario):
+    calls = (("layout",), ("layout", scenario), ("paxtest", "--runs", 60), ("attack", "--seeds", 4))
+    widths = {call: max(map(len, vmksim(*call)[1].splitlines())) for call in calls}
+    assert max(widths.values()) <= 100, widths
 
 
 def test_a_rate_that_differs_from_its_formula_ends_in_status_1(vmksim, monkeypatch):

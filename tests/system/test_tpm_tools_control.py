@@ -1,5 +1,7 @@
 """tpm2-tools control the TPM: hierarchies, lockout, clock, PCR banks, self-tests, and every class of capability."""
 
+import re
+
 import pytest
 
 pytestmark = pytest.mark.client
@@ -19,14 +21,37 @@ CAPABILITIES = [
     "handles-persistent",
     "pcrs",
 ]
+NOTHING_YET = [
+    "handles-nv-index",
+    "handles-loaded-session",
+    "handles-saved-session",
+    "handles-transient",
+    "handles-persistent",
+]
+"""Classes that are empty in a new TPM."""
 
 
 @pytest.mark.parametrize("name", CAPABILITIES)
 def test_each_class_of_capability_is_told(tools, name):
     text = tools(f"getcap {name}")
-    empty = {"handles-nv-index", "handles-loaded-session", "handles-saved-session"}
-    empty |= {"handles-transient", "handles-persistent"}
-    assert text or name in empty
+    assert bool(text) == (name not in NOTHING_YET)
+
+
+def test_the_classes_are_all_that_the_tool_knows(tools):
+    assert sorted(re.findall(r"^- (\S+)$", tools("getcap -l"), re.MULTILINE)) == sorted(CAPABILITIES)
+
+
+def test_handles_of_each_kind_are_told_once_there_is_one(tools):
+    tools("createprimary -Q -C o -G ecc -c key.ctx")
+    tools("evictcontrol -Q -C o -c key.ctx 0x81000009")
+    tools("nvdefine -Q -C o -s 8 0x1500009")
+    tools("startauthsession -S saved.ctx --policy-session")
+    told = {name: tools(f"getcap {name}").lower().split() for name in NOTHING_YET}
+    assert told["handles-persistent"] == ["-", "0x81000009"]
+    assert told["handles-nv-index"] == ["-", "0x1500009"]
+    assert told["handles-transient"] == ([] if tools.frugal else ["-", "0x80000000", "-", "0x80000001"])
+    assert told["handles-saved-session"] == ["-", "0x2000000"], "told as an HMAC session, whatever it is"
+    assert told["handles-loaded-session"] == []
 
 
 def test_random_numbers_have_the_size_that_was_asked_for(tools):

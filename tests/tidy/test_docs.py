@@ -17,7 +17,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["facts.md", "management-interface.md", "trace-records.md"])
+@pytest.mark.parametrize("name", ["facts.md", "management-interface.md", "threats.md", "trace-records.md"])
 def test_a_generated_page_is_current(name):
     module = generator()
     assert name in module.PAGES
@@ -43,3 +43,13 @@ def test_make_targets_that_a_page_names_exist(page):
     named = set(re.findall(r"\bmake ([a-z]+)`", page.read_text(encoding="utf-8")))
     named |= set(re.findall(r"^    make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
     assert named - targets == set()
+
+
+def test_the_rows_of_each_group_of_threats_are_whole():
+    from tests.catalogue.threats import all_threats
+
+    rows = {}
+    for one in all_threats():
+        rows.setdefault(one.row[0], []).append(int(one.row[1:]))
+    assert rows["A"] == list(range(1, 31))
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in rows.values())

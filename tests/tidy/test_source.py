@@ -111,6 +111,50 @@ def test_the_model_calls_nothing_that_differs_between_processes_and_never_prints
     assert called == []
 
 
+COMMANDS = ROOT / "sim" / "tpm" / "commands"
+ARGUMENT_SLICES = {
+    "asymmetric.py": {"message[:-size]", "padded[-size:]"},
+    "nvram.py": {"before[:offset]", "before[offset + len(data):]", "index.content[offset:offset + size]"},
+    "policies.py": {"content[offset:offset + len(operand)]", "info[offset:offset + len(operand)]"},
+}
+"""Slices of byte strings where the command itself says the offset, or RSA the size; no other is allowed."""
+LIST_SLICES = {
+    "entries[:min(count, listed.count_max)]",
+    "present_pcrs(tpm, each)[:READ_DIGESTS_MAX - len(digests)]",
+}
+READS_BYTES = {"unpack", "unpack_from", "iter_unpack", "pack", "pack_into"}
+
+
+def test_no_command_takes_bytes_apart_by_hand():
+    """Structures are declared once; commands get their fields, and neither `struct` nor the bytes of the request."""
+    offences = []
+    for path in sorted(COMMANDS.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        allowed = ARGUMENT_SLICES.get(path.name, set()) | LIST_SLICES
+        for node in ast.walk(tree):
+            where = f"{path.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import | ast.ImportFrom) and "struct" in ast.unparse(node):
+                offences.append(f"{where}: {ast.unparse(node)}")
+            elif isinstance(node, ast.Attribute) and node.attr in READS_BYTES:
+                offences.append(f"{where}: {node.attr}")
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
+                found = ast.unparse(node)
+                offences += [] if found in allowed else [f"{where}: {found}"]
+    assert offences == []
+
+
+def test_every_command_has_one_function_in_one_module_and_no_function_serves_two():
+    modules = [
+        importlib.import_module(f"sim.tpm.commands.{path.stem}")
+        for path in sorted(COMMANDS.glob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    actions = [(code, action) for module in modules for code, action in module.ACTIONS.items()]
+    assert sorted(code for code, _ in actions) == sorted(importlib.import_module("sim.tpm.tables").COMMANDS)
+    assert len({action for _, action in actions}) == len(actions)
+    assert {action.__module__ for _, action in actions} == {module.__name__ for module in modules}
+
+
 def test_no_set_is_iterated():
     iterated = []
     for path, tree in trees():

@@ -87,9 +87,18 @@ def test_a_partner_host_refuses_it_in_esxcli_words(data, image, pki):
     )
 
 
+def test_its_folder_below_etc_is_why_it_wants_force(data, image, pki):
+    lowered = set_acceptance(image.bank, COMMUNITY)
+    with pytest.raises(InstallError, match="may not write /etc/ghettovcb/") as caught:
+        install(lowered, read_vib(data), COMMUNITY, pki.trust, EPOCH)
+    assert caught.value.check == "VibValidationError"
+    forced = install(lowered, read_vib(data), COMMUNITY, pki.trust, EPOCH, force=True)
+    assert [text.split("]")[0] for text in forced.warnings] == [" [VibValidationError"]
+
+
 def test_a_community_host_installs_it_into_bank_and_manifest(data, image, pki):
     lowered = set_acceptance(image.bank, COMMUNITY)
-    bank = install(lowered, read_vib(data), lowered.database.level, pki.trust, EPOCH).bank
+    bank = install(lowered, read_vib(data), COMMUNITY, pki.trust, EPOCH, force=True).bank
     assert bank.files["payload1.v00"] == read_ar(data)[2].data
     assert "payload1.v00" in bank.config.modules
     assert bank.descriptors[-1].vib_id == VIB_ID
@@ -104,7 +113,7 @@ def test_a_community_host_installs_it_into_bank_and_manifest(data, image, pki):
 
 def test_secure_boot_refuses_the_bank_that_holds_it(data, image, pki):
     lowered = set_acceptance(image.bank, COMMUNITY)
-    bank = install(lowered, read_vib(data), COMMUNITY, pki.trust, EPOCH).bank
+    bank = install(lowered, read_vib(data), COMMUNITY, pki.trust, EPOCH, force=True).bank
     report = verify_bank(bank.files, pki.trust, EPOCH, COMMUNITY, secure_boot=True)
     assert report.message == (
         "UEFI Secure Boot failed: Failed to verify signatures of the following vib(s): [ghettoVCB]. "

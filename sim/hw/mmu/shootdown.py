@@ -259,6 +259,8 @@ class ShootdownUnit:
         cpu.cycles = before
 
     def _deliver(self, shootdown: Shootdown, index: int) -> None:
+        if shootdown.number not in self._in_flight:
+            return
         if index in self._masked:
             self._masked[index].append(shootdown)
         else:
@@ -270,17 +272,22 @@ class ShootdownUnit:
         self._sim.engine.after(self.spec.handler_ns + work_ns, self._forget, shootdown, index)
 
     def _forget(self, shootdown: Shootdown, index: int) -> None:
+        if shootdown.number not in self._in_flight:
+            return
         self._apply(shootdown.invalidation, self.cpus[index])
         self._sim.trace.emit(SHOOTDOWN_TAKEN, shootdown.number, index)
         self._sim.engine.after(self.spec.acknowledge_ns, self._acknowledge, shootdown, index)
 
     def _acknowledge(self, shootdown: Shootdown, index: int) -> None:
+        if shootdown.number not in self._in_flight:
+            return
         shootdown.waiting_for.remove(index)
         if not shootdown.waiting_for:
             self._complete(shootdown)
 
     def _complete(self, shootdown: Shootdown) -> None:
-        del self._in_flight[shootdown.number]
+        if self._in_flight.pop(shootdown.number, None) is None:
+            return
         freed = 0
         for extent in shootdown.frees:
             self._memory.free(extent)
@@ -290,6 +297,11 @@ class ShootdownUnit:
         self._sim.trace.emit(SHOOTDOWN_DONE, shootdown.number, latency_ns, freed)
         if shootdown.done is not None:
             shootdown.done(shootdown)
+
+    def abandon(self) -> None:
+        """Forget all shootdowns that are on their way, as a reset of the platform does: their frames stay as they are."""
+        self._in_flight.clear()
+        self._masked.clear()
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless waiting frames have owners and every waiting shootdown waits for somebody or time."""

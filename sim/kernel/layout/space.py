@@ -11,8 +11,7 @@ Sources: none, a design of ours; the numbers are in `sim.kernel.layout.releases`
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterator
+from bisect import bisect
 from functools import lru_cache
 from itertools import pairwise
 from math import log2
@@ -90,6 +89,9 @@ class Layout:
         self.profile = profile
         self._stream = stream
         self._regions: dict[str, list[Region]] = {window.kind: [] for window in profile.windows}
+        self._gaps: dict[str, list[tuple[int, int]]] = {
+            window.kind: [(window.base, window.end)] for window in profile.windows
+        }
         self._displacements: dict[str, int] = {}
         self._count = 0
 
@@ -114,21 +116,21 @@ class Layout:
         region = Region(
             base=base, size_bytes=size, kind=kind, name=name, guard_bytes=window.guard_bytes, draws=draws
         )
-        insort(self._regions[window.kind], region, key=_region_base)
+        self._enter(window, region)
         return region
 
     def release(self, base: int) -> Region:
         """Forget the region that begins at `base` and return it."""
-        for regions in self._regions.values():
-            for index, region in enumerate(regions):
-                if region.base == base:
-                    return regions.pop(index)
-        raise LayoutError(f"no region begins at {base:#x}")
+        kind, index = self._find(base)
+        gaps = self._gaps[kind]
+        gaps[index : index + 2] = [(gaps[index][0], gaps[index + 1][1])]
+        return self._regions[kind].pop(index)
 
     def fork(self) -> Layout:
         """Return the layout of a forked child: the same regions, and later ones drawn from the same stream."""
         child = Layout(self._stream, self.profile)
         child._regions = {kind: list(regions) for kind, regions in self._regions.items()}
+        child._gaps = {kind: list(gaps) for kind, gaps in self._gaps.items()}
         child._displacements = dict(self._displacements)
         child._count = self._count
         return child
@@ -150,11 +152,8 @@ class Layout:
 
     def region(self, base: int) -> Region:
         """Return the region that begins at `base`."""
-        for regions in self._regions.values():
-            for region in regions:
-                if region.base == base:
-                    return region
-        raise LayoutError(f"no region begins at {base:#x}")
+        kind, index = self._find(base)
+        return self._regions[kind][index]
 
     def regions(self) -> tuple[Region, ...]:
         """Return all regions in rising order of their bases."""
@@ -167,7 +166,7 @@ class Layout:
         size = _whole_pages(size_bytes)
         if window.method == "scatter":
             try:
-                return self._scatter_spread(window, size).slots
+                return _scatter_spread(window, self._gaps_with_room(window, size)).slots
             except EntropyError:
                 return 0
         return spread_of(self._draws_of(window)).slots
@@ -213,39 +212,29 @@ class Layout:
         for low, high in pairwise(self.regions()):
             if high.base < low.end + max(low.guard_bytes, high.guard_bytes):
                 raise SimBug(f"region {high} touches its neighbour")
+        for window in self.profile.windows:
+            regions = self._regions[window.kind]
+            firsts = [window.base, *(_first_behind(window, region) for region in regions)]
+            stops = [*(region.base - window.guard_bytes for region in regions), window.end]
+            if self._gaps[window.kind] != list(zip(firsts, stops, strict=True)):
+                raise SimBug(f"regions and gaps of the window for {window.kind} differ")
 
     # ------------------------------------------------------------ regions on their own
 
     def _scattered(self, window: Window, kind: str, size: int) -> tuple[int, tuple[Draw, ...]]:
         try:
-            spread = self._scatter_spread(window, size)
+            gaps = self._gaps_with_room(window, size)
+            spread = _scatter_spread(window, gaps)
         except EntropyError:
             raise LayoutError(f"no room for {size} bytes in the window for {kind!r}") from None
         if window.offsets:
-            base = self._summed(window, size)
+            base = self._summed(window, gaps)
         else:
-            gaps = list(self._gaps(window, size))
             base = _nth_place(gaps, self._stream.below(spread.slots), window.align_bytes)
         return base, (Draw(name=f"{kind}#{self._count}", spread=spread, step_bytes=window.align_bytes),)
 
-    def _scatter_spread(self, window: Window, size: int) -> Spread:
-        """Return the distribution of the next base; raises `EntropyError` when there is none."""
-        gaps = list(self._gaps(window, size))
-        if not window.offsets:
-            places = sum(count for _, count in gaps)
-            if not places:
-                raise EntropyError("no place is free")
-            return uniform(places)
-        one, two = (*(offset.slots for offset in window.offsets), 1)[:2]
-        starts = [(first - window.base) // window.align_bytes for first, _ in gaps]
-        counts = (count for _, count in gaps)
-        return trapezoid_within(
-            one, two, (range(at, at + count) for at, count in zip(starts, counts, strict=True))
-        )
-
-    def _summed(self, window: Window, size: int) -> int:
+    def _summed(self, window: Window, gaps: list[tuple[int, int]]) -> int:
         """Draw the sum of the window's offsets until it hits a free place."""
-        gaps = list(self._gaps(window, size))
         for _ in range(REDRAWS_MAX):
             base = window.base + sum(
                 self._stream.below(offset.slots) * offset.step_bytes for offset in window.offsets
@@ -254,19 +243,33 @@ class Layout:
                 return base
         raise LayoutError(f"{REDRAWS_MAX} draws for {window.kind!r} hit no free place")
 
-    def _gaps(self, window: Window, size: int) -> Iterator[tuple[int, int]]:
+    def _gaps_with_room(self, window: Window, size: int) -> list[tuple[int, int]]:
         """Return (first base, number of bases) of each free gap that has room, in rising order."""
         align = window.align_bytes
-        guard = window.guard_bytes
-        first = window.base
-        for region in self._regions[window.kind]:
-            count = (region.base - guard - size - first) // align + 1
-            if count > 0:
-                yield first, count
-            first = _up(region.end + guard, align)
-        count = (window.end - size - first) // align + 1
-        if count > 0:
-            yield first, count
+        return [
+            (first, (stop - size - first) // align + 1)
+            for first, stop in self._gaps[window.kind]
+            if stop - first >= size
+        ]
+
+    def _enter(self, window: Window, region: Region) -> None:
+        """Put a region in its order, and split the gap in which it lies."""
+        regions, gaps = self._regions[window.kind], self._gaps[window.kind]
+        index = bisect(regions, region.base, key=_region_base)
+        first, stop = gaps[index]
+        gaps[index : index + 1] = [
+            (first, region.base - window.guard_bytes),
+            (_first_behind(window, region), stop),
+        ]
+        regions.insert(index, region)
+
+    def _find(self, base: int) -> tuple[str, int]:
+        """Return the window's kind and the place in its order of the region that begins at `base`."""
+        for kind, regions in self._regions.items():
+            index = bisect(regions, base, key=_region_base) - 1
+            if index >= 0 and regions[index].base == base:
+                return kind, index
+        raise LayoutError(f"no region begins at {base:#x}")
 
     # ------------------------------------------------------------ regions in a row
 
@@ -309,6 +312,26 @@ class Layout:
         followed = self._followed(window)
         inherited = followed.draws if followed is not None else ()
         return (*inherited, *draws_of(window.kind, window.offsets))
+
+
+def _scatter_spread(window: Window, gaps: list[tuple[int, int]]) -> Spread:
+    """Return the distribution of the next base among `gaps`; raises `EntropyError` when there is none."""
+    if not window.offsets:
+        places = sum([count for _, count in gaps])
+        if not places:
+            raise EntropyError("no place is free")
+        return uniform(places)
+    one, two = (*(offset.slots for offset in window.offsets), 1)[:2]
+    starts = [(first - window.base) // window.align_bytes for first, _ in gaps]
+    counts = (count for _, count in gaps)
+    return trapezoid_within(
+        one, two, (range(at, at + count) for at, count in zip(starts, counts, strict=True))
+    )
+
+
+def _first_behind(window: Window, region: Region) -> int:
+    """Return the lowest base that the window allows behind a region."""
+    return _up(region.end + window.guard_bytes, window.align_bytes)
 
 
 @lru_cache(maxsize=256)

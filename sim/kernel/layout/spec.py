@@ -5,7 +5,7 @@ Models nothing.  Leaves out more bits than the profile has: a window has no room
 
 from __future__ import annotations
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, frozen, validators
 from attrs.validators import optional
 
 from sim.core.structure import FieldError, between, in_choices
@@ -54,9 +54,15 @@ class LayoutSpec:
 
 @frozen(kw_only=True)
 class KernelSpec:
-    """What a scenario says about the VMkernel itself."""
+    """What a scenario says about the VMkernel itself.
+
+    Without `shootdowns` it tells no other processor when it takes a mapping away: a bug, to be observed.  Without
+    `strict_symbols` a module may leave symbols open that nobody defines: they are bound to address 0 and listed.
+    """
 
     layout: LayoutSpec = field(factory=LayoutSpec)
+    shootdowns: bool = field(default=True, validator=validators.instance_of(bool))
+    strict_symbols: bool = field(default=True, validator=validators.instance_of(bool))
 
 
 def _with_bits(window: Window, name: str, bits: int) -> Window:

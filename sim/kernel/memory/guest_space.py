@@ -8,7 +8,9 @@ The guarantee: a leaf of these tables names a frame that the VM owns, or one tha
 writable.  `map` refuses anything else, so no sequence of guest actions leads outside.
 
 Leaves out: the guest's accesses (`sim.kernel.memory.guest_access`); which pages to take from whom (the pager and the memory scheduler decide), device memory: an access beyond
-the VM's memory ends in the EPT violation as data.
+the VM's memory ends in the EPT violation as data.  What exits and scrubbing take is counted, for `take_cost_ns`, and waited
+for by nobody: a vCPU's workload says how long it computes, not what it touches.  VMs with managed memory (`mem`) have no
+such space, since their pages have no frame numbers (`sim.kernel.memory.scheduler`).
 
 Sources: Waldspurger, "Memory Resource Management in VMware ESX Server", OSDI 2002 (pmap, balloon, sharing); large pages
 for guests as the option Mem.AllocGuestLargePage has them.  `ppn` is a guest page number, `mpn` a machine page number.

@@ -3,9 +3,12 @@
 Models: segments (frames of one owner, mapped at one base with one set of rights); a second mapping of the same frames;
 W^X over the whole space, counted for every *frame*, so that no frame is writable through one address and executable
 through another; an executable right that can be lost but never gained.  Text is filled through physical addresses
-before its mapping exists, as a loader does that must not open a writable window on code.
+before its mapping exists, as a loader does that must not open a writable window on code.  What is taken away is
+forgotten by every processor before its frames are free; several segments that go together share one shootdown, of the
+range from the lowest to the highest address.
 
-Leaves out: VM memory and the user worlds' spaces, demand paging, large-page breaking, the TLB.
+Leaves out: VM memory and the user worlds' spaces, demand paging, large-page breaking.  `read` and `write` walk anew;
+only `access` goes through the TLB of a processor.
 
 Sources: VMware's description of memory hardening (non-executable memory); PaX MPROTECT for the rule about gaining
 the executable right.
@@ -13,7 +16,7 @@ the executable right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import evolve, frozen
 
@@ -22,6 +25,9 @@ from sim.core.trace import record
 from sim.errors import SimBug, VmksimError
 from sim.hw.memory import FRAME_BYTES, Extent, OutOfMemory, PhysicalMemory
 from sim.hw.mmu import Access, AddressSpace, ControlState, GeneralProtection, MappingError, PageFault, Rights
+from sim.hw.mmu.shootdown import Invalidation
+from sim.hw.mmu.walk import Outcome, Translation
+from sim.hw.processors import Processors
 
 SEGMENT_MAP = record("memory.map", base=int, size_bytes=int, rights=str, owner=str)
 SEGMENT_UNMAP = record("memory.unmap", base=int, size_bytes=int, owner=str)
@@ -64,15 +70,28 @@ class _FrameUse:
 
 
 class KernelMemory:
-    """The kernel's address space over the host's physical memory."""
+    """The kernel's address space over the host's physical memory.
+
+    `processors` are those that may have translations cached (None: nobody has), `everywhere` says that every space
+    shows this one's mappings, as all show the kernel's.
+    """
 
     def __init__(
-        self, sim: Sim, memory: PhysicalMemory, *, name: str = "vmkernel", control: ControlState | None = None
+        self,
+        sim: Sim,
+        memory: PhysicalMemory,
+        *,
+        name: str = "vmkernel",
+        control: ControlState | None = None,
+        processors: Processors | None = None,
+        everywhere: bool = False,
     ) -> None:
         self.name = name
         self.space = AddressSpace(memory, name, control=control)
         self._sim = sim
         self._memory = memory
+        self._processors = processors
+        self._everywhere = everywhere
         self._segments: dict[int, Segment] = {}
         self._uses: dict[int, _FrameUse] = {}
 
@@ -125,17 +144,34 @@ class KernelMemory:
         self._sim.trace.emit(SEGMENT_MAP, _signed(base), size, str(rights), owner)
         return segment
 
-    def unmap_segment(self, base: int) -> None:
-        """Unmap the segment at `base`, and free those of its frames that are mapped nowhere else."""
-        segment = self._segment(base)
-        for va, _, _ in _leaves(base, segment.extents):
-            self.space.unmap(va)
-        del self._segments[base]
-        self._count(segment, -1)
-        for extent in segment.extents:
-            for unused in self._unused_runs(extent):
-                self._memory.free(unused)
-        self._sim.trace.emit(SEGMENT_UNMAP, _signed(base), segment.size_bytes, segment.owner)
+    def unmap_segment(self, base: int, *, used: bool = True) -> None:
+        """Unmap the segment at `base`, and free those of its frames that are mapped nowhere else.
+
+        When it was never `used`, because it was mapped at this same instant, no processor can have cached it.
+        """
+        self.unmap_segments([base], used=used)
+
+    def unmap_segments(
+        self, bases: Sequence[int], *, used: bool = True, done: Callable[[], object] | None = None
+    ) -> None:
+        """Unmap segments together; call `done()`, which must be picklable, when all processors have forgotten them."""
+        segments = [self._segment(base) for base in bases]
+        frees: list[Extent] = []
+        for segment in segments:
+            for va, _, _ in _leaves(segment.base, segment.extents):
+                self.space.unmap(va)
+            del self._segments[segment.base]
+            self._count(segment, -1)
+            for extent in segment.extents:
+                frees.extend(self._unused_runs(extent))
+            self._sim.trace.emit(SEGMENT_UNMAP, _signed(segment.base), segment.size_bytes, segment.owner)
+        if self._processors is not None and used and segments:
+            self._processors.forget(self._invalidation(segments), frees=tuple(frees), done=done)
+            return
+        for each in frees:
+            self._memory.free(each)
+        if done is not None:
+            done()
 
     def protect(self, base: int, rights: Rights) -> Segment:
         """Change the rights of the segment at `base`; raises `RightsRefused` if X would be gained, or W beside X."""
@@ -158,7 +194,18 @@ class KernelMemory:
         new = self._segments[base] = evolve(old, rights=rights)
         self._count(new, 1)
         self._sim.trace.emit(SEGMENT_MAP, _signed(base), new.size_bytes, str(rights), new.owner)
+        if self._processors is not None and new.rights != old.rights:
+            self._processors.forget(self._invalidation([new]))
         return new
+
+    def access(self, pcpu: int, va: int, access: Access) -> Outcome:
+        """Make one access by a processor, through its TLB; a fault is returned and traced."""
+        if self._processors is None:
+            raise SimBug(f"no processor runs the space {self.name}")
+        outcome = self._processors.cpu(pcpu).translate(va, access)
+        if not isinstance(outcome, Translation):
+            self._sim.trace.emit(ACCESS_FAULT, _signed(va), access.kind.value, str(outcome))
+        return outcome
 
     def read(self, va: int, size: int, access: Access | None = None) -> bytes | PageFault | GeneralProtection:
         """Load through the MMU as the kernel does; a fault is returned and traced."""
@@ -201,6 +248,17 @@ class KernelMemory:
         if any(self._memory.owner_of(mpn) is None for mpn in uses):
             raise SimBug("a mapped frame has no owner")
         self.space.check_invariants()
+
+    def _invalidation(self, segments: Sequence[Segment]) -> Invalidation:
+        """Return the range from the lowest to the highest address of what has changed."""
+        low = min(segment.base for segment in segments)
+        high = max(segment.end for segment in segments)
+        return Invalidation(
+            root=self.space.control.cr3,
+            va=low,
+            pages=(high - low) // FRAME_BYTES,
+            everywhere=self._everywhere,
+        )
 
     def _segment(self, base: int) -> Segment:
         if base not in self._segments:

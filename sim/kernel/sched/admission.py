@@ -4,7 +4,7 @@ Models: the checks before a power-on: width of the VM, CPU reservation of one vC
 yet reserved, memory with overhead against free frames.  What was admitted is guaranteed later; nothing is refused at
 run time.
 
-Leaves out: resource pools with expandable reservations, memory overcommitment, disk and network.
+Leaves out: resource pools (`entitlement.drawn`), memory overcommitment, disk and network.
 
 Sources: fault names of the vSphere API (InsufficientResourcesFault and its kin, with `requested` and `unreserved`);
 `Cpu.VMAdmitCheckPerVcpuMin` and `Cpu.AllowWideVsmp`.
@@ -12,12 +12,20 @@ Sources: fault names of the vSphere API (InsufficientResourcesFault and its kin,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from sim.core.units import format_bytes
 from sim.errors import VmksimError
 from sim.hw.topology import Topology
+from sim.kernel.sched.machine import free_cores
 from sim.kernel.sched.options import SchedOptions
 
-__all__ = ["AdmissionError", "admit_cpu", "admit_memory", "cpu_capacity_hz"]
+if TYPE_CHECKING:
+    from sim.kernel.sched.scheduler import Scheduler
+    from sim.kernel.vmspec import VmSpec
+
+__all__ = ["AdmissionError", "admit_cpu", "admit_latency", "admit_memory", "cpu_capacity_hz"]
 
 
 class AdmissionError(VmksimError):
@@ -50,10 +58,21 @@ def cpu_capacity_hz(topology: Topology) -> int:
 
 
 def admit_cpu(
-    name: str, vcpus: int, reservation_hz: int, *, reserved_hz: int, topology: Topology, options: SchedOptions
+    name: str,
+    vcpus: int,
+    reservation_hz: int,
+    *,
+    reserved_hz: int,
+    topology: Topology,
+    options: SchedOptions,
+    affinity: Sequence[int] = (),
 ) -> None:
     """Check a VM's width and CPU reservation; `reserved_hz` is promised to others.  Errors: `AdmissionError`."""
     pcpus = len(topology.pcpus)
+    for pcpu in affinity:
+        if pcpu >= pcpus:
+            text = f"{name} wants pCPU {pcpu}, and the host has {pcpus}"
+            raise AdmissionError("InvalidVmConfig", text, requested=pcpu, unreserved=pcpus)
     if vcpus > pcpus and not options.allow_wide_vsmp:
         text = f"the host has {pcpus} logical processors, {name} needs {vcpus}"
         raise AdmissionError("NotEnoughLogicalCpus", text, requested=vcpus, unreserved=pcpus)
@@ -77,6 +96,26 @@ def admit_cpu(
         raise AdmissionError(
             "InsufficientCpuResourcesFault", text, requested=reservation_hz, unreserved=unreserved_hz
         )
+
+
+def admit_latency(spec: VmSpec, sched: Scheduler, *, own: int = 0, limited: bool = False) -> None:
+    """Check that a latency-sensitive VM reserves all of its vCPUs and that cores can be spared for those it lacks.
+
+    `own`: those it has; `limited`: whether its pool has a limit.
+
+    Errors: `AdmissionError`.
+    """
+    cpu = spec.cpu
+    if cpu.latency != "high":
+        return
+    whole_hz = spec.vcpus * sched.topology.core_hz
+    if cpu.reservation_hz != whole_hz or cpu.limit_hz is not None or limited:
+        text = f"{spec.name} is latency-sensitive and must reserve {_mhz(whole_hz)} without a limit"
+        raise AdmissionError("InvalidVmConfig", text, requested=cpu.reservation_hz, unreserved=whole_hz)
+    spare = len(free_cores(sched)) - 1
+    if spec.vcpus - own > spare:
+        text = f"{spec.name} wants {spec.vcpus} cores of its own, and {spare} can be spared"
+        raise AdmissionError("NotEnoughLogicalCpus", text, requested=spec.vcpus, unreserved=spare)
 
 
 def admit_memory(name: str, memory_bytes: int, overhead_bytes: int, *, free_bytes: int) -> None:

@@ -1,6 +1,7 @@
-"""Limits: a VM draws its CPU time from a bucket that fills at the rate of its limit.
+"""Limits: a VM or a resource pool draws its CPU time from a bucket that fills at the rate of its limit.
 
-Models: before a vCPU runs it takes the time of its turn out of the bucket; what it does not use goes back.  A vCPU
+Models: a VM's bucket stands below that of its pool, and a turn is taken out of all of them.  Before a vCPU runs it
+takes the time of its turn out of the bucket; what it does not use goes back.  A vCPU
 that finds too little stands in line, max-limited, until enough has come in.  What is in the bucket and what has been taken
 but not used is never more than the burst, so that in every window of length T the VM runs at most
 `limit * T + burst`, whatever the window's start.
@@ -27,7 +28,7 @@ __all__ = ["LimitBucket"]
 
 
 class LimitBucket:
-    """The CPU time that the vCPUs of one VM may still use; `numerator / denominator` CPUs flow in.
+    """The CPU time that the vCPUs of one VM, or the VMs of one pool, may still use; `numerator / denominator` CPUs flow in.
 
     Amounts are in units of ns / denominator.
     """
@@ -42,22 +43,33 @@ class LimitBucket:
         "denominator",
         "number",
         "numerator",
+        "parent",
         "parked",
         "slice_ns",
         "timer",
         "width",
     )
 
-    def __init__(self, scheduler: Scheduler, number: int, limit_hz: int, core_hz: int) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        number: int,
+        limit_hz: int,
+        core_hz: int,
+        parent: LimitBucket | None = None,
+    ) -> None:
         self.number = number
-        self.competing = 0  # worlds of this VM that are running, ready or in line
+        self.competing = 0  # worlds of this VM or pool that are running, ready or in line
         self.width = 1  # how many they were when prices were found
+        self.parent = parent
         common = gcd(limit_hz, core_hz)
         self.numerator = limit_hz // common
         self.denominator = core_hz // common
         options = scheduler.options
         self.burst_ns = options.limit_burst_ns
         self.slice_ns = min(options.limit_slice_ns, options.quantum_ns, self.burst_ns)
+        if parent is not None:
+            self.slice_ns = min(self.slice_ns, parent.slice_ns)
         self._scheduler = scheduler
         self._level = self.burst_ns * self.denominator // 2  # room to err to both sides
         self._out = 0
@@ -65,28 +77,48 @@ class LimitBucket:
         self.parked: deque[World] = deque()
         self.timer: Timer = scheduler.sim.engine.timer(self.release)
 
-    def admit(self, world: World, now_ns: int) -> bool:
-        """Take a turn for `world` out of the bucket, unless it holds one; False: it must wait in line."""
+    def admit(self, world: World, now_ns: int, ahead: LimitBucket | None = None) -> LimitBucket | None:
+        """Take a turn for `world` out of this bucket and those above it, unless it holds one.
+
+        Returns None, or the bucket in whose line it must wait; the line of `ahead` it has already stood in.
+        """
         if world.grant_ns:
-            return True
-        if self.parked:
-            return False
-        self._fill(now_ns)
-        return self._take(world)
+            return None
+        turn_ns = min(self.slice_ns, world.remaining_ns)
+        bucket: LimitBucket | None = self
+        while bucket is not None:
+            if bucket.parked and bucket is not ahead:
+                return bucket
+            bucket._fill(now_ns)
+            if turn_ns * bucket.denominator > bucket._level:
+                return bucket
+            bucket = bucket.parent
+        bucket = self
+        while bucket is not None:
+            bucket._level -= turn_ns * bucket.denominator
+            bucket._out += turn_ns * bucket.denominator
+            bucket = bucket.parent
+        world.grant_ns = world.grant_left_ns = turn_ns
+        return None
 
     def give_back(self, world: World, now_ns: int) -> None:
-        """Put back what `world` took and did not use."""
-        if world.grant_ns:
-            self._fill(now_ns)
-            self._level += world.grant_left_ns * self.denominator
-            self._out -= world.grant_ns * self.denominator
-            world.grant_ns = world.grant_left_ns = 0
-            if self.parked:
-                self._arm(now_ns)
+        """Put back what `world` took and did not use, here and above."""
+        if not world.grant_ns:
+            return
+        bucket: LimitBucket | None = self
+        while bucket is not None:
+            bucket._fill(now_ns)
+            bucket._level += world.grant_left_ns * bucket.denominator
+            bucket._out -= world.grant_ns * bucket.denominator
+            if bucket.parked:
+                bucket._arm(now_ns)
+            bucket = bucket.parent
+        world.grant_ns = world.grant_left_ns = 0
 
     def park(self, world: World, now_ns: int) -> None:
         """Let `world` wait in line for its turn."""
         self._fill(now_ns)
+        world.parked = self
         self.parked.append(world)
         if len(self.parked) == 1:
             self._arm(now_ns)
@@ -94,36 +126,34 @@ class LimitBucket:
     def unpark(self, world: World) -> None:
         """Take `world` out of the line without a turn (it is suspended or powered off)."""
         self.parked.remove(world)
+        world.parked = None
         if not self.parked:
             self.timer.cancel()
 
     def release(self) -> None:
-        """Timer: give turns to the worlds in line as far as the bucket goes, and let them compete again."""
+        """Timer: give turns to the worlds in line as far as the buckets go, and let them compete again."""
         now_ns = self._scheduler.sim.now
         while self.parked:
             self._fill(now_ns)
             world = self.parked[0]
-            if not self._take(world):
+            assert world.bucket is not None
+            blocked = world.bucket.admit(world, now_ns, ahead=self)
+            if blocked is self:
                 self._arm(now_ns)
                 return
             self.parked.popleft()
-            self._scheduler.unlimit(world, now_ns)
+            world.parked = None
+            if blocked is not None:
+                blocked.park(world, now_ns)
+            else:
+                self._scheduler.unlimit(world, now_ns)
         self.timer.cancel()
-
-    def _take(self, world: World) -> bool:
-        turn_ns = min(self.slice_ns, world.remaining_ns)
-        amount = turn_ns * self.denominator
-        if amount > self._level:
-            return False
-        self._level -= amount
-        self._out += amount
-        world.grant_ns = world.grant_left_ns = turn_ns
-        return True
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer for the moment when the first in line can have a turn; the bucket is filled up to now."""
-        turn_ns = min(self.slice_ns, self.parked[0].remaining_ns)
-        missing = turn_ns * self.denominator - self._level
+        first = self.parked[0]
+        assert first.bucket is not None
+        missing = min(first.bucket.slice_ns, first.remaining_ns) * self.denominator - self._level
         self.timer.arm(now_ns + max(0, -(-missing // self.numerator)))
 
     def _fill(self, now_ns: int) -> None:

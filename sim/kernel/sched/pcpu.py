@@ -1,24 +1,29 @@
 """One physical processor: runs a world until its turn, its burst or its allowance ends, and accounts for it.
 
-Models: turns of at most one quantum (half of one while a world with a reservation competes); the cost of switching to another world; busy, idle and switching time that add
-up to the elapsed time exactly.  `expire` is the hot path of the whole simulator: it is written out flat.
+Models: turns of at most what the policy says; the cost of switching to another world, and of a world's move from
+another last-level cache or node; busy, idle and switching time that add up to the elapsed time exactly; the time
+during which the core's other thread was busy too.  One timer a pCPU, armed at the earliest of the ends of quantum,
+burst and grant (the end by skew is the vCPUs' group's: `cosched`).  `expire` is the hot path of the whole simulator:
+it is written out flat.
 
-Leaves out: threads that slow each other down, frequency, interrupts and system time.
+Leaves out: interrupts and system time.
 """
 
 from __future__ import annotations
 
-from heapq import heappush, heappushpop
 from typing import TYPE_CHECKING
 
 import attrs
 
 from sim.core.trace import record
 from sim.errors import SimBug
-from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION
+from sim.kernel.sched.steps import next_burst
+from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import SCHED_STATE, World, WorldState
 
 if TYPE_CHECKING:
+    from sim.hw.topology import Pcpu
+    from sim.kernel.sched.cores import CoreClock
     from sim.kernel.sched.scheduler import Scheduler
 
 __all__ = ["SCHED_DISPATCH", "PcpuRunner", "PcpuTimes"]
@@ -35,33 +40,43 @@ _READY = WorldState.READY
 
 @attrs.frozen(kw_only=True)
 class PcpuTimes:
-    """Nanoseconds a pCPU has spent, which add up to its age exactly."""
+    """Nanoseconds a pCPU has spent; busy, switching and idle add up to its age exactly.
+
+    `shared_ns`: the part of its busy and switching time in which the other thread of its core was busy too.
+    """
 
     busy_ns: int
     switch_ns: int
     idle_ns: int
+    shared_ns: int = 0
 
     def __sub__(self, other: PcpuTimes) -> PcpuTimes:
         return PcpuTimes(
             busy_ns=self.busy_ns - other.busy_ns,
             switch_ns=self.switch_ns - other.switch_ns,
             idle_ns=self.idle_ns - other.idle_ns,
+            shared_ns=self.shared_ns - other.shared_ns,
         )
 
 
 class PcpuRunner:
-    """A physical processor as the scheduler sees it."""
+    """A physical processor as the scheduler sees it; `place` is where it stands in the topology."""
 
     __slots__ = (
         "_arm",
-        "_ready",
+        "_charge",
+        "_quantum_ns",
+        "_swap",
         "busy_ns",
+        "core",
         "due_ns",
         "idle_ns",
         "idle_since_ns",
         "index",
         "last",
-        "quantum_ns",
+        "online",
+        "place",
+        "queue",
         "sched",
         "switch_cost_ns",
         "switch_ns",
@@ -70,14 +85,18 @@ class PcpuRunner:
         "world",
     )
 
-    def __init__(self, sched: Scheduler, index: int) -> None:
+    def __init__(self, sched: Scheduler, place: Pcpu, core: CoreClock | None) -> None:
         self.sched = sched
-        self.index = index
-        self.quantum_ns = sched.options.quantum_ns
+        self.index = place.index
+        self.place = place
+        self.core = core  # None: one thread at nominal frequency, nothing to account for
+        self.online = True
+        self.queue = 0  # whose worlds it runs, if the policy has several queues
         self.switch_cost_ns = sched.options.world_switch_ns
         self.timer = sched.sim.engine.timer(self.expire)
         self._arm = self.timer.arm
-        self._ready = sched.ready
+        policy = sched.policy
+        self._charge, self._swap, self._quantum_ns = policy.charge, policy.swap, policy.quantum_ns
         self.world: World | None = None
         self.last: World | None = None  # whose state the processor holds
         self.due_ns = 0  # when the present turn ends
@@ -86,40 +105,38 @@ class PcpuRunner:
         self.idle_since_ns = sched.sim.now
 
     def expire(self) -> None:
-        """Timer: the turn is over.  The next world is the first in the queue, which may be the same one."""
+        """Timer: the turn is over.  The policy says who is next, which may be the same world."""
         sched = self.sched
         world: World = self.world  # type: ignore[assignment]  # the timer runs only while a world does
         now_ns = self.due_ns
-        if world.special or sched.reserved or not sched.contended:
-            self._expire_slowly(world, now_ns)
-            return
         ran_ns = now_ns - world.since_ns
         world.since_ns = now_ns
         world.run_ns += ran_ns
         self.busy_ns += ran_ns
         world.remaining_ns -= ran_ns
-        world.vtime = vtime = world.vtime + ran_ns * world.price
-        if world.remaining_ns <= 0:
-            self._burst_over(world, now_ns)
+        if self.core is not None:
+            self.core.settle(world, ran_ns, now_ns)
+        self._charge(world, ran_ns)
+        if world.remaining_ns <= 0 or world.bucket is not None or not self.online:
+            world.grant_left_ns -= ran_ns if world.grant_ns else 0
+            self._expire_slowly(world, now_ns)
             return
+        following = self._swap(self, world, now_ns)
         if (
-            world.price <= sched.level
-        ):  # it is entitled to a whole CPU, and could never make up for a lost turn
-            self._begin_turn(world, now_ns)
-            return
-        world.seq = sched.seq = seq = sched.seq + 1
-        ready = self._ready
-        first = heappushpop(ready, (vtime, seq, world))
-        following = first[2]
-        if following.seq != first[1] or following.special:
-            heappush(ready, first)  # an entry that no longer counts, or a world with a limit
-            self._leave(_READY, now_ns)
-            self.run_next(now_ns)
+            following is None
+            or following.gated
+            or self.core is not None
+            or sched.migration_costs
+            or sched.idle.idle
+        ):
+            self._change_to(following, world, now_ns)
             return
         start_ns = now_ns
         if following is not world:
             world.state = _READY
             world.pcpu = None
+            if world.group is not None:
+                world.group.stopped(world, now_ns, now_ns)
             start_ns += self.switch_cost_ns
             self.switch_ns += self.switch_cost_ns
             following.ready_ns += start_ns - following.since_ns
@@ -132,10 +149,9 @@ class PcpuRunner:
                 following.migrations += following.last_pcpu is not None
                 following.last_pcpu = self
         self.turn_from_ns = start_ns
-        quantum_ns = self.quantum_ns
-        turn_ns = following.remaining_ns
-        if turn_ns > quantum_ns:  # noqa: PLR1730 - a call of min() costs more than this
-            turn_ns = quantum_ns
+        turn_ns = self._quantum_ns(following)
+        if turn_ns > following.remaining_ns:  # noqa: PLR1730 - a call of min() costs more than this
+            turn_ns = following.remaining_ns
         self.due_ns = due_ns = start_ns + turn_ns
         self._arm(due_ns)
         if sched.tracing and following is not world:
@@ -143,14 +159,11 @@ class PcpuRunner:
             sched.sim.trace.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
 
     def start(self, world: World, now_ns: int) -> None:
-        """Give this pCPU, which runs nothing, to a READY world that is in no queue."""
+        """Give this pCPU, which runs nothing, to a READY world that is in no queue and has been admitted."""
         assert self.world is None
         assert world.state is _READY
-        if self.idle_since_ns >= 0:
-            self.idle_ns += now_ns - self.idle_since_ns
-            self.idle_since_ns = -1
-            self.sched.idle.set_busy(self.index)
-        switch_ns = self.switch_cost_ns if self.last is not world else 0
+        sched = self.sched
+        switch_ns = sched.switch_cost_ns(self, world)
         self.switch_ns += switch_ns
         start_ns = now_ns + switch_ns
         world.ready_ns += start_ns - world.since_ns
@@ -159,31 +172,38 @@ class PcpuRunner:
         world.dispatches += 1
         world.pcpu = self
         self.world = self.last = world
+        if self.idle_since_ns >= 0:
+            self.idle_ns += now_ns - self.idle_since_ns
+            self.idle_since_ns = -1
+            sched.idle.set_busy(self.index)
+            if self.core is not None:
+                self.core.change(1, now_ns)
+        if self.core is not None:
+            self.core.begin(world, now_ns)
         if world.last_pcpu is not self:
             world.migrations += world.last_pcpu is not None
             world.last_pcpu = self
+        if world.group is not None:
+            world.group.started(world, now_ns)
         turn_ns = self._begin_turn(world, start_ns)
-        if self.sched.tracing:
-            self.sched.sim.trace.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
+        if sched.tracing:
+            sched.sim.trace.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
 
     def settle(self, now_ns: int) -> None:
         """Account for what the present world has run up to now, without taking it off the pCPU."""
         world = self.world
         if world is None or world.since_ns >= now_ns:
             return
-        sched = self.sched
         ran_ns = now_ns - world.since_ns
         world.since_ns = now_ns
         world.run_ns += ran_ns
         self.busy_ns += ran_ns
         world.remaining_ns -= ran_ns
-        if sched.contended:
-            world.vtime += ran_ns * world.price
-        if world.special:
-            if world.grant_ns:
-                world.grant_left_ns -= ran_ns
-            if world.reservation is not None:
-                world.reservation.charge(ran_ns, now_ns)
+        if self.core is not None:
+            self.core.settle(world, ran_ns, now_ns)
+        if world.grant_ns:
+            world.grant_left_ns -= ran_ns
+        self._charge(world, ran_ns)
 
     def stop(self, state: WorldState, now_ns: int) -> None:
         """Take the present world off this pCPU and into `state`, which is not READY; the pCPU runs nothing then."""
@@ -196,8 +216,33 @@ class PcpuRunner:
         world = self.world
         assert world is not None
         self._leave(_READY, now_ns)
-        self.sched.enqueue(world)
+        self.sched.policy.enqueue(world, now_ns)
         self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
+
+    def steal(self, ns: int, now_ns: int) -> None:
+        """Let a system service interrupt the present world for `ns`: it stays in RUN, and its burst ends later."""
+        self.settle(now_ns)
+        world = self.world
+        assert world is not None
+        if 0 < world.remaining_ns < FOREVER_NS:
+            world.remaining_ns += ns
+        world.overlap_ns += ns
+        self.retime(now_ns)
+
+    def retime(self, now_ns: int) -> None:
+        """Set the end of the present turn anew, after its burst has become longer or shorter."""
+        world = self.world
+        assert world is not None
+        start_ns = max(now_ns, world.since_ns)
+        end_ns = start_ns + max(0, min(world.remaining_ns, world.grant_left_ns or world.remaining_ns))
+        self.due_ns = max(start_ns, min(end_ns, self.turn_from_ns + self._quantum_ns(world)))
+        self.timer.arm(self.due_ns)
+
+    def go_on_with_turn(self, turn_from_ns: int, now_ns: int) -> None:
+        """Let the present world have the rest of a turn that another one began: a hand-off makes no turn longer."""
+        self.turn_from_ns = turn_from_ns
+        self.retime(now_ns)
 
     def cut_turn(self, now_ns: int, grain_ns: int) -> None:
         """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`."""
@@ -208,15 +253,27 @@ class PcpuRunner:
             self.due_ns = end_ns
             self.timer.arm(end_ns)
 
+    def vacate(self, now_ns: int) -> None:
+        """Let the present world go back to the queue, or on with its life, and run nothing more (it goes offline)."""
+        self.settle(now_ns)
+        world = self.world
+        if world is not None:
+            self._expire_slowly(world, now_ns)
+
     def run_next(self, now_ns: int) -> None:
         """Run the first world that may run, or become idle."""
-        world = self.sched.pick(now_ns)
+        world = self.sched.pick(self, now_ns) if self.online else None
         if world is not None:
             self.start(world, now_ns)
             return
+        if self.idle_since_ns >= 0:
+            return
         self.timer.cancel()
         self.idle_since_ns = now_ns
-        self.sched.idle.set_idle(self.index)
+        if self.online:
+            self.sched.idle.set_idle(self.index)
+        if self.core is not None:
+            self.core.change(-1, now_ns)
         if self.sched.tracing:
             self.sched.sim.trace.emit(SCHED_IDLE, self.index)
 
@@ -229,31 +286,38 @@ class PcpuRunner:
             switch_ns -= self.world.since_ns - now_ns
         else:
             busy_ns += now_ns - self.world.since_ns
-        return PcpuTimes(busy_ns=busy_ns, switch_ns=switch_ns, idle_ns=idle_ns)
+        shared_ns = 0 if self.core is None else self.core.both_ns(now_ns)
+        return PcpuTimes(busy_ns=busy_ns, switch_ns=switch_ns, idle_ns=idle_ns, shared_ns=shared_ns)
+
+    def _change_to(self, following: World | None, world: World, now_ns: int) -> None:
+        """Go on with `following` where more is to be looked at than the queue; `world` is queued unless it is that."""
+        if following is world:
+            self._begin_turn(world, now_ns)
+            return
+        self._leave(_READY, now_ns)
+        if following is not None and self.sched.admit(following, now_ns):
+            self.start(following, now_ns)
+        else:
+            self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
 
     def _expire_slowly(self, world: World, now_ns: int) -> None:
-        """End a turn where there is more to look at than the queue, or no queue at all."""
-        self.settle(now_ns)
-        if world.remaining_ns <= 0:
-            self._burst_over(world, now_ns)
-        elif world.bucket is not None or (self.sched.contended and world.price > self.sched.level):
-            self.requeue(now_ns)
+        """End a turn at the end of a burst, or of a world with a limit, which must draw on its bucket again."""
+        if world.remaining_ns > 0 or next_burst(world, now_ns):
+            if world.exclusive is self:
+                self._begin_turn(world, now_ns)
+                return
+            self._leave(_READY, now_ns)
+            self.sched.policy.enqueue(world, now_ns)
         else:
-            self._begin_turn(world, now_ns)
-
-    def _burst_over(self, world: World, now_ns: int) -> None:
-        """End a burst: the world asks for more, or sleeps."""
-        sched = self.sched
-        if sched.next_burst(world, now_ns):
-            self.requeue(now_ns)
-            return
-        self._leave(WorldState.WAIT_IDLE, now_ns)
-        sched.withdraw(world, now_ns)
+            self._leave(WorldState.WAIT_IDLE, now_ns)
+            self.sched.withdraw(world, now_ns)
         self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
 
     def _begin_turn(self, world: World, start_ns: int) -> int:
-        longest_ns = self.quantum_ns // TURNS_WITH_RESERVATION if self.sched.reserved else self.quantum_ns
-        turn_ns = min(max(1, longest_ns), world.grant_left_ns or world.remaining_ns)
+        longest_ns = self._quantum_ns(world)
+        turn_ns = min(longest_ns, world.grant_left_ns or world.remaining_ns, world.remaining_ns)
         self.turn_from_ns = start_ns
         self.due_ns = start_ns + turn_ns
         self.timer.arm(self.due_ns)
@@ -263,7 +327,8 @@ class PcpuRunner:
         """Take the settled world off; a switch that has not ended is undone as far as it has not happened."""
         world = self.world
         assert world is not None
-        early_ns = world.since_ns - now_ns
+        begun_ns = world.since_ns
+        early_ns = begun_ns - now_ns
         if early_ns > 0:
             self.switch_ns -= early_ns
             world.ready_ns -= early_ns
@@ -272,13 +337,15 @@ class PcpuRunner:
             world.bucket.give_back(world, now_ns)
         self.world = None
         world.pcpu = None
-        self.sched.move(world, state, now_ns)
+        self.sched.move(world, state, now_ns, begun_ns)
 
     def check_invariants(self, now_ns: int, since_ns: int) -> None:
         """Raise `SimBug` unless the times add up to the pCPU's age and the turn is timed."""
         times = self.times(now_ns)
         if times.busy_ns + times.switch_ns + times.idle_ns != now_ns - since_ns:
             raise SimBug(f"pCPU {self.index}: {times} do not add up to {now_ns - since_ns} ns")
+        if times.shared_ns > times.busy_ns + times.switch_ns:
+            raise SimBug(f"pCPU {self.index}: {times}, more shared than busy")
         if (self.world is not None) != self.timer.armed or (self.world is None) != (self.idle_since_ns >= 0):
             raise SimBug(f"pCPU {self.index} runs {self.world} with its timer at {self.timer.due_ns}")
         if self.world is not None and (self.world.pcpu is not self or self.timer.due_ns != self.due_ns):

@@ -3,7 +3,9 @@
 Models: a preference for the pCPU where the world ran last, then for a core whose threads are all idle, near that
 pCPU (same last-level cache, then same NUMA node), then for any idle thread, near likewise.
 
-Leaves out: load of neighbours, NUMA home nodes and affinity.
+Only pCPUs that the world's affinity allows are looked at.
+
+Leaves out: load of neighbours and NUMA home nodes.
 
 Source: the aims (balance, cache state, no contention between threads) are ESXi's; weights and order are not public
 and our choice.
@@ -11,10 +13,12 @@ and our choice.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sim.errors import SimBug
 from sim.hw.topology import Topology
 
-__all__ = ["IdleMasks"]
+__all__ = ["IdleMasks", "bits"]
 
 
 class IdleMasks:
@@ -45,11 +49,12 @@ class IdleMasks:
         self.idle &= ~(1 << index)
         self.whole &= ~self._core[index]
 
-    def choose(self, last: int) -> int:
-        """Return the best idle pCPU for a world that ran on `last`; -1 when all are busy."""
-        if not self.idle:
+    def choose(self, last: int, allowed: int = -1) -> int:
+        """Return the best idle pCPU of those `allowed` for a world that ran on `last`; -1 when all are busy."""
+        idle = self.idle & allowed
+        if not idle:
             return -1
-        for candidates in (self.whole, self.idle) if self.whole else (self.idle,):
+        for candidates in (self.whole & idle, idle) if self.whole & idle else (idle,):
             for near in self._near[last]:
                 found = candidates & near
                 if found:
@@ -66,8 +71,13 @@ class IdleMasks:
             raise SimBug(f"idle cores {self.whole:#x} do not follow from idle pCPUs {self.idle:#x}")
 
 
-def _mask(indexes: object) -> int:
+def bits(pcpus: Iterable[int]) -> int:
+    """Return pCPU numbers as bits."""
+    return _mask(pcpus)
+
+
+def _mask(indexes: Iterable[int]) -> int:
     mask = 0
-    for index in indexes:  # type: ignore[attr-defined]
+    for index in indexes:
         mask |= 1 << index
     return mask

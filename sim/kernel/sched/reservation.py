@@ -20,6 +20,7 @@ from math import gcd
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sim.kernel.sched.pcpu import PcpuRunner
     from sim.kernel.world import World
 
 __all__ = ["TURNS_WITH_RESERVATION", "DueQueue", "Reservation"]
@@ -84,8 +85,8 @@ class DueQueue:
         assert world.reservation is not None
         heappush(self._later, (world.reservation.due_key, seq, world))
 
-    def pop(self, now_ns: int) -> World | None:
-        """Return the due world with the earliest deadline, or None."""
+    def pop(self, now_ns: int, pcpu: PcpuRunner) -> World | None:
+        """Return the due world with the earliest deadline of those that may run on `pcpu`, or None."""
         later, due = self._later, self._due
         now_key = now_ns << _KEY_BITS
         while later and later[0][0] <= now_key:
@@ -93,11 +94,17 @@ class DueQueue:
             if world.seq == seq:
                 assert world.reservation is not None
                 heappush(due, (world.reservation.deadline_key, seq, world))
-        while due:
-            _, seq, world = heappop(due)
-            if world.seq == seq:
-                return world
-        return None
+        passed, found = [], None
+        while due and found is None:
+            entry = heappop(due)
+            if entry[2].seq == entry[1]:
+                if entry[2].sched.fits(entry[2], pcpu):
+                    found = entry[2]
+                else:
+                    passed.append(entry)
+        for entry in passed:
+            heappush(due, entry)
+        return found
 
     def __bool__(self) -> bool:
         return bool(self._later or self._due)

@@ -1,86 +1,88 @@
-"""The CPU scheduler: shares, reservations and limits of worlds over all pCPUs of a host.
+"""The mechanism of CPU scheduling on one host: worlds, pCPUs, states, timers and books.
 
-Models: one queue of READY worlds for the whole host, ordered by virtual time (CPU time per share), so that no pCPU
-is idle while a world is ready; weights that stay feasible on several CPUs; guarantees served first (`reservation`);
-limits (`limit`); preemption when a world that is far behind wakes; a bound on what a sleeper may catch up.
+Models: a world's life from `add` to `end`; bursts and sleeps as its workload asks; starting worlds on idle pCPUs and
+interrupting busy ones; limits of VMs and pools (`limit`); co-stop (`cosched`); affinity; threads and frequency
+(`cores`); options that change while the host runs.  Who is next, for how long,
+and who interrupts whom is the policy's (`policy`).
 
-Leaves out: co-scheduling, resource pools, hyper-threading's loss, NUMA, affinity, per-pCPU queues and rebalancing.
+Leaves out: NUMA home nodes; interrupts and system time; that a busy sibling thread makes a burst take longer (a burst is
+CPU time, so that times scale exactly; what it is worth is `cores`').
 
-Sources: proportional share by consumed time over shares as VMware describes its scheduler; start-time fair queueing,
-Goyal, Vin and Cheng, SIGCOMM 1996; option names of ESXi (`options`).  Queue structure and wake-up rule are our own.
+Sources: the states, ESXi's; structure, costs and what happens at one instant in which order are our own.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable, Sequence
 
 from sim.core.context import Sim
-from sim.errors import ScenarioError, SimBug
+from sim.errors import SimBug
 from sim.hw.topology import Topology
+from sim.kernel.sched import machine
+from sim.kernel.sched.checks import check_scheduler
+from sim.kernel.sched.cores import CoreClock
+from sim.kernel.sched.cosched import WIDE_VCPUS_MIN, VcpuGroup, WideGroup
 from sim.kernel.sched.limit import LimitBucket
+from sim.kernel.sched.numa import NumaBalancer
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
-from sim.kernel.sched.placement import IdleMasks
-from sim.kernel.sched.reservation import DueQueue, Reservation
-from sim.kernel.sched.weights import ActiveWeights
-from sim.kernel.workload import FOREVER_NS, Run, Workload
-from sim.kernel.world import SCHED_STATE, World, WorldState
+from sim.kernel.sched.placement import IdleMasks, bits
+from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
+from sim.kernel.sched.pools import Pool, PoolTree
+from sim.kernel.sched.steps import next_burst, sleep
+from sim.kernel.workload import FOREVER_NS, Workload
+from sim.kernel.world import COMPETING, SCHED_STATE, World, WorldState
 
 __all__ = ["Scheduler"]
 
 WORLDS_MAX = 65_536
 """The most worlds at one time."""
 
-STEPS_MAX = 1000
-"""The most steps without length that a workload may give in a row."""
-
 _S = WorldState
-_COMPETING = (_S.RUN, _S.READY, _S.MAX_LIMITED)
-
-_SPREAD_BITS = 16
-_FIRST = -(1 << 256)  # before any virtual time
-
-
-def _spread(number: int) -> int:
-    """Return the `number`-th point of a sequence that fills 0 to 2**16 evenly: the bits of the number, reversed.
-
-    Worlds begin at such points of their first turn, so that many small shares do not all fall due together.
-    """
-    return int(f"{number & 0xFFFF:016b}"[::-1], 2)
 
 
 class Scheduler:
     """Shares the pCPUs of one host among its worlds.
 
-    A world is made by `add`, set going by `begin`, and ended by `end`.
+    A world is made by `add`, given its due by `allocate`, set going by `begin`, and ended by `end`.
     """
 
-    def __init__(self, sim: Sim, topology: Topology, options: SchedOptions | None = None) -> None:
+    def __init__(
+        self,
+        sim: Sim,
+        topology: Topology,
+        options: SchedOptions | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.sim = sim
         self.topology = topology
         self.options = options if options is not None else SchedOptions()
         self.began_ns = sim.now
         self.worlds: dict[int, World] = {}
-        self.ready: list[tuple[int, int, World]] = []  # (virtual time, queue number, world); never replaced
-        self.due = DueQueue()
         self.idle = IdleMasks(topology)
-        self.weights = ActiveWeights(len(topology.pcpus))
-        self.lag_ns = self.options.bound_lag_quanta * self.options.quantum_ns
-        self.seq = 0
         self.ended_run_ns = 0  # run time of worlds that have ended
-        self.reserved = 0  # competing worlds with a reservation
-        self.contended = False
-        self.level = 0  # the price of a whole CPU (see `weights`), at which virtual time goes on
-        self._vtime, self._vtime_at_ns = 0, sim.now
-        self._alone_ns = (sim.now, sim.now)  # when all last had a pCPU each
-        self._level_timer = sim.engine.timer(self._find_level)
-        self._level_found_ns = sim.now - self.options.quantum_ns
         self.tracing = sim.trace.enabled(SCHED_DISPATCH)
-        self.pcpus = tuple(PcpuRunner(self, each.index) for each in topology.pcpus)
+        cores = len(topology.pcpus) // topology.threads_per_core
+        self.pools = PoolTree(self, cores * topology.core_hz)
+        self.policy = policy if policy is not None else make_policy(self.options.policy)
+        self.migration_costs = topology.nodes > 1 and self.options.migrate_llc_ns > 0
+        clocks = [
+            CoreClock(topology.core_hz) if topology.threads_per_core > 1 else None for _ in range(cores)
+        ]
+        self.pcpus = tuple(PcpuRunner(self, each, clocks[each.core]) for each in topology.pcpus)
         for pcpu in self.pcpus:
             self.idle.set_idle(pcpu.index)
+            if pcpu.core is not None:
+                pcpu.core.threads.append(pcpu)
+        self.online = self._every = (1 << len(self.pcpus)) - 1  # pCPUs in use, as bits
+        self.node_masks = tuple(
+            bits(each.index for each in topology.of_node(node)) for node in range(topology.nodes)
+        )
         self._next_id = self._next_bucket = 1
-        self._begun = 0
+        self.numa = NumaBalancer(self)
+        self.policy.attach(self)
+
+    # -- worlds, and what they are entitled to
 
     def add(self, name: str, workload: Workload, *, kind: str = "vcpu") -> World:
         """Make a world; it waits until `allocate` and `begin`."""
@@ -91,10 +93,35 @@ class Scheduler:
         self.worlds[world.world_id] = world
         return world
 
+    def group(self, worlds: Iterable[World], *, pages: int = 0) -> None:
+        """Make siblings of waiting worlds, the vCPUs of one VM with so many pages of memory.
+
+        They are co-scheduled, and get home nodes, if the policy wants that.
+        """
+        worlds = tuple(worlds)
+        self.numa.add(worlds, pages)
+        for world in worlds:
+            world.siblings = worlds
+        if len(worlds) < 2 or not self.policy.coscheduling or not self.options.costop_ns:
+            return
+        group = WideGroup(self) if len(worlds) >= WIDE_VCPUS_MIN else VcpuGroup(self)
+        for world in worlds:
+            group.add(world, self.sim.now)
+
     def allocate(
-        self, world: World, *, shares: int, reservation_hz: int = 0, bucket: LimitBucket | None = None
+        self,
+        world: World,
+        *,
+        shares: int,
+        reservation_hz: int = 0,
+        bucket: LimitBucket | None = None,
+        pool: Pool | None = None,
+        affinity: int = -1,
     ) -> None:
-        """Set what a waiting world is entitled to; a world that runs must be suspended first."""
+        """Set what a waiting world is entitled to; a world that runs must be suspended first.
+
+        `bucket` holds its VM's limit (its pool's is found by itself); `affinity` are the pCPUs it may use, as bits.
+        """
         if world.state is not _S.WAIT_VM:
             raise SimBug(
                 f"world {world.world_id} is {world.state.name} and cannot be given another allocation"
@@ -103,24 +130,33 @@ class Scheduler:
             raise SimBug(
                 f"world {world.world_id}: shares {shares}, reservation {reservation_hz} Hz are impossible"
             )
-        world.reservation, world.floor = None, None
-        if reservation_hz:
-            quantum_ns = self.options.quantum_ns
-            world.reservation = Reservation(reservation_hz, self.topology.core_hz, quantum_ns, self.sim.now)
-            world.floor = (world.reservation.numerator, world.reservation.denominator)
-        world.bucket = bucket
-        world.special = reservation_hz > 0 or bucket is not None
+        every = self._every
+        if affinity != -1 and not affinity & every:
+            raise SimBug(f"world {world.world_id}: affinity {affinity:#x} allows no pCPU of this host")
+        if bucket is None and pool is not None:
+            bucket = pool.nearest_bucket()
+        world.bucket = bucket if self.policy.limits and world.exclusive is None else None
+        world.gated = world.bucket is not None or world.group is not None
+        world.pool = pool
+        world.affinity = -1 if affinity & every == every else affinity
+        if world.affinity != -1 and world.home >= 0:
+            self.numa.release(world)
         world.weight = shares
+        world.reservation_hz = reservation_hz
+        self.policy.allocated(world)
 
-    def bucket(self, limit_hz: int) -> LimitBucket:
-        """Make the bucket that the vCPUs of one VM share."""
+    def bucket(self, limit_hz: int, pool: Pool | None = None) -> LimitBucket:
+        """Make the bucket that the vCPUs of one VM share, below that of its pool."""
         self._next_bucket += 1
-        return LimitBucket(self, self._next_bucket, limit_hz, self.topology.core_hz)
+        above = None if pool is None else pool.nearest_bucket()
+        return LimitBucket(self, self._next_bucket, limit_hz, self.topology.core_hz, above)
+
+    # -- lives
 
     def begin(self, world: World) -> None:
         """Set a new world going: it asks its workload what to do."""
         now_ns = self.sim.now
-        if self.next_burst(world, now_ns):
+        if next_burst(world, now_ns):
             self._compete(world, now_ns, fresh=True)
         else:
             self.move(world, _S.WAIT_IDLE, now_ns)
@@ -128,7 +164,11 @@ class Scheduler:
     def end(self, world: World) -> None:
         """End a world for good."""
         self._take_away(world, _S.ENDED)
+        if world.exclusive is not None:
+            machine.give_back(self, world)
         self.ended_run_ns += world.run_ns
+        if world.home >= 0:
+            self.numa.release(world)
         del self.worlds[world.world_id]
 
     def halt(self) -> None:
@@ -148,139 +188,251 @@ class Scheduler:
             self._compete(world, now_ns)
             return
         self.move(world, _S.WAIT_IDLE, now_ns)
-        self._sleep(world, world.sleep_left_ns, now_ns)
+        sleep(world, world.sleep_left_ns, now_ns)
 
     def wake(self, world: World) -> None:
         """End a sleep: ask the workload what comes next."""
         now_ns = self.sim.now
         world.wakeups += 1
-        if self.next_burst(world, now_ns):
+        if world.interrupt_ns:
+            cost_ns, world.interrupt_ns = world.interrupt_ns, 0
+            self.interrupt(world, cost_ns)
+        if next_burst(world, now_ns):
             self._compete(world, now_ns)
 
-    def next_burst(self, world: World, now_ns: int) -> bool:
-        """Ask the workload for its next step; True: it wants CPU, False: it sleeps and its timer is set."""
-        for _ in range(STEPS_MAX):
-            step = world.workload.next(now_ns)
-            if step.ns == 0:
-                continue
-            if isinstance(step, Run):
-                world.remaining_ns = step.ns
-                return True
-            world.remaining_ns = 0
-            self._sleep(world, step.ns, now_ns)
-            return False
-        raise ScenarioError("workload", f"{world.name} gave {STEPS_MAX} steps of no length in a row")
+    def block(self, world: World) -> None:
+        """Let a running world wait for swap; its burst goes on after `unblock`."""
+        now_ns = self.sim.now
+        pcpu = world.pcpu
+        if pcpu is None:
+            raise SimBug(f"world {world.world_id} is {world.state.name} and cannot wait for swap")
+        pcpu.stop(_S.WAIT_SWAP, now_ns)
+        self.withdraw(world, now_ns)
+        pcpu.run_next(now_ns)
 
-    def move(self, world: World, state: WorldState, now_ns: int) -> None:
-        """Put a world into a state, with its record."""
+    def unblock(self, world: World) -> None:
+        """End a wait for swap."""
+        if world.state is not _S.WAIT_SWAP:
+            raise SimBug(f"world {world.world_id} is {world.state.name}, not waiting for swap")
+        world.remaining_ns = max(1, world.remaining_ns)
+        self._compete(world, self.sim.now)
+
+    def end_spin(self, world: World, now_ns: int) -> None:
+        """Let a world that spins see that its gate is open: its burst ends after one more nanosecond."""
+        pcpu = world.pcpu
+        if pcpu is not None:
+            pcpu.settle(now_ns)
+        world.remaining_ns = 1
+        if pcpu is not None:
+            pcpu.retime(now_ns)
+
+    def interrupt(self, world: World, cost_ns: int) -> None:
+        """Serve an interrupt for `world` where it ran last: system time to it, overlap to whoever runs there.
+
+        On an idle pCPU it delays nobody.
+        """
+        world.system_ns += cost_ns
+        pcpu = world.last_pcpu
+        if pcpu is not None and pcpu.world is not None:
+            pcpu.steal(cost_ns, self.sim.now)
+
+    def move(self, world: World, state: WorldState, now_ns: int, begun_ns: int = 0) -> None:
+        """Put a world into a state other than RUN, with its record; it has run since `begun_ns` if it ran."""
+        old = world.state
         if self.tracing:
-            self.sim.trace.emit(SCHED_STATE, world.world_id, world.state, state)
+            self.sim.trace.emit(SCHED_STATE, world.world_id, old, state)
         world.enter(state, now_ns)
+        if world.group is not None:
+            world.group.moved(world, old, begun_ns, now_ns)
 
-    def enqueue(self, world: World) -> None:
-        """Put a READY world into the queue."""
-        self.seq += 1
-        world.seq = self.seq
-        heappush(self.ready, (self._key(world), self.seq, world))
-        if world.reservation is not None:
-            self.due.push(world, self.seq)
-        if len(self.ready) > 4 * self.weights.count + 256:
-            self._compact()
+    # -- decisions
 
-    def pick(self, now_ns: int) -> World | None:
-        """Take the world that runs next out of the queue: one whose reservation is due, or the first by shares."""
+    def pick(self, pcpu: PcpuRunner, now_ns: int) -> World | None:
+        """Take the world out of the queue that `pcpu` runs next; those that may not run are put where they wait."""
         while True:
-            world = self.due.pop(now_ns) if self.reserved else None
-            if world is None:
-                world = self._pop()
+            world = self.policy.pick(pcpu, now_ns)
             if world is None:
                 return None
-            world.seq = 0
-            if world.bucket is None or world.bucket.admit(world, now_ns):
+            if not world.affinity >> pcpu.index & 1:
+                refuse_foreign(world, pcpu, self.policy)
+            if not world.gated or self.admit(world, now_ns):
                 return world
-            self._park(world, now_ns)
 
-    def unlimit(self, world: World, now_ns: int) -> None:
-        """Make a max-limited world READY: its bucket has given it a turn."""
-        self._bound_lag(world, self.vtime(now_ns), now_ns)
-        self.move(world, _S.READY, now_ns)
-        self._place(world, now_ns)
+    def admit(self, world: World, now_ns: int) -> bool:
+        """Whether a world out of the queue may run; if not, it is co-stopped or max-limited from now on."""
+        if world.state is _S.MAX_LIMITED:  # it was queued, but had had its limit's worth
+            self.move(world, _S.READY, now_ns)
+        if world.group is not None and not world.group.may_start(world, now_ns):
+            self.move(world, _S.COSTOP, now_ns)
+            return False
+        if world.bucket is not None:
+            blocked = world.bucket.admit(world, now_ns)
+            if blocked is not None:
+                self.move(world, _S.MAX_LIMITED, now_ns)
+                blocked.park(world, now_ns)
+                return False
+        return True
 
     def withdraw(self, world: World, now_ns: int) -> None:
-        """Count a world out: it competes no more."""
-        self._count(world, -1, now_ns)
+        """Tell the policy that a world competes no more."""
+        if world.exclusive is None:
+            self.policy.leave(world, now_ns)
 
-    def vtime(self, now_ns: int) -> int:
-        """Return the common virtual time: that of a world which has had its exact share, always."""
-        if self.contended:
-            return self._vtime + self.level * (now_ns - self._vtime_at_ns)
-        return self._vtime
+    def competing(self) -> list[World]:
+        """Return the worlds that compete for pCPUs: they run, are ready, co-stopped or max-limited."""
+        return [each for each in self.worlds.values() if each.state in COMPETING and each.exclusive is None]
 
-    def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
-        """Make a world READY: bound what it may catch up, and find it a place."""
-        if not self.weights.knows(world.weight):
-            self._learn(world.weight, now_ns)
-        self._count(world, 1, now_ns)
-        vtime = self.vtime(now_ns)
-        if fresh:
-            world.price = self.weights.price(world, self.level)
-            world.vtime = vtime
-            if not self.idle.idle:
-                self._begun += 1
-                world.vtime += self.options.quantum_ns * world.price * _spread(self._begun) >> _SPREAD_BITS
-        else:
-            self._reprice(world, vtime)
-        self._bound_lag(world, vtime, now_ns)
+    def unlimit(self, world: World, now_ns: int) -> None:
+        """Make a max-limited world READY: its buckets have given it a turn."""
+        if world.exclusive is None:
+            self.policy.unlimited(world, now_ns)
         self.move(world, _S.READY, now_ns)
-        self._place(world, now_ns)
+        self.place(world, now_ns)
 
-    def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
-        """Forget all but a few quanta of what a world has missed while it did not compete."""
-        world.vtime = max(world.vtime, vtime - self.lag_ns * world.price)
-        if world.reservation is not None:
-            world.reservation.wake(now_ns)
+    def costop(self, world: World) -> None:
+        """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one.
 
-    def _place(self, world: World, now_ns: int) -> None:
-        """Start a READY world on an idle pCPU, or queue it and perhaps preempt another."""
-        index = self.idle.choose(world.last_pcpu.index if world.last_pcpu is not None else 0)
-        if index < 0:
-            victim = self._victim(world, now_ns)
-            self.enqueue(world)
-            if victim is not None:
-                victim.cut_turn(now_ns, self.options.preempt_grain_ns)
-        elif world.bucket is None or world.bucket.admit(world, now_ns):
-            self.pcpus[index].start(world, now_ns)
-        else:
-            self._park(world, now_ns)
-
-    def _victim(self, world: World, now_ns: int) -> PcpuRunner | None:
-        """Of the pCPUs that may be looked at, return that whose world is furthest ahead, if it is ahead enough.
-
-        What it has run of its present turn counts even if nobody else wanted the pCPU then.
+        The sibling gets the rest of the turn: a whole new one for each hand-off would give the VM more than its share.
         """
+        now_ns = self.sim.now
+        pcpu, group = world.pcpu, world.group
+        assert pcpu is not None
+        assert group is not None
+        turn_from_ns = pcpu.turn_from_ns
+        pcpu.stop(_S.COSTOP, now_ns)
+        laggard = group.laggard()
+        if (
+            laggard is not None
+            and pcpu.online
+            and self.fits(laggard, pcpu)
+            and now_ns - laggard.since_ns >= self.options.handoff_skip_ns
+        ):
+            self.policy.dequeue(laggard)
+            if self.admit(laggard, now_ns):
+                pcpu.start(laggard, now_ns)
+                pcpu.go_on_with_turn(turn_from_ns, now_ns)
+                return
+        pcpu.run_next(now_ns)
+
+    def costart(self, world: World) -> None:
+        """Let a co-stopped vCPU compete again."""
+        now_ns = self.sim.now
+        if world.exclusive is None:
+            self.policy.unlimited(world, now_ns)
+        self.move(world, _S.READY, now_ns)
+        self.place(world, now_ns)
+
+    def allowed(self, world: World) -> int:
+        """Return the pCPUs that are online and that affinity and home node allow, as bits."""
+        allowed = world.affinity & self.online
+        return allowed if world.home < 0 else allowed & self.node_masks[world.home]
+
+    def fits(self, world: World, pcpu: PcpuRunner) -> bool:
+        """Whether affinity and home node allow a pCPU."""
+        return bool(world.affinity >> pcpu.index & 1) and (world.home < 0 or world.home == pcpu.place.node)
+
+    def idle_pcpu(self, world: World) -> PcpuRunner | None:
+        """Return the best idle pCPU for a world: where it ran, a whole core near by, any thread near by."""
+        last = world.last_pcpu.index if world.last_pcpu is not None else 0
+        index = self.idle.choose(last, self.allowed(world))
+        return None if index < 0 else self.pcpus[index]
+
+    def wakeup_candidates(self, world: World) -> Sequence[PcpuRunner]:
+        """Return the pCPUs that a waking world may look at (`Cpu.WakeupMigrateIdlePcpus`), from its last one on."""
+        pcpus = self.pcpus
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
-        found = None
-        furthest = self._key(world) + self.options.preempt_grain_ns * world.price
-        for offset in range(min(self.options.wakeup_pcpus, len(self.pcpus))):
-            pcpu = self.pcpus[(first + offset) % len(self.pcpus)]
-            runner = pcpu.world
-            if runner is None or runner.price <= self.level:
-                continue
-            pcpu.settle(now_ns)
-            free_ns = max(0, self._alone_ns[1] - max(self._alone_ns[0], pcpu.turn_from_ns))
-            reached = runner.vtime + free_ns * runner.price
-            if reached > furthest and runner.remaining_ns > 0:
-                found, furthest = pcpu, reached
+        most = self.options.wakeup_pcpus
+        if world.affinity == -1 and world.home < 0 and self.online == self._every:
+            end = first + min(most, len(pcpus))
+            return pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)]
+        found: list[PcpuRunner] = []
+        for pcpu in pcpus[first:] + pcpus[:first]:
+            if len(found) == most:
+                break
+            if pcpu.online and self.fits(world, pcpu):
+                found.append(pcpu)
         return found
 
-    def _key(self, world: World) -> int:
-        """Return a world's place in the queue: one that is entitled to a whole CPU goes before all others."""
-        return _FIRST if world.price <= self.level else world.vtime
+    def switch_cost_ns(self, pcpu: PcpuRunner, world: World) -> int:
+        """Return the time that `pcpu` loses before `world` runs there."""
+        if pcpu.last is world:
+            return 0
+        last = world.last_pcpu
+        if last is None or last.place.llc == pcpu.place.llc:
+            return self.options.world_switch_ns
+        return self.options.world_switch_ns + self.options.migrate_llc_ns
 
-    def _park(self, world: World, now_ns: int) -> None:
-        self.move(world, _S.MAX_LIMITED, now_ns)
-        assert world.bucket is not None
-        world.bucket.park(world, now_ns)
+    def is_queued(self, world: World) -> bool:
+        """Whether a world is in the policy's queue: READY, or max-limited but in no bucket's line."""
+        return world.state is _S.READY or (world.state is _S.MAX_LIMITED and world.parked is None)
+
+    def limit(self, world: World, now_ns: int) -> None:
+        """Let a READY world with a limit that the policy has queued count as max-limited until it is picked."""
+        if world.state is _S.READY and world.bucket is not None:
+            self.move(world, _S.MAX_LIMITED, now_ns)
+
+    def rescue(self, world: World, now_ns: int) -> None:
+        """Start a world that has lost its pCPU on an idle one: those that took its place could perhaps not run there."""
+        if self.idle.idle and self.is_queued(world) and self.idle_pcpu(world) is not None:
+            self.policy.dequeue(world)
+            self.place(world, now_ns)
+
+    @property
+    def switch_ns_max(self) -> int:
+        """The longest time that a pCPU needs to switch a world in."""
+        return self.options.world_switch_ns + (self.options.migrate_llc_ns if self.migration_costs else 0)
+
+    def kick(self, pcpu: PcpuRunner) -> None:
+        """Let a pCPU decide anew at once: its world goes back to the queue, or an idle pCPU asks the policy."""
+        if not pcpu.online:
+            return
+        if pcpu.world is None:
+            pcpu.run_next(self.sim.now)
+        elif pcpu.world.remaining_ns > 0:
+            pcpu.requeue(self.sim.now)
+
+    def configure(self, options: SchedOptions) -> None:
+        """Change options while the host runs; groups and buckets that exist keep their thresholds."""
+        if options.policy != self.options.policy:
+            raise SimBug("another policy needs another scheduler")
+        self.options = options
+        for pcpu in self.pcpus:
+            pcpu.switch_cost_ns = options.world_switch_ns
+        self.migration_costs = self.topology.nodes > 1 and options.migrate_llc_ns > 0
+        self.policy.reconfigured()
+
+    # -- how a world comes to compete, and how it stops
+
+    def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
+        """Make a world READY, and find it a place."""
+        if world.exclusive is None:
+            self.policy.join(world, now_ns, fresh=fresh)
+        self.move(world, _S.READY, now_ns)
+        self.place(world, now_ns)
+
+    def set_home(self, world: World, node: int) -> None:
+        """Confine a world to another NUMA node; it goes there at once."""
+        now_ns = self.sim.now
+        queued = self.is_queued(world)
+        if queued:
+            self.policy.dequeue(world)
+        world.home = node
+        if queued:
+            self.place(world, now_ns)
+        elif world.pcpu is not None and world.pcpu.place.node != node:
+            self.kick(world.pcpu)
+
+    def place(self, world: World, now_ns: int) -> None:
+        """Start a READY world on an idle pCPU, or queue it and perhaps interrupt another."""
+        pcpu = self.policy.place(world, now_ns) if world.exclusive is None else world.exclusive
+        if pcpu is not None:
+            if not world.gated or self.admit(world, now_ns):
+                pcpu.start(world, now_ns)
+            return
+        victim = self.policy.victim(world, now_ns)
+        self.policy.enqueue(world, now_ns)
+        if victim is not None:
+            victim.cut_turn(now_ns, self.options.preempt_grain_ns)
 
     def _take_away(self, world: World, state: WorldState) -> None:
         """Take a world out of wherever it is, into a state in which it does nothing."""
@@ -296,112 +448,18 @@ class Scheduler:
             if world.remaining_ns <= 0:
                 world.sleep_left_ns = 0  # its burst ended at this very moment
         else:
-            world.seq = 0
+            if old is _S.READY or (old is _S.MAX_LIMITED and world.parked is None):
+                self.policy.dequeue(world)
             if world.bucket is not None:
-                if old is _S.MAX_LIMITED:
-                    world.bucket.unpark(world)
+                if world.parked is not None:
+                    world.parked.unpark(world)
                 world.bucket.give_back(world, now_ns)
             self.move(world, state, now_ns)
-        if old in _COMPETING:
+        if old in COMPETING:
             self.withdraw(world, now_ns)
         if pcpu is not None:
             pcpu.run_next(now_ns)
 
-    def _sleep(self, world: World, ns: int, now_ns: int) -> None:
-        if ns < FOREVER_NS:
-            world.timer.arm(now_ns + ns)
-
-    def _pop(self) -> World | None:
-        ready = self.ready
-        while ready:
-            _, seq, world = heappop(ready)
-            if world.seq == seq:
-                return world
-        return None
-
-    def _count(self, world: World, by: int, now_ns: int) -> None:
-        """Count a world in or out of those that compete; the new level is found soon, once for all changes."""
-        if by > 0:
-            self.weights.add(world)
-        else:
-            self.weights.remove(world)
-        self.reserved = self.weights.reserved
-        if self.weights.contended != self.contended:
-            self._close_books(now_ns)
-            self._alone_ns = (self._alone_ns[0], now_ns) if self.weights.contended else (now_ns, now_ns)
-            self.contended = self.weights.contended
-        if self.contended and not self._level_timer.armed:
-            self._level_timer.arm(max(now_ns, self._level_found_ns + self.options.quantum_ns))
-
-    def _find_level(self) -> None:
-        """Timer: find the level and all prices that hang on it, at most once in a quantum."""
-        if not self.contended:
-            return
-        now_ns = self._level_found_ns = self.sim.now
-        self._close_books(now_ns)
-        self.level = self.weights.find_level()
-        changed = False
-        for world in self.worlds.values():
-            if world.state in _COMPETING:
-                changed |= self._reprice(world, self._vtime)
-        if changed:
-            self._compact()
-
-    def _reprice(self, world: World, vtime: int) -> bool:
-        """Give a world its present price; it stays ahead or behind by as much CPU time as it was."""
-        price = self.weights.price(world, self.level)
-        old, world.price = world.price, price
-        if price == old:
-            return False
-        world.vtime = vtime + (world.vtime - vtime) * price // old
-        return True
-
-    def _close_books(self, now_ns: int) -> None:
-        """Charge all that has run up to now, and move virtual time on, before rates change."""
-        for pcpu in self.pcpus:
-            pcpu.settle(now_ns)
-        self._vtime = self.vtime(now_ns)
-        self._vtime_at_ns = now_ns
-
-    def _learn(self, weight: int, now_ns: int) -> None:
-        """Make virtual time fine enough for a new weight."""
-        self._close_books(now_ns)
-        new, old = self.weights.learn(weight)
-        self._vtime = self._vtime * new // old
-        self.level = self.level * new // old
-        for world in self.worlds.values():
-            world.vtime = world.vtime * new // old
-            world.price = max(1, world.price * new // old)
-        self._compact()
-
-    def _compact(self) -> None:
-        """Rebuild the queues without the entries that no longer count."""
-        self.ready[:] = [(self._key(world), seq, world) for _, seq, world in self.ready if world.seq == seq]
-        heapify(self.ready)
-        self.due.compact()
-
     def check_invariants(self) -> None:
-        """Raise `SimBug` unless books and queues agree and no pCPU is idle while a world is ready."""
-        now_ns = self.sim.now
-        for pcpu in self.pcpus:
-            pcpu.check_invariants(now_ns, self.began_ns)
-        queued = {seq: world for _, seq, world in self.ready if world.seq == seq}
-        for world in self.worlds.values():
-            world.check_invariants(now_ns)
-            if (world.state is _S.READY) != (world.seq in queued and queued[world.seq] is world):
-                raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
-            if world.bucket is not None:
-                world.bucket.check_invariants()
-        if sum(world.times(now_ns).run_ns for world in self.worlds.values()) + self.ended_run_ns != sum(
-            pcpu.times(now_ns).busy_ns for pcpu in self.pcpus
-        ):
-            raise SimBug("the worlds' run time is not the pCPUs' busy time")
-        competing = [world for world in self.worlds.values() if world.state in _COMPETING]
-        if len(competing) != self.weights.count:
-            raise SimBug(f"{len(competing)} worlds compete, {self.weights.count} are counted")
-        if queued and self.idle.idle:
-            raise SimBug(f"pCPUs {self.idle.idle:#x} are idle while {len(queued)} worlds are ready")
-        if sum(pcpu.world is None for pcpu in self.pcpus) != self.idle.idle.bit_count():
-            raise SimBug(f"the mask of idle pCPUs {self.idle.idle:#x} is wrong")
-        self.idle.check_invariants()
-        self.weights.check_invariants()
+        """Raise `SimBug` unless books and queues agree and no pCPU is idle while a world is ready for it."""
+        check_scheduler(self)

@@ -1,12 +1,12 @@
-"""Weights of the worlds that compete now, and what one nanosecond of CPU costs each in virtual time.
+"""What one nanosecond of CPU costs each world that competes, in virtual time.
 
 Models: virtual time as whole multiples of a unit that every weight seen so far divides, so that equal shares stay
-exactly equal; and its price.  A world's price is one over its weight, but where that would give it more than one CPU,
-less than its reservation or more than its limit, the price follows the share it is entitled to.  All those prices
-hang on one number, the level: the price at which a world has a whole CPU.  Scaling all weights by a constant changes
-nothing.
+exactly equal; and its price.  Without pools a world's price is one over its weight, but where that would give it more
+than one CPU, less than its reservation or more than its limit, the price follows the share it is entitled to.  All those prices hang on
+one number, the level: the price at which a world has a whole CPU.  With pools the entitlement is solved through the
+tree (`entitlement`), and a price is one over what the world gets.  Scaling all weights by a constant changes nothing.
 
-Leaves out: pools, and weights that move from a VM's idle vCPUs to the busy ones.
+Leaves out: weights that move from a VM's idle vCPUs to the busy ones.
 
 Source: readjustment of infeasible weights, Chandra et al., OSDI 2000; levels with floors and ceilings from
 `fluid_shares`.
@@ -20,10 +20,12 @@ from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
+from sim.kernel.sched.entitlement import Party, divide
 from sim.kernel.sched.fluid import Claim, fluid_shares
 
 if TYPE_CHECKING:
     from sim.kernel.sched.limit import LimitBucket
+    from sim.kernel.sched.pools import Pool
     from sim.kernel.world import World
 
 __all__ = ["ActiveWeights"]
@@ -36,20 +38,48 @@ _ROUNDED_BITS = 104
 _LEVEL_SHIFT = 24  # the level is at least the unit over 2**24, so that it can still be divided with precision
 
 
-class ActiveWeights:
-    """The competing worlds, by weight, reservation and limit.
+class _Class:
+    """Competing worlds that are entitled to the same: of one pool, weight, reservation and limit."""
 
-    `count`: how many; `reserved`: how many of them hold a reservation; `unit`: virtual time per nanosecond at weight 1.
+    __slots__ = ("bound", "bucket", "count", "floor", "pool", "price", "weight")
+
+    def __init__(self, world: World) -> None:
+        self.pool: Pool | None = world.pool
+        self.weight = world.weight
+        self.floor = world.floor
+        self.bucket: LimitBucket | None = world.bucket
+        self.count = 0
+        self.price = 0  # 0: not known yet
+        self.bound = False  # whether the limit, and not the shares, says what they get
+
+    @property
+    def ceiling(self) -> Fraction:
+        """The CPUs that all of them can use."""
+        whole = Fraction(self.count)
+        bucket = self.bucket
+        return whole if bucket is None else min(whole, Fraction(bucket.numerator, bucket.denominator))
+
+    def lowest(self, ceiling: Fraction) -> Fraction:
+        """Return the CPUs that are reserved for all of them."""
+        return Fraction(0) if self.floor is None else min(ceiling, Fraction(*self.floor) * self.count)
+
+
+class ActiveWeights:
+    """The competing worlds, by weight, reservation, limit and pool.
+
+    `count`: how many; `reserved`: how many of them hold a reservation; `unit`: virtual time per nanosecond at weight 1;
+    `pooled`: whether the host has pools.
     """
 
     __slots__ = (
+        "_classes",
         "_counts",
         "_order",
-        "_special",
         "_special_count",
         "_total",
         "count",
         "cpus",
+        "pooled",
         "reserved",
         "unit",
     )
@@ -59,10 +89,11 @@ class ActiveWeights:
         self.count = 0
         self.reserved = 0
         self.unit = 1 << _FRACTION_BITS
+        self.pooled = False
         self._total = 0
         self._counts: dict[int, int] = {}
         self._order: list[int] = []  # the weights seen, rising
-        self._special: dict[tuple[int, tuple[int, int] | None, int], tuple[LimitBucket | None, int]] = {}
+        self._classes: dict[tuple[object, ...], _Class] = {}  # of special worlds; with pools, of all
         self._special_count = 0
 
     def knows(self, weight: int) -> bool:
@@ -83,15 +114,30 @@ class ActiveWeights:
 
     def price(self, world: World, level: int) -> int:
         """Return the virtual time of one nanosecond of CPU for `world` at this level (0: not known yet)."""
-        price = max(self.unit // world.weight, level)
-        if level and world.special:
-            if world.floor is not None:
-                numerator, denominator = world.floor
-                price = min(price, level * denominator // numerator)
-            bucket = world.bucket
-            if bucket is not None and bucket.numerator < bucket.denominator * bucket.width:
-                price = max(price, level * bucket.denominator * bucket.width // bucket.numerator)
+        if self.pooled and level:
+            one = self._classes.get(world.claim)
+            return one.price if one is not None and one.price else level
+        price = self.unit // world.weight
+        if price < level and world.affinity == -1:
+            price = level
+        if level and world.floor is not None:
+            numerator, denominator = world.floor
+            price = min(price, level * denominator // numerator)
+        bucket = world.bucket
+        if level and bucket is not None and bucket.numerator < bucket.denominator * bucket.width:
+            price = max(price, level * bucket.denominator * bucket.width // bucket.numerator)
         return price
+
+    def is_bound(self, world: World, level: int) -> bool:
+        """Whether its limit, and not its shares, says what a world gets."""
+        bucket = world.bucket
+        if bucket is None or not level:
+            return False
+        if self.pooled:
+            one = self._classes.get(world.claim)
+            return one is not None and one.bound
+        free = max(self.unit // world.weight, level)
+        return level * bucket.denominator * bucket.width > free * bucket.numerator
 
     def add(self, world: World) -> None:
         """Count a world in: it begins to compete."""
@@ -107,11 +153,17 @@ class ActiveWeights:
         return self.count > self.cpus
 
     def find_level(self) -> int:
-        """Return the price of a whole CPU for the worlds that compete now; asked only when contended."""
+        """Return the price of a whole CPU for the worlds that compete now."""
+        if not self.count:
+            return self.unit
+        if self.pooled:
+            return self._tree_level()
         return self._bounded_level() if self._special_count else self._plain_level()
 
     def _plain_level(self) -> int:
         """Worlds compete by weight alone: take out those worth more than a CPU, the rest share what is left."""
+        if not self.contended:
+            return self.unit // next(weight for weight in self._order if self._counts[weight])
         rest, left = self._total, self.cpus
         for weight in reversed(self._order):
             count = self._counts[weight]
@@ -125,43 +177,97 @@ class ActiveWeights:
         """Reservations and limits are among them: ask the fluid solver, with equal worlds as one claim."""
         plain = dict(self._counts)
         claims = []
-        for (weight, floor, _), (bucket, count) in self._special.items():
-            plain[weight] -= count
-            ceiling = Fraction(count)
-            if bucket is not None:
-                bucket.width = bucket.competing
-                ceiling = min(ceiling, Fraction(bucket.numerator, bucket.denominator))
-            lowest = Fraction(0) if floor is None else min(ceiling, Fraction(*floor) * count)
-            claims.append(Claim(weight=weight * count, floor=lowest, ceiling=ceiling))
+        for one in self._classes.values():
+            plain[one.weight] -= one.count
+            if one.bucket is not None:
+                one.bucket.width = one.bucket.competing
+            ceiling = one.ceiling
+            claims.append(Claim(weight=one.weight * one.count, floor=one.lowest(ceiling), ceiling=ceiling))
         claims += [Claim(weight=weight * count, ceiling=count) for weight, count in plain.items() if count]
         return max(int(self.unit * fluid_shares(self.cpus, claims).level), self.unit >> _LEVEL_SHIFT)
+
+    def _tree_level(self) -> int:
+        """There are pools: divide through the tree, and price every class by its pool's level."""
+        below: dict[int, list[Party]] = {}
+        pools: dict[int, Pool] = {}
+        shares: dict[int, int | Fraction] = {}
+        for index, one in enumerate(self._classes.values()):
+            number = 0
+            if one.pool is not None:
+                number = one.pool.number
+                above: Pool | None = one.pool
+                while above is not None:
+                    pools[above.number] = above
+                    above = above.parent
+            ceiling = one.ceiling
+            weight = one.weight * one.count
+            shares[number] = shares.get(number, 0) + weight
+            party = Party(name=f"c{index}", weight=weight, floor=one.lowest(ceiling), ceiling=ceiling)
+            below.setdefault(number, []).append(party)
+        for pool in sorted(pools.values(), key=lambda each: (-each.depth, each.number)):
+            parent = 0 if pool.parent is None else pool.parent.number
+            weight_of_pool = pool.spec.shares_with(int(shares.get(pool.number, 0)))
+            shares[parent] = shares.get(parent, 0) + weight_of_pool
+            below.setdefault(parent, []).append(
+                Party(
+                    name=f"p{pool.number}",
+                    weight=weight_of_pool,
+                    floor=self._cpus(pool.spec.reservation_hz, pool),
+                    ceiling=None if pool.spec.limit_hz is None else self._cpus(pool.spec.limit_hz, pool),
+                    children=tuple(below.pop(pool.number)),
+                )
+            )
+        self._set_prices(divide(Party(name="", weight=1, children=tuple(below[0])), self.cpus))
+        return self.unit
+
+    def _set_prices(self, found: dict[str, tuple[Fraction, Fraction]]) -> None:
+        highest = self.unit << _LEVEL_SHIFT
+        for index, one in enumerate(self._classes.values()):
+            share, level = found[f"c{index}"]
+            one.bound = one.bucket is not None and level * one.weight * one.count > share < one.count
+            each = min(share / one.count, Fraction(1))
+            one.price = highest if not each else min(highest, self.unit * each.denominator // each.numerator)
+
+    @staticmethod
+    def _cpus(hz: int, pool: Pool) -> Fraction:
+        return Fraction(hz, pool.core_hz)
 
     def _change(self, world: World, by: int) -> None:
         weight = world.weight
         self.count += by
         self._total += weight * by
         self._counts[weight] += by
-        if not world.special:
+        if world.special:
+            self._special_count += by
+            if world.floor is not None:
+                self.reserved += by
+            if world.bucket is not None:
+                world.bucket.competing += by
+        elif not self.pooled:
             return
-        self._special_count += by
-        bucket = world.bucket
-        if world.floor is not None:
-            self.reserved += by
-        if bucket is not None:
-            bucket.competing += by
-        key = (weight, world.floor, -1 if bucket is None else bucket.number)
-        count = self._special.get(key, (bucket, 0))[1] + by
-        if count:
-            self._special[key] = (bucket, count)
-        else:
-            del self._special[key]
+        self._classify(world, by)
+
+    def _classify(self, world: World, by: int) -> None:
+        one = self._classes.get(world.claim)
+        if one is None:
+            one = self._classes[world.claim] = _Class(world)
+        one.count += by
+        if not one.count:
+            del self._classes[world.claim]
+
+    def regroup(self, worlds: list[World], *, pooled: bool) -> None:
+        """Sort the competing `worlds` anew: the host has got its first pool, or lost its last."""
+        self.pooled = pooled
+        self._classes.clear()
+        for world in worlds:
+            if pooled or world.special:
+                self._classify(world, 1)
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless the counts agree."""
         total = sum(weight * count for weight, count in self._counts.items())
         if total != self._total or sum(self._counts.values()) != self.count or self.count < 0:
             raise SimBug(f"the counts of competing weights disagree: {self._counts}, total {self._total}")
-        if sum(count for _, count in self._special.values()) != self._special_count:
-            raise SimBug(
-                f"{self._special_count} competing worlds with bounds do not agree with their classes"
-            )
+        classed = self.count if self.pooled else self._special_count
+        if sum(one.count for one in self._classes.values()) != classed:
+            raise SimBug(f"{classed} competing worlds do not agree with their classes")

@@ -47,7 +47,7 @@ def page_sharing(setting: Setting, rng: Rng) -> Trial:
         memory.timed_write(0, attacker, page, b"!") for page in (SUSPECTED_PAGE, OWN_PAGE)
     )
     answer = 1 if suspected_ns != own_ns else 0
-    seen = f"{'shared frame' if shared else 'no shared frame'}, {suspected_ns} against {own_ns} ns"
+    seen = f"{'shared frame' if shared else 'no shared frame'}, {suspected_ns} and {own_ns} ns"
     return Trial(success=answer == secret, seen=seen)
 
 

@@ -17,7 +17,7 @@ from sim.tpm.codec import WireError, codec_of
 from sim.tpm.commands.nvram import need_readable
 from sim.tpm.constants import HASH_BYTES, TPM_CC, TPM_HT, TPM_NT, TPM_RC, TPM_RH, TPM_ST
 from sim.tpm.entities import name_of_handle, object_at
-from sim.tpm.hashing import hash_bytes
+from sim.tpm.hashing import algorithm_of_name, hash_bytes
 from sim.tpm.nv_rules import index_type
 from sim.tpm.policy import extend_policy, extend_policy_named
 from sim.tpm.refusal import RefusedError, in_handle, in_parameter
@@ -207,7 +207,7 @@ def policy_authorize(  # noqa: PLR0917 - handles and parameters as the library l
 ) -> tuple[Any, ...]:
     """Replace the policy by "whatever this key approves", if a ticket says that the key approved it."""
     session = tpm.sessions.loaded[handle]
-    hash_alg = int.from_bytes(key_sign[:2], "big")
+    hash_alg = algorithm_of_name(key_sign)
     if hash_alg not in HASH_BYTES:
         raise in_parameter(TPM_RC.HASH, _KEY_SIGN)
     if len(key_sign) != 2 + HASH_BYTES[hash_alg]:

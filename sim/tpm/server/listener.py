@@ -8,9 +8,10 @@ with 0x8001 or 0x8002, a message of the reference simulator with a number below 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sim.tpm.server import mssim, swtpm
 from sim.tpm.server.platform import Platform
@@ -20,6 +21,8 @@ __all__ = ["PROTOCOLS", "TpmServer"]
 
 PROTOCOLS = ("auto", "swtpm", "mssim")
 CONNECTIONS_MAX = 64
+_PAUSE_SECONDS = 0.05
+_WAKE_SECONDS_MAX = 5
 _HOST = "127.0.0.1"
 _MSSIM_WORD_MAX = 31
 
@@ -35,11 +38,13 @@ class TpmServer:
         self.platform = platform
         self.protocol = protocol
         self._lock = threading.Lock()
+        self._closed = False
         self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
         self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
         self._commands, self._control = _listen(port, control_port)
         self._swtpm_control = swtpm.Control(platform)
-        self._mssim_commands = mssim.Commands(platform, self._lock)
+        self._mssim_commands = mssim.Commands(platform, self._turn)
         self._mssim_signals = mssim.Signals(platform)
 
     @property
@@ -55,18 +60,31 @@ class TpmServer:
     def start(self) -> None:
         """Begin to accept connections, in threads that end with the process."""
         for listener, serve in ((self._commands, self._serve_commands), (self._control, self._serve_control)):
-            threading.Thread(target=self._accept, args=(listener, serve), daemon=True).start()
+            thread = threading.Thread(target=self._accept, args=(listener, serve), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until a client or `stop` ends the server; False when the time is over before."""
         return self._stopped.wait(seconds)
 
     def stop(self) -> None:
-        """Stop: no command runs any more when this returns."""
+        """Stop: no command runs any more when this returns, and nobody listens on the ports.
+
+        A thread in accept() keeps a closed socket listening, and may take a connection of whoever gets the same file
+        descriptor next: so both threads end before their sockets are closed.
+        """
         self._stopped.set()
+        for listener in (self._commands, self._control) if self._threads else ():
+            with contextlib.suppress(OSError):  # a full backlog wakes the thread as well
+                socket.create_connection(listener.getsockname(), timeout=_WAKE_SECONDS_MAX).close()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
         for listener in (self._commands, self._control):
             listener.close()
-        self._lock.acquire()
+        with self._lock:
+            self._closed = True
 
     def request_stop(self) -> None:
         """Make `wait` return; safe to call from a signal handler."""
@@ -76,12 +94,24 @@ class TpmServer:
         while not self._stopped.is_set():
             try:
                 connection, _ = listener.accept()
-            except OSError:
-                return
-            if self._places.acquire(blocking=False):
-                threading.Thread(target=self._attend, args=(connection, serve), daemon=True).start()
-            else:
+            except (
+                OSError
+            ):  # the client is gone already, or there is no descriptor left: the next may have more luck
+                self._stopped.wait(_PAUSE_SECONDS)
+                continue
+            if self._stopped.is_set() or not self._admit(connection, serve):
                 connection.close()
+
+    def _admit(self, connection: socket.socket, serve: Callable[[Wire], None]) -> bool:
+        """Give the connection a thread; False when there is no place for one more."""
+        if not self._places.acquire(blocking=False):
+            return False
+        try:
+            threading.Thread(target=self._attend, args=(connection, serve), daemon=True).start()
+        except RuntimeError:  # the machine has no thread left
+            self._places.release()
+            return False
+        return True
 
     def _attend(self, connection: socket.socket, serve: Callable[[Wire], None]) -> None:
         try:
@@ -96,8 +126,10 @@ class TpmServer:
         try:
             serve(wire)
         except swtpm.StopServerError as stop:
-            self._stopped.set()
-            wire.send(stop.args[0])
+            try:
+                wire.send(stop.args[0])
+            finally:
+                self._stopped.set()
 
     def _serve_commands(self, wire: Wire) -> None:
         limit = self.platform.tpm.profile.command_bytes_max
@@ -122,7 +154,7 @@ class TpmServer:
             handler = self._mssim_signals
         while wire.first(4):
             message = handler.read(wire)
-            with self._lock:
+            with self._turn():
                 answer = handler.apply(message)
             wire.send(answer)
 
@@ -130,8 +162,16 @@ class TpmServer:
         return looks_so if self.protocol == "auto" else self.protocol == "mssim"
 
     def _execute(self, command: bytes) -> bytes:
-        with self._lock:
+        with self._turn():
             return self.platform.execute(command)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Have the platform alone; once the server has stopped, the client is hung up on instead."""
+        with self._lock:
+            if self._closed:
+                raise HungUpError
+            yield
 
 
 def _listen(port: int, control_port: int | None) -> tuple[socket.socket, socket.socket]:
@@ -140,7 +180,10 @@ def _listen(port: int, control_port: int | None) -> tuple[socket.socket, socket.
         control = port + 1 if control_port is None else control_port
         return _open(port), _open(control)
     for _ in range(100):
-        commands = _open(0)
+        try:
+            commands = _open(0)
+        except OSError:  # another process bound the same port, and was the first to listen
+            continue
         try:
             return commands, _open(commands.getsockname()[1] + 1)
         except (OSError, OverflowError):

@@ -9,6 +9,7 @@ Source: TPM 2.0 Library part 4, simulator protocol of the reference code (number
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from sim.tpm.server.platform import LOCALITY_MAX, Platform
@@ -28,9 +29,9 @@ _WORD = struct.Struct(">I")
 class Commands:
     """The command port: `serve` answers one message."""
 
-    def __init__(self, platform: Platform, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, platform: Platform, turn: Callable[[], AbstractContextManager[None]]) -> None:
         self.platform = platform
-        self._lock = lock
+        self._turn = turn
 
     def serve(self, wire: Wire) -> bool:
         """Answer one message; False when the connection is to be closed."""
@@ -58,7 +59,7 @@ class Commands:
         if wire.waiting_bytes < size:
             wire.acknowledge()
         command = wire.read(size)
-        with self._lock:
+        with self._turn():
             response = self.platform.execute(command, locality)
         if not response:
             return False
@@ -70,7 +71,7 @@ class Commands:
         if length > HASH_DATA_BYTES_MAX:
             return False
         data = wire.read(length)
-        with self._lock:
+        with self._turn():
             if code == HASH_START:
                 self.platform.hash_start()
             elif code == HASH_END:

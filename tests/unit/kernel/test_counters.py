@@ -90,3 +90,20 @@ def test_metrics_follow_the_books(vms):
     spent = [report[f"sched.{name}"]["level"] for name in ("busy", "switch", "idle")]
     assert sum(spent) == 2 * 300 * MS
     assert report["sched.worlds"]["level"] == 9
+
+
+def test_a_limited_vm_waits_as_max_limited_on_a_contended_host_too():
+    """Its shares would give it half of the one pCPU, its limit a fifth: most of its waiting is the limit's."""
+    sim = Sim(seed=9)
+    board = Board(
+        sim, HostSpec(cpu=CpuSpec(cores_per_node=1, core_hz=10**9), memory_bytes=GIB, tpm_present=False)
+    )
+    board.power_on()
+    made = VmManager(sim, board, Scheduler(sim, board.topology, SchedOptions(quantum_ns=10 * MS)))
+    for name, limit_hz in (("busy", None), ("limited", 2 * 10**8)):
+        made.power_on(VmSpec(name=name, memory_bytes=16 * MIB, cpu=CpuAllocation(limit_hz=limit_hz)))
+    found = {row.name: row for row in window(made, 1000, 5000).vms}
+    assert found["limited"].percent("%RUN") == pytest.approx(20, abs=1)
+    assert found["limited"].percent("%MLMTD") > 50
+    assert found["limited"].percent("%RDY") == pytest.approx(80, abs=1)
+    assert found["busy"].percent("%MLMTD") == 0

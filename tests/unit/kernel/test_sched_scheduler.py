@@ -307,7 +307,7 @@ def test_memory_does_not_grow_with_time():
     sizes = []
     for second in range(1, 21):
         sched.sim.engine.run(second * SECOND)
-        sizes.append((len(sched.ready), len(sched.due), len(sched.sim.engine._queue)))
+        sizes.append((len(sched.policy.heaps[0]), len(sched.policy.dues[0]), len(sched.sim.engine._queue)))
     assert max(ready for ready, _, _ in sizes) < 400
     assert max(due for _, due, _ in sizes) < 400
     assert max(queue for _, _, queue in sizes) < 400

@@ -173,7 +173,7 @@ def test_spec_makes_what_it_says(table, made):
     [
         (
             {"kind": "onof"},
-            r"workload.kind: wrong value, got 'onof', wanted one of busy, idle, onoff, trace, generator",
+            r"workload.kind: wrong value, got 'onof', wanted one of busy, idle, onoff, periodic, barrier, spinlock, io, trace, generator",
         ),
         ({"kind": "trace"}, r"workload.demand: wrong value, got \(\), wanted either demand or file"),
         ({"kind": "trace", "demand": [101]}, r"workload.demand: wrong value, got \(101,\)"),

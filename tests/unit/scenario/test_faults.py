@@ -51,5 +51,6 @@ def test_python_users_get_the_same_check():
 def test_every_kind_can_be_written():
     for kind in FAULT_KINDS:
         targets = {"flip_bit": "bootbank/s.v00", "remove_file": "bootbank/s.v00", "memory_error": "vm/a"}
+        targets["unload_module"] = "module/lsi_mr3"
         target = targets.get(kind)
         assert FaultSpec(kind=kind, target=target, at_ns=5).at_ns == 5

@@ -11,6 +11,7 @@ from sim.tpm.client_sessions import SessionClient, password
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_RC, TPM_RH, TPM_SU
 from sim.tpm.device import Tpm
 from sim.tpm.pcr import PcrBanks
+from sim.tpm.pcr_log import plain_form
 from sim.tpm.profile import TpmProfile
 from sim.tpm.wire import TPMS_PCR_SELECTION
 from sim.tpm.words import in_words
@@ -244,7 +245,7 @@ def test_banks_that_lost_their_form_are_noticed():
 
 def test_a_digest_covers_the_selected_values_in_order():
     banks = PcrBanks((TPM_ALG.SHA256, TPM_ALG.SHA1))
-    banks.extend(2, 0x0B, bytes(32))
+    banks.extend(2, [(0x0B, bytes(32))], plain_form("PCR_Extend", 0))
     value = banks.values[0x0B][2]
 
     assert banks.digest(0x04, [(0x0B, (1, 2)), (0x04, (0,))]) == digest(0x04, bytes(32) + value + bytes(20))

@@ -1,7 +1,9 @@
 """The TCP server: both protocols on the same ports, the platform's signals, and limits on every connection."""
 
+import errno
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -376,6 +378,56 @@ def test_a_client_may_stop_the_server(server, code):
     connection = server.open(control=True)
     connection.sendall(struct.pack(">I", code))
     assert server.wait(10)
+
+
+def test_a_stopped_server_leaves_nobody_listening(start):
+    server = start()
+    ports = server.port, server.control_port
+    server.stop()
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=10)
+    server.stop()
+
+
+def test_who_is_still_connected_when_the_server_stops_is_hung_up_on(start):
+    server = start()
+    bare, mssim, control = server.open(), server.open(), server.open(control=True)
+    server.raw(STARTUP, bare)
+    enveloped(mssim, GET_RANDOM)
+    control.sendall(struct.pack(">IB", 5, 3))
+    assert read(control, 4) == OK
+    server.stop()
+    late = [(bare, GET_RANDOM), (mssim, struct.pack(">IBI", 8, 0, 12) + GET_RANDOM), (control, b"\0\0\0\5\0")]
+    for connection, message in late:
+        connection.sendall(message)
+        assert connection.recv(1) == b""
+
+
+def test_a_connection_that_cannot_be_taken_does_not_end_the_server(start, monkeypatch):
+    accept, start_thread, left = socket.socket.accept, threading.Thread.start, [2]
+
+    def failing(listener):
+        connection = accept(listener)
+        if left[0]:
+            left[0] -= 1
+            connection[0].close()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return connection
+
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    server = start()
+    for _ in range(2):
+        assert server.open().recv(1) == b""
+    assert rc(server.raw(STARTUP)) == 0
+
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert server.open().recv(1) == b""
+    monkeypatch.setattr(threading.Thread, "start", start_thread)
+    assert rc(server.raw(GET_RANDOM)) == 0
 
 
 def test_what_may_have_been_written_is_announced(start):

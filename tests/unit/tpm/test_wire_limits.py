@@ -121,7 +121,6 @@ BUFFERS = {
     "nonce": (session.TPM2B_NONCE, 64),
     "operand": (session.TPM2B_OPERAND, 64),
     "timeout": (session.TPM2B_TIMEOUT, 8),
-    "salt": (session.TPM2B_ENCRYPTED_SECRET, 512),
     "attest": (attest.TPM2B_ATTEST, 2048),
     "private": (private.TPM2B_PRIVATE, 1230),
     "secret": (private.TPM2B_ENCRYPTED_SECRET, 384),

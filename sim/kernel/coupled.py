@@ -1,0 +1,164 @@
+"""Workloads whose vCPUs wait for each other, for a clock or for a device: what SMP guests and servers do.
+
+Models: a barrier that opens when all vCPUs have come; a lock that is handed on in the order of arrival; waiting for either
+by halting or by spinning (which burns CPU, also while the holder of the lock is not running); a periodic job that is
+released by the clock and not by its own end; an I/O loop whose completions interrupt a pCPU.
+
+Leaves out: adaptive spinning, pause-loop exits, priority inheritance, devices with queues (`sim.kernel.io`).
+
+Sources: none; the shapes are this project's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.core.rng import FastStream
+from sim.kernel.workload import Enter, Leave, Run, Step, Wait
+
+if TYPE_CHECKING:
+    from sim.kernel.world import World
+
+__all__ = ["Barrier", "BarrierLoop", "IoLoop", "Lock", "LockLoop", "Periodic"]
+
+
+class Barrier:
+    """Opens when `parties` worlds have come, and closes behind them."""
+
+    def __init__(self, parties: int) -> None:
+        self.parties = parties
+        self.rounds = 0
+        self._waiting: list[World] = []
+
+    def enter(self, world: World) -> list[World] | None:
+        """Return the worlds that go on besides this one, or None if it must wait."""
+        if len(self._waiting) + 1 < self.parties:
+            self._waiting.append(world)
+            return None
+        self.rounds += 1
+        woken, self._waiting = self._waiting, []
+        return woken
+
+    def leave(self, _world: World) -> list[World]:
+        """Nobody holds a barrier."""
+        return []
+
+
+class Lock:
+    """Held by one world at a time, handed on in the order of arrival; `handed` counts how often."""
+
+    def __init__(self) -> None:
+        self.handed = 0
+        self._holder: World | None = None
+        self._waiting: list[World] = []
+
+    def enter(self, world: World) -> list[World] | None:
+        """Take the lock, or wait for it."""
+        if self._holder is not None:
+            self._waiting.append(world)
+            return None
+        self._holder = world
+        return []
+
+    def leave(self, world: World) -> list[World]:
+        """Give the lock to the next in line."""
+        assert self._holder is world
+        self.handed += 1
+        self._holder = self._waiting.pop(0) if self._waiting else None
+        return [] if self._holder is None else [self._holder]
+
+
+def _drawn(ns: int, stream: FastStream | None) -> int:
+    return ns if stream is None else max(1, stream.exponential_ns(ns))
+
+
+class BarrierLoop:
+    """Computes for `run_ns`, then waits for its siblings, again and again."""
+
+    def __init__(
+        self, barrier: Barrier, run_ns: int, *, spin: bool, stream: FastStream | None = None
+    ) -> None:
+        self.barrier = barrier
+        self.run_ns = run_ns
+        self.spin = spin
+        self.stream = stream
+        self._ran = False
+
+    def next(self, now_ns: int) -> Step:
+        """Return the burst and the barrier in turn."""
+        self._ran = not self._ran
+        if self._ran:
+            return Run(_drawn(self.run_ns, self.stream))
+        return Enter(self.barrier, spin=self.spin)
+
+
+class LockLoop:
+    """Computes for `outside_ns`, takes the lock, computes for `inside_ns`, gives the lock back, again and again."""
+
+    def __init__(
+        self, lock: Lock, outside_ns: int, inside_ns: int, *, spin: bool, stream: FastStream | None = None
+    ) -> None:
+        self.lock = lock
+        self.outside_ns = outside_ns
+        self.inside_ns = inside_ns
+        self.spin = spin
+        self.stream = stream
+        self._place = -1
+
+    def next(self, now_ns: int) -> Step:
+        """Return the four steps in turn."""
+        self._place = (self._place + 1) % 4
+        if self._place == 0:
+            return Run(_drawn(self.outside_ns, self.stream))
+        if self._place == 1:
+            return Enter(self.lock, spin=self.spin)
+        if self._place == 2:
+            return Run(_drawn(self.inside_ns, self.stream))
+        return Leave(self.lock)
+
+
+class Periodic:
+    """Wants `run_ns` of CPU in every period, from its begin on; a job that ends after its period is `late`."""
+
+    def __init__(self, run_ns: int, period_ns: int) -> None:
+        self.run_ns = run_ns
+        self.period_ns = period_ns
+        self.jobs = self.late = 0
+        self._begin_ns: int | None = None
+        self._running = False
+
+    def next(self, now_ns: int) -> Step:
+        """Return the job of the next period, or a sleep until that begins."""
+        if self._begin_ns is None:
+            self._begin_ns = now_ns
+        if self._running:
+            self._running = False
+            self.jobs += 1
+            self._begin_ns += self.period_ns
+            self.late += now_ns > self._begin_ns
+        if now_ns < self._begin_ns:
+            return Wait(self._begin_ns - now_ns)
+        self._running = True
+        return Run(self.run_ns)
+
+
+class IoLoop:
+    """Computes for `run_ns`, then waits `latency_ns` for a device, whose interrupt costs the host `interrupt_ns`."""
+
+    def __init__(
+        self, run_ns: int, latency_ns: int, interrupt_ns: int, stream: FastStream | None = None
+    ) -> None:
+        self.run_ns = run_ns
+        self.latency_ns = latency_ns
+        self.interrupt_ns = interrupt_ns
+        self.stream = stream
+        self.requests = 0
+        self._on = False
+
+    def next(self, now_ns: int) -> Step:
+        """Return burst and wait in turn."""
+        self._on = not self._on
+        if self._on:
+            return Run(_drawn(self.run_ns, self.stream))
+        self.requests += 1
+        return Wait(_drawn(self.latency_ns, self.stream), interrupt_ns=self.interrupt_ns)

@@ -1,0 +1,336 @@
+"""Relaxed co-scheduling: a vCPU that has run ahead of its slowest sibling is stopped by itself until that catches up.
+
+Models: progress of each vCPU of a VM, which moves on while the vCPU runs in the guest or halts, and stands still while
+it is ready, co-stopped, max-limited or waits for swap.  Skew is a vCPU's progress less that of its slowest sibling.
+In analytic mode the moment at which a running vCPU's skew will reach the threshold is computed, and one timer of the
+VM fires then; in polling mode a timer looks at all of them every `CoschedPollUsec`.  A stopped vCPU starts again when
+its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
+as when it halted, or level with its slowest sibling.  In a wide VM everything is O(log n) in the number of vCPUs.
+
+The bound holds exactly: the analytic threshold is lower by the longest time that switching a laggard in takes, in which
+the laggard falls further behind.
+
+Leaves out: time in the hypervisor on a vCPU's own behalf, and the hand-off within a last-level cache
+(`CoschedHandoffLLC` is stored only).
+
+Sources: thresholds and poll period are ESXi's options; that progress is guest time or halted time, that skew is measured
+against the slowest sibling and that the leading vCPU alone stops, VMware's white paper on the CPU scheduler, as
+quoted; the rule for halted vCPUs and the co-start rule are ours.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from sim.core.engine import NEVER
+from sim.errors import SimBug
+from sim.kernel.world import WorldState
+
+if TYPE_CHECKING:
+    from sim.core.engine import Timer
+    from sim.kernel.sched.scheduler import Scheduler
+    from sim.kernel.world import World
+
+__all__ = ["WIDE_VCPUS_MIN", "VcpuGroup", "WideGroup"]
+
+_S = WorldState
+_MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
+_RUN, _IDLE, _VM, _COSTOP = _S.RUN, _S.WAIT_IDLE, _S.WAIT_VM, _S.COSTOP
+_SLACK = 64
+
+WIDE_VCPUS_MIN = 12
+"""From this number of vCPUs on heaps are faster than looking at each."""
+
+Entry = tuple[int, int, "World"]
+Extremes = tuple[int | None, int | None, "World | None", "World | None"]
+
+
+class VcpuGroup:
+    """The vCPUs of one VM as co-scheduling sees them; of a VM with more than a few see `WideGroup`.
+
+    Of a moving world `progress` is an offset: its progress is the time less the offset.  Of one that stands still it is
+    the progress itself.
+    """
+
+    __slots__ = (
+        "_host",
+        "_known",
+        "_looking",
+        "costart_ns",
+        "costop_ns",
+        "costops",
+        "poll_ns",
+        "timer",
+        "worlds",
+    )
+
+    def __init__(self, host: Scheduler) -> None:
+        options = host.options
+        self._host = host
+        self.worlds: list[World] = []
+        self.costart_ns = min(options.costart_ns, options.costop_ns)
+        self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
+        margin_ns = 0 if self.poll_ns else host.switch_ns_max
+        self.costop_ns = max(1, options.costop_ns - margin_ns)
+        self.costops = 0
+        self._known: Extremes | None = None  # until something changes
+        self._looking = False
+        self.timer: Timer = host.sim.engine.timer(self.look)
+
+    def add(self, world: World, now_ns: int) -> None:
+        """Take in a world that waits, level with the slowest sibling."""
+        world.progress_asleep = self.slowest(now_ns)
+        world.progress = now_ns - world.progress_asleep
+        self.worlds.append(world)
+        world.group = self
+        world.gated = True
+        self._changed(world)
+        self._arm(now_ns)
+
+    def remove(self, world: World, now_ns: int) -> None:
+        """Let a world go that has ended."""
+        self.worlds.remove(world)
+        self._forget(world)
+        world.group = None
+        self._arm(now_ns)
+
+    def slowest(self, now_ns: int, but: World | None = None) -> int:
+        """Return the progress of the slowest vCPU, of all `but` one (0 if there is none)."""
+        standing, offset, _, _ = self._extremes(but)
+        if standing is None:
+            return 0 if offset is None else now_ns - offset
+        return standing if offset is None or standing < now_ns - offset else now_ns - offset
+
+    def progress(self, world: World, now_ns: int) -> int:
+        """Return how far a vCPU has come, in ns."""
+        if world.state in _MOVING:
+            return max(now_ns, world.since_ns) - world.progress
+        return world.progress
+
+    def may_start(self, world: World, now_ns: int) -> bool:
+        """Whether a READY world may run now; if not, it is to be co-stopped."""
+        return world.progress - self.slowest(now_ns) < self.costop_ns
+
+    def started(self, world: World, now_ns: int) -> None:
+        """Learn that a READY world runs from its `since_ns` on."""
+        world.progress = world.since_ns - world.progress
+        self._changed(world)
+        self._arm(now_ns)
+
+    def stopped(self, world: World, begun_ns: int, now_ns: int) -> None:
+        """Learn that a world that has run since `begun_ns` stands still from now on (its new state is set)."""
+        world.progress = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
+        self._changed(world)
+        self._arm(now_ns)
+
+    def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
+        """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (0)."""
+        if begun_ns:
+            world.progress_asleep = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
+        else:
+            world.progress_asleep = world.progress
+        world.progress = now_ns - world.progress_asleep
+        self._changed(world)
+        self._arm(now_ns)
+
+    def woke(self, world: World, now_ns: int) -> None:
+        """Learn that a sleeping world is READY from now on."""
+        counted = now_ns - world.progress
+        others = self.slowest(now_ns, world) if len(self.worlds) > 1 else counted
+        world.progress = min(counted, max(world.progress_asleep, others))
+        self._changed(world)
+        self._arm(now_ns)
+
+    def restood(self, world: World, now_ns: int) -> None:
+        """Learn that a world stands still for another reason (READY, COSTOP, MAX_LIMITED)."""
+        self._changed(world)
+        self._arm(now_ns)
+
+    def moved(self, world: World, old: WorldState, begun_ns: int, now_ns: int) -> None:
+        """Learn that a world has gone from `old` to another state but RUN; if that was RUN it ran since `begun_ns`."""
+        new = world.state
+        if new is _S.ENDED:
+            self.remove(world, now_ns)
+        elif new in _MOVING:
+            if old is _S.RUN:
+                self.slept(world, begun_ns, now_ns)
+            elif old not in _MOVING:
+                self.slept(world, 0, now_ns)
+        elif old is _S.RUN:
+            self.stopped(world, begun_ns, now_ns)
+        elif old in _MOVING:
+            self.woke(world, now_ns)
+        else:
+            self.restood(world, now_ns)
+
+    def look(self) -> None:
+        """Timer: stop those that are too far ahead, start those that no longer are."""
+        now_ns = self._host.sim.now
+        self._looking = True
+        while True:
+            _, _, fastest, stopped = self._extremes()
+            slowest_ns = self.slowest(now_ns)
+            if fastest is not None:
+                skew_ns = now_ns - fastest.progress - slowest_ns
+                if skew_ns > self.costop_ns or (skew_ns == self.costop_ns and not self.poll_ns):
+                    self.costops += 1
+                    self._host.costop(fastest)
+                    continue
+            if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
+                break
+            self._host.costart(stopped)
+        self._looking = False
+        self._arm(now_ns)
+
+    def laggard(self) -> World | None:
+        """Return the slowest vCPU if it waits for a pCPU."""
+        standing, _, _, _ = self._extremes()
+        for world in self.worlds:
+            if world.progress == standing and world.state is _S.READY:
+                return world
+        return None
+
+    def _arm(self, now_ns: int) -> None:
+        """Set the timer to the next moment at which something must be done."""
+        if self._looking:
+            return
+        timer = self.timer
+        standing, offset, fastest, stopped = self._extremes()
+        if fastest is None and stopped is None:
+            timer.due_ns = NEVER
+            return
+        if self.poll_ns:
+            if timer.due_ns == NEVER:
+                timer.arm((now_ns // self.poll_ns + 1) * self.poll_ns)
+            return
+        due_ns = NEVER
+        if fastest is not None:
+            if offset is not None and offset - fastest.progress >= self.costop_ns:
+                due_ns = now_ns  # while a laggard is being switched in it falls behind: it would be too far in the end
+            elif standing is not None:
+                due_ns = standing + fastest.progress + self.costop_ns
+        if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:
+            start_ns = now_ns if offset is None else stopped.progress - self.costart_ns + offset
+            if due_ns == NEVER or start_ns < due_ns:
+                due_ns = start_ns
+        if due_ns == NEVER:
+            timer.due_ns = NEVER
+        elif due_ns != timer.due_ns:
+            timer.arm(due_ns if due_ns > now_ns else now_ns)
+
+    # -- what is kept to answer quickly: here nothing
+
+    def _changed(self, world: World) -> None:
+        """Take in that a world's progress or state is another."""
+        self._known = None
+
+    def _forget(self, world: World) -> None:
+        """Take in that a world is no longer of the group."""
+        self._known = None
+
+    def _extremes(self, but: World | None = None) -> Extremes:
+        """Return what decides, of all `but` one.
+
+        That is: the least progress of those that stand, the largest offset of those that move, the world with the
+        smallest offset of those that run, and the co-stopped world with the least progress.
+        """
+        if but is None and self._known is not None:
+            return self._known
+        standing = offset = fastest = stopped = None
+        for world in self.worlds:
+            state = world.state
+            progress = world.progress
+            if state is _RUN:
+                if fastest is None or progress < fastest.progress:
+                    fastest = world
+            elif state is not _IDLE and state is not _VM:
+                if world is but:
+                    continue
+                if standing is None or progress < standing:
+                    standing = progress
+                if state is _COSTOP and (stopped is None or progress < stopped.progress):
+                    stopped = world
+                continue
+            if world is not but and (offset is None or progress > offset):
+                offset = progress
+        found = standing, offset, fastest, stopped
+        if but is None:
+            self._known = found
+        return found
+
+    def check_invariants(self, now_ns: int) -> None:
+        """Raise `SimBug` unless the heaps agree with the worlds and no vCPU has run too far ahead."""
+        found = {world.world_id: self.progress(world, now_ns) for world in self.worlds}
+        if self.worlds and min(found.values()) != self.slowest(now_ns):
+            late = any(world.since_ns > now_ns for world in self.worlds)  # still being switched in
+            if not late:
+                raise SimBug(f"the slowest vCPU is at {min(found.values())}, not {self.slowest(now_ns)}")
+        options = self._host.options
+        bound_ns = options.costop_ns + self.poll_ns
+        for world in self.worlds:
+            skew_ns = found[world.world_id] - min(found.values())
+            if world.state is _S.RUN and skew_ns > bound_ns:
+                raise SimBug(f"world {world.world_id} runs {skew_ns} ns ahead of its slowest sibling")
+            if world.state is _S.COSTOP and len(self.worlds) == 1:
+                raise SimBug(f"world {world.world_id} is co-stopped and has no sibling")
+
+
+class WideGroup(VcpuGroup):
+    """The vCPUs of a wide VM: heaps answer in O(log n).  An entry of a heap counts while its stamp is the world's."""
+
+    __slots__ = ("_fastest", "_seq", "_slowest", "_standing", "_stopped")
+
+    def __init__(self, host: Scheduler) -> None:
+        super().__init__(host)
+        self._seq = 0
+        self._standing: list[Entry] = []  # by progress
+        self._slowest: list[Entry] = []  # moving, by falling offset
+        self._fastest: list[Entry] = []  # running, by offset
+        self._stopped: list[Entry] = []  # by progress
+
+    def laggard(self) -> World | None:
+        """Return the slowest vCPU if it waits for a pCPU."""
+        first = self._first(self._standing)
+        return first[2] if first is not None and first[2].state is _S.READY else None
+
+    def _changed(self, world: World) -> None:
+        self._forget(world)
+        if world.state in _MOVING:
+            heappush(self._slowest, (-world.progress, self._seq, world))
+            if world.state is _RUN:
+                heappush(self._fastest, (world.progress, self._seq, world))
+            return
+        entry = (world.progress, self._seq, world)
+        heappush(self._standing, entry)
+        if world.state is _COSTOP:
+            heappush(self._stopped, entry)
+
+    def _forget(self, world: World) -> None:
+        self._seq += 1
+        world.cosched_stamp = self._seq
+        if self._seq % (_SLACK + 8 * len(self.worlds)) == 0:
+            for heap in (self._standing, self._slowest, self._fastest, self._stopped):
+                heap[:] = [entry for entry in heap if entry[2].cosched_stamp == entry[1]]
+                heapify(heap)
+
+    def _extremes(self, but: World | None = None) -> Extremes:
+        if but is not None:
+            self._forget(but)  # it is entered again at once, by `_changed`
+        standing, slowest = self._first(self._standing), self._first(self._slowest)
+        fastest, stopped = self._first(self._fastest), self._first(self._stopped)
+        return (
+            None if standing is None else standing[0],
+            None if slowest is None else -slowest[0],
+            None if fastest is None else fastest[2],
+            None if stopped is None else stopped[2],
+        )
+
+    @staticmethod
+    def _first(heap: list[Entry]) -> Entry | None:
+        while heap:
+            first = heap[0]
+            if first[2].cosched_stamp == first[1]:
+                return first
+            heappop(heap)
+        return None

@@ -1,0 +1,322 @@
+"""Invariants of one run's books: time, idle pCPUs, limits, skew, charges, transitions and the audit (P1 2 5 9 10 15 18).
+
+Each function takes a host that has played a plan under any policy, and looks at nothing but its trace, its counters and
+what was asked of it.  `books` stands in for the host's own counters where somebody else's are to be judged.
+
+Leaves out: P2 and P9 while a VM is confined to a NUMA node by a home, which no record tells; the scheduler's own
+`check_invariants` looks at those.
+
+Sources: the numbers and tolerances are those of `sim.testing.scheduling_violation` and docs/testing-schedulers.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+
+from sim.core.units import US
+from sim.kernel.sched.cores import used_ns
+from sim.kernel.world import EDGES, WorldState, WorldTimes
+from sim.testing.scheduling_audit import (
+    COSTOP,
+    ENDED,
+    IDLE,
+    MAX_LIMITED,
+    READY,
+    RUN,
+    STATES,
+    SWAP_WAIT,
+    VM_WAIT,
+    Audit,
+    AuditedWorld,
+    common,
+)
+from sim.testing.scheduling_host import BURST_QUANTA, Books, TestHost, books_of
+from sim.testing.scheduling_plan import HZ, VmPlan
+from sim.testing.scheduling_violation import SchedulingViolation
+
+__all__ = [
+    "check_audit",
+    "check_charge",
+    "check_limit",
+    "check_skew",
+    "check_time_conservation",
+    "check_transitions",
+    "check_work_conservation",
+]
+
+COSTOP_NS = 3000 * US
+POLL_NS = 1000 * US
+_MOVING = (RUN, IDLE, VM_WAIT)
+
+
+def check_time_conservation(host: TestHost, books: Books | None = None) -> None:
+    """P1: states add up to each world's age, busy + switch + idle to each pCPU's, all run time to all busy time; exact."""
+    books = books if books is not None else books_of(host.sched)
+    now_ns, began_ns = host.now_ns, host.sched.began_ns
+    born = {number: world.born_ns for number, world in host.audit().worlds.items()}
+    for number, times in books.worlds.items():
+        age_ns = now_ns - born.get(number, now_ns)
+        if times.total_ns != age_ns:
+            text = f"{host.describe(number)} at {now_ns} ns: states add up to {times.total_ns}, its age is {age_ns}: {times}"
+            raise SchedulingViolation(1, text)
+    for index, pcpu in enumerate(books.pcpus):
+        total_ns = pcpu.busy_ns + pcpu.switch_ns + pcpu.idle_ns
+        if total_ns != now_ns - began_ns:
+            text = f"pCPU {index} at {now_ns} ns: {pcpu} add up to {total_ns}"
+            raise SchedulingViolation(1, text)
+    ran_ns = sum(times.run_ns for times in books.worlds.values()) + books.ended_run_ns
+    busy_ns = sum(pcpu.busy_ns for pcpu in books.pcpus)
+    if ran_ns != busy_ns:
+        raise SchedulingViolation(
+            1, f"at {now_ns} ns worlds have run {ran_ns} ns, pCPUs were busy {busy_ns} ns"
+        )
+
+
+def check_work_conservation(host: TestHost, patience_ns: int | None = None) -> None:
+    """P2: no pCPU is idle for longer than the policy's patience (0: not at all) while a world is READY that may run on it.
+
+    Offline pCPUs, and worlds of VMs with a home node, do not count.
+    """
+    patience_ns = host.sched.policy.patience_ns() if patience_ns is None else patience_ns
+    if any(action.what in ("offline", "online") for action in host.plan.actions) or host.plan.nodes > 1:
+        host.sched.check_invariants()  # what a record does not tell: looked at in the scheduler itself
+        return
+    found = host.audit()
+    for number, world in found.worlds.items():
+        live = host.sched.worlds.get(number)
+        mask = -1 if live is None else live.affinity
+        if live is None and any(vm.affinity != -1 for vm in host.plan.vms):
+            continue
+        ready = [(begin, end) for state, begin, end in world.spans if state == READY]
+        for pcpu in found.pcpus:
+            if not mask >> pcpu.index & 1:
+                continue
+            for begin_ns, end_ns in common(ready, pcpu.idle):
+                if end_ns - begin_ns > patience_ns:
+                    text = (
+                        f"pCPU {pcpu.index} is idle from {begin_ns} to {end_ns} ns while"
+                        f" {host.describe(number)} is ready"
+                    )
+                    raise SchedulingViolation(2, text)
+
+
+def check_limit(host: TestHost, burst_ns: int | None = None) -> None:
+    """P5: in no window of any length T does a VM, or a pool, run longer than limit x T + burst.
+
+    A window does not span a change of the allocation: each begins with a bucket of its own.
+    """
+    burst_ns = BURST_QUANTA * host.plan.quantum_ns if burst_ns is None else burst_ns
+    found = host.audit()
+    epochs = [epoch for machine in host.machines for epoch in _epochs(machine.history, host.now_ns)]
+    for begin_ns, end_ns, plan, ids in epochs:
+        if plan.limit_hz is not None:
+            runs = _runs(found, ids, begin_ns, end_ns)
+            _check_window(runs, plan.limit_hz, burst_ns, f"VM {plan.name} (worlds {list(ids)})")
+    for number, pool in enumerate(host.plan.pools):
+        if pool.limit_hz is not None:
+            runs = [
+                run
+                for begin_ns, end_ns, plan, ids in epochs
+                if _is_below(host, plan.pool, number)
+                for run in _runs(found, ids, begin_ns, end_ns)
+            ]
+            _check_window(runs, pool.limit_hz, burst_ns, f"pool p{number}")
+
+
+def _epochs(
+    history: list[tuple[int, VmPlan | None, tuple[int, ...]]], now_ns: int
+) -> Iterator[tuple[int, int, VmPlan, tuple[int, ...]]]:
+    for (begin_ns, plan, ids), (end_ns, _, _) in pairwise([*history, (now_ns, None, ())]):
+        if plan is not None:
+            yield begin_ns, end_ns, plan, ids
+
+
+def _is_below(host: TestHost, pool: int, above: int) -> bool:
+    while pool >= 0 and pool != above:
+        pool = host.plan.pools[pool].parent
+    return pool == above
+
+
+def _runs(found: Audit, ids: tuple[int, ...], begin_ns: int, end_ns: int) -> list[tuple[int, int]]:
+    pieces = [piece for number in ids if number in found.worlds for piece in found.worlds[number].pieces]
+    cut = [(max(piece.begin_ns, begin_ns), min(piece.end_ns, end_ns)) for piece in pieces]
+    return [(begin, end) for begin, end in cut if begin < end]
+
+
+def _check_window(runs: list[tuple[int, int]], limit_hz: int, burst_ns: int, who: str) -> None:
+    """Sweep over the beginnings and ends of runs, where alone the worst windows begin and end."""
+    changes = sorted([(begin, 1) for begin, _ in runs] + [(end, -1) for _, end in runs])
+    served = level = before_ns = 0
+    least, least_ns = 0, 0
+    for time_ns, change in changes:
+        served += level * (time_ns - before_ns)
+        before_ns = time_ns
+        level += change
+        credit = served * HZ - limit_hz * time_ns
+        if change > 0 and (credit < least or not least_ns):
+            least, least_ns = credit, time_ns
+        if credit - least > burst_ns * HZ:
+            over_ns = (credit - least) // HZ
+            text = (
+                f"{who} ran {over_ns} ns more than its limit of {limit_hz / HZ:.3f} CPU gives from {least_ns}"
+                f" to {time_ns} ns; the burst is {burst_ns} ns"
+            )
+            raise SchedulingViolation(5, text)
+
+
+def check_skew(host: TestHost, bound_ns: int | None = None) -> None:
+    """P9: no running vCPU is further ahead of its slowest sibling than the co-stop threshold, and one poll if polled.
+
+    Progress goes on while a vCPU runs or halts; one that wakes is no further ahead than when it halted, or level with the
+    slowest of the others.  Tolerance: 3000 us, polled 4000 us.
+    """
+    bound_ns = COSTOP_NS + (POLL_NS if host.plan.polling else 0) if bound_ns is None else bound_ns
+    found = host.audit()
+    groups = {ids for machine in host.machines for _, plan, ids in machine.history if len(ids) > 1}
+    for ids in sorted(groups):
+        worlds = [found.worlds[number] for number in ids if number in found.worlds]
+        _check_group(host, worlds, bound_ns)
+
+
+def _check_group(host: TestHost, worlds: list[AuditedWorld], bound_ns: int) -> None:
+    progress = {world.world_id: 0 for world in worlds}
+    asleep, state = dict(progress), dict.fromkeys(progress, VM_WAIT)
+    changes = [
+        (begin, number, world.world_id, kind)
+        for number, world in enumerate(worlds)
+        for kind, begin, _ in world.spans
+    ]
+    ends = {
+        world.world_id: world.spans[-1][2] if world.state == ENDED and world.spans else -1 for world in worlds
+    }
+    changes += [
+        (end, number, world.world_id, ENDED)
+        for number, world in enumerate(worlds)
+        if (end := ends[world.world_id]) >= 0
+    ]
+    before_ns = 0
+    for time_ns, _, who, new in [*sorted(changes), (host.now_ns, -1, -1, -1)]:
+        for each in progress:
+            progress[each] += time_ns - before_ns if state[each] in _MOVING else 0
+        before_ns = time_ns
+        slowest = min(progress.values())
+        for each, reached in progress.items():
+            skew_ns = reached - slowest
+            if state[each] == RUN and skew_ns > bound_ns:
+                text = f"{host.describe(each)} runs {skew_ns} ns ahead of its slowest sibling at {time_ns} ns"
+                raise SchedulingViolation(9, f"{text}; the bound is {bound_ns} ns")
+        if who < 0:
+            return
+        old, state[who] = state[who], new
+        if new == ENDED:
+            del progress[who]
+        elif new in (IDLE, VM_WAIT) and old not in (IDLE, VM_WAIT):
+            asleep[who] = progress[who]
+        elif old in (IDLE, VM_WAIT) and new not in (IDLE, VM_WAIT):
+            others = [progress[each] for each in progress if each != who]
+            level = min(others) if others else progress[who]
+            progress[who] = min(progress[who], max(asleep[who], level))
+        if not progress:
+            return
+
+
+def check_charge(host: TestHost, books: Books | None = None) -> None:
+    """P10: Used is Run at 62.5 % beside a busy thread and by frequency, plus SYS less OVRLP; exact, per world, VM and host.
+
+    A pCPU's share of its core is half of the time in which both threads are busy.
+    """
+    books = books if books is not None else books_of(host.sched)
+    found = host.audit()
+    total = expected_total = Fraction(0)
+    for number, times in books.worlds.items():
+        used = used_ns(times.run_ns, times.shared_ns, times.overclock_units, HZ)
+        used += times.system_ns - times.overlap_ns
+        expected = found.worlds[number].used_ns if number in found.worlds else Fraction(0)
+        expected += times.system_ns - times.overlap_ns
+        total, expected_total = total + used, expected_total + expected
+        if used != expected:
+            text = f"{host.describe(number)} at {host.now_ns} ns: Used is {used} ns, its run time is worth {expected} ns"
+            raise SchedulingViolation(10, text)
+    if total != expected_total:
+        raise SchedulingViolation(
+            10, f"the host's Used is {total} ns, its run time is worth {expected_total} ns"
+        )
+    for pcpu, audited in zip(books.pcpus, found.pcpus, strict=True):
+        if pcpu.shared_ns != audited.shared_ns:
+            text = f"pCPU {audited.index}: both threads busy {pcpu.shared_ns} ns, by the trace {audited.shared_ns}"
+            raise SchedulingViolation(10, text)
+
+
+def check_transitions(host: TestHost, found: Audit | None = None) -> None:
+    """P15: only edges of the state machine; COSTOP only with siblings, MAX_LIMITED only below a limit; exact."""
+    found = found if found is not None else host.audit()
+    epochs = [epoch for machine in host.machines for epoch in _epochs(machine.history, host.now_ns)]
+    for time_ns, number, old, new in found.edges:
+        where = f"{host.describe(number)} goes from {STATES[old].upper()} to {STATES[new].upper()} at {time_ns} ns"
+        if (WorldState(old), WorldState(new)) not in EDGES:
+            raise SchedulingViolation(15, where)
+        if COSTOP in (old, new) and not any(number in ids and len(ids) > 1 for _, _, _, ids in epochs):
+            raise SchedulingViolation(15, f"{where}, and has no sibling")
+        if new == MAX_LIMITED and not any(
+            number in ids and begin <= time_ns <= end and _is_limited(host, plan)
+            for begin, end, plan, ids in epochs
+        ):
+            raise SchedulingViolation(15, f"{where}, and has no limit")
+
+
+def _is_limited(host: TestHost, plan: VmPlan) -> bool:
+    pool, limited = plan.pool, plan.limit_hz is not None
+    while pool >= 0:
+        limited |= host.plan.pools[pool].limit_hz is not None
+        pool = host.plan.pools[pool].parent
+    return limited
+
+
+def check_audit(host: TestHost, books: Books | None = None) -> None:
+    """P18: every counter of every world and pCPU is what an audit of the trace alone finds; exact."""
+    books = books if books is not None else books_of(host.sched)
+    found = host.audit()
+    for number, times in books.worlds.items():
+        world = found.worlds.get(number)
+        expected = _times_of(world) if world is not None else WorldTimes()
+        got = WorldTimes(**{name: getattr(times, name) for name in _AUDITED})
+        if got != expected:
+            raise SchedulingViolation(
+                18, f"{host.describe(number)} at {host.now_ns} ns: {got}, the trace says {expected}"
+            )
+        counts = (books.dispatches[number], books.migrations[number])
+        if world is not None and counts != (world.dispatches, world.migrations):
+            text = f"{host.describe(number)}: dispatches, migrations {counts}, the trace says"
+            raise SchedulingViolation(18, f"{text} {(world.dispatches, world.migrations)}")
+    ended_ns = sum(world.time_ns(RUN) for number, world in found.worlds.items() if number not in books.worlds)
+    if ended_ns != books.ended_run_ns:
+        raise SchedulingViolation(
+            18, f"ended worlds ran {books.ended_run_ns} ns, the trace says {ended_ns} ns"
+        )
+    for pcpu, audited in zip(books.pcpus, found.pcpus, strict=True):
+        got_pcpu = (pcpu.busy_ns, pcpu.switch_ns, pcpu.idle_ns, pcpu.shared_ns)
+        if got_pcpu != (audited.busy_ns, audited.switch_ns, audited.idle_ns, audited.shared_ns):
+            text = f"pCPU {audited.index}: busy, switch, idle, shared {got_pcpu}, the trace says"
+            found_pcpu = (audited.busy_ns, audited.switch_ns, audited.idle_ns, audited.shared_ns)
+            raise SchedulingViolation(18, f"{text} {found_pcpu}")
+
+
+_AUDITED = (
+    "run_ns",
+    "ready_ns",
+    "max_limited_ns",
+    "costop_ns",
+    "idle_ns",
+    "vm_wait_ns",
+    "swap_wait_ns",
+    "shared_ns",
+    "overclock_units",
+)
+
+
+def _times_of(world: AuditedWorld) -> WorldTimes:
+    states = (RUN, READY, MAX_LIMITED, COSTOP, IDLE, VM_WAIT, SWAP_WAIT)
+    spent = [world.time_ns(state) for state in states]
+    return WorldTimes(**dict(zip(_AUDITED, [*spent, world.shared_ns, world.overclock_units], strict=True)))

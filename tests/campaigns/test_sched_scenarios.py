@@ -1,0 +1,47 @@
+"""A small part of the campaign over scheduling invariants, and that the campaign notices, and goes on where it stopped."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from sim.kernel.sched.policies.round_robin import RoundRobin
+from sim.testing.scheduling_checks import CHECKS
+
+SPEC = importlib.util.spec_from_file_location(
+    "sched_campaign", Path(__file__).with_name("sched_scenarios.py")
+)
+sched_scenarios = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(sched_scenarios)
+main, scenario = sched_scenarios.main, sched_scenarios.scenario
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_esxi_model_keeps_every_invariant_in_random_scenarios(number):
+    for seed in range(12):
+        assert scenario(seed, [number]) == {}
+
+
+@pytest.mark.parametrize("seed", [103, 259, 306, 460, 584])
+def test_skew_is_bounded_where_switching_worlds_takes_time(seed):
+    assert scenario(seed, [9]) == {}
+
+
+@pytest.mark.parametrize("seed", [43, 101, 207])
+def test_a_vm_of_two_vcpus_gets_no_more_than_two_vms_of_one(seed):
+    assert scenario(seed, [16]) == {}
+
+
+def test_campaign_notices_a_policy_without_shares():
+    broken = [scenario(seed, [3, 8, 17], RoundRobin) for seed in range(10)]
+    assert {number for each in broken for number in each} == {3, 8, 17}
+
+
+def test_campaign_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+    state = tmp_path / "state.json"
+    assert main(["--count", "50", "--only", "15", "--state", str(state)]) == 0
+    assert json.loads(state.read_text())["done"] == [[0, 50]]
+    monkeypatch.setattr(sched_scenarios, "scenario", lambda *_: {15: "planted"})
+    assert main(["--count", "60", "--only", "15", "--state", str(state)]) == 1
+    assert "total: 60 scenarios, 10 violations" in capsys.readouterr().out

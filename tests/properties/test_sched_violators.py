@@ -1,0 +1,313 @@
+"""Each of the 18 scheduling invariants is broken by a scheduler that is known to break it, and its check says so."""
+
+from fractions import Fraction
+from random import Random
+
+import pytest
+from attrs import evolve
+
+from sim.core.rng import FastStream
+from sim.core.units import MS
+from sim.kernel.sched.cosched import VcpuGroup
+from sim.kernel.sched.pcpu import PcpuTimes
+from sim.kernel.sched.policies.esxi import EsxiPolicy
+from sim.kernel.sched.policies.round_robin import RoundRobin
+from sim.kernel.workload import FOREVER_NS
+from sim.kernel.world import WorldTimes
+from sim.testing.plain_stride import PlainStride
+from sim.testing.scheduling import seeded_plan
+from sim.testing.scheduling_audit import COSTOP, ENDED, MAX_LIMITED, READY, RUN, WAITING_STATES
+from sim.testing.scheduling_books import (
+    check_audit,
+    check_charge,
+    check_time_conservation,
+    check_transitions,
+)
+from sim.testing.scheduling_checks import CHECKS, find_scheduling_violation, judge
+from sim.testing.scheduling_host import books_of, play
+from sim.testing.scheduling_plan import Action, Load, SchedPlan, VmPlan
+from sim.testing.scheduling_violation import SchedulingViolation
+
+
+class Lottery(RoundRobin):
+    """Draws the next world by its shares: right on average, further off the longer it goes."""
+
+    def attach(self, host):
+        super().attach(host)
+        self.chance = FastStream(1)
+
+    def pick(self, pcpu, now_ns):
+        able = [world for world in self._queue.values() if world.may_run_on(pcpu)]
+        if not able:
+            return None
+        ticket = self.chance.between(1, sum(world.weight for world in able))
+        for world in able:
+            ticket -= world.weight
+            if ticket <= 0:
+                self.dequeue(world)
+                return world
+        raise AssertionError
+
+
+class Partitioned(RoundRobin):
+    """Each world belongs to one pCPU for good."""
+
+    def _home(self, world):
+        return self.host.pcpus[world.world_id % len(self.host.pcpus)]
+
+    def place(self, world, now_ns):
+        home = self._home(world)
+        return home if home.world is None else None
+
+    def pick(self, pcpu, now_ns):
+        for world in self._queue.values():
+            if self._home(world) is pcpu:
+                self.dequeue(world)
+                return world
+        return None
+
+
+class Raw(PlainStride):
+    """Leaves weights as they are, even those that nobody can be given."""
+
+    def readjust(self):
+        self.weights = {number: Fraction(world.weight) for number, world in self.competing.items()}
+
+
+class TickCharging(PlainStride):
+    """Charges a whole tick to whoever runs at the tick, and nobody else."""
+
+    def charge(self, world, ran_ns):
+        tick_ns = self.host.options.quantum_ns
+        ticks = self.host.sim.now // tick_ns - (self.host.sim.now - ran_ns) // tick_ns
+        if world.world_id in self.weights and (self.host.sim.now % tick_ns == 0 or ran_ns >= tick_ns):
+            self.times[world.world_id] += ticks * tick_ns / self.weights[world.world_id]
+
+
+class Fifo(RoundRobin):
+    """Lets everybody run for as long as it likes."""
+
+    def quantum_ns(self, world):
+        return FOREVER_NS
+
+
+class Uncapped(RoundRobin):
+    """Takes limits on itself, and forgets them: no CPU shall be idle."""
+
+    limits = False
+
+
+class Inverted(PlainStride):
+    """Takes shares for a nice value: more is less."""
+
+    def weight(self, world):
+        return Fraction(1, world.weight)
+
+
+class Hoarding(PlainStride):
+    """Lets a sleeper keep all that it has missed."""
+
+    def start_time(self, world, least, *, fresh):
+        return least if fresh else self.times[world.world_id]
+
+
+class Nondeterministic(RoundRobin):
+    """Draws from a stream of the process, not of the simulation."""
+
+    stream = Random(7)
+
+    def quantum_ns(self, world):
+        return self.host.options.quantum_ns - self.stream.randrange(1000)
+
+
+class Alphabetic(PlainStride):
+    """Breaks ties by name."""
+
+    def pick(self, pcpu, now_ns):
+        self.waiting = dict(sorted(self.waiting.items(), key=lambda item: item[1].name))
+        return super().pick(pcpu, now_ns)
+
+
+class CountsIdle(RoundRobin):
+    """Turns of a length by share, of all shares there are, asleep or not."""
+
+    def quantum_ns(self, world):
+        total = sum(each.weight for each in self.host.worlds.values())
+        return max(1, 2 * self.host.options.quantum_ns * world.weight // total)
+
+
+class PerVm(PlainStride):
+    """Gives shares to VMs, however many vCPUs they have."""
+
+    def weight(self, world):
+        return Fraction(world.weight, len(world.siblings))
+
+
+SEARCHED = [
+    (3, Lottery),
+    (4, PlainStride),
+    (5, Uncapped),
+    (6, Fifo),
+    (7, Inverted),
+    (8, PlainStride),
+    (9, RoundRobin),
+    (12, Alphabetic),
+    (13, CountsIdle),
+    (14, Hoarding),
+    (16, PerVm),
+    (17, RoundRobin),
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "make"), SEARCHED, ids=[f"P{number}-{make.__name__}" for number, make in SEARCHED]
+)
+def test_known_violator_is_found(number, make):
+    plan = first_broken(number, make)
+    assert plan is not None
+    assert f"P{number} (" in str(broken(number, plan, make))
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 18])
+def test_plain_stride_keeps_what_it_promises(number):
+    """The reference that the violators derive from breaks none of these: it is their change that does.
+
+    Its lag grows with the number of worlds, as stride's does.
+    """
+    for seed in range(8):
+        judge(seeded_plan(CHECKS[number].family, seed), PlainStride, numbers=(number,))
+
+
+YIELDER = Load(kind="onoff", run_us=4100, wait_us=50)
+
+
+def broken(number, plan, make):
+    """The violation of an invariant by a policy under a plan, or None."""
+    try:
+        judge(plan, make, numbers=(number,))
+    except SchedulingViolation as violation:
+        return violation if violation.number == number else None
+    return None
+
+
+def first_broken(number, make, count=40):
+    for seed in range(count):
+        plan = seeded_plan(CHECKS[number].family, seed)
+        if broken(number, plan, make) is not None:
+            return plan
+    return None
+
+
+def test_idle_pcpu_beside_a_ready_world_is_found():
+    plan = SchedPlan(
+        cores=2, vms=(VmPlan(name="a"), VmPlan(name="idle", loads=(Load(kind="idle"),)), VmPlan(name="b"))
+    )
+    assert "pCPU 0 is idle" in str(broken(2, plan, Partitioned))
+    assert broken(2, plan, RoundRobin) is None
+
+
+def test_chance_from_outside_the_simulation_is_found():
+    assert broken(11, SchedPlan(vms=(VmPlan(name="a"), VmPlan(name="b"))), Nondeterministic) is not None
+
+
+def test_infeasible_weights_starve_who_was_there_before_a_newcomer():
+    """The case of Chandra et al.: weights 1 and 10 from the beginning, 1 that comes later at the smallest tag."""
+    plan = SchedPlan(
+        cores=2,
+        span_ms=1000,
+        vms=(VmPlan(name="a", shares=1), VmPlan(name="b", shares=10), VmPlan(name="late", shares=1)),
+        actions=(
+            Action(time_us=0, what="suspend", who=2),
+            Action(time_us=500_000, what="resume", who=2),
+        ),
+    )
+    assert "vCPU 0 of a" in str(broken(6, plan, Raw))
+    assert broken(6, plan, PlainStride) is None
+
+
+def test_early_yielder_robs_others_where_ticks_are_charged():
+    plan = SchedPlan(
+        vms=(VmPlan(name="busy"), *(VmPlan(name=name, loads=(YIELDER,)) for name in ("one", "other"))),
+        span_ms=400,
+    )
+    assert "vCPU 0 of busy" in str(broken(6, plan, TickCharging))
+    assert broken(6, plan, PlainStride) is None
+
+
+def test_skew_is_found_where_siblings_are_not_looked_at_again(monkeypatch):
+    """A vCPU that stops makes its siblings run ahead, and their moments of co-stop must be found anew."""
+    assert first_broken(9, EsxiPolicy) is None
+
+    def stopped(self, world, begun_ns, now_ns):
+        world.progress = max(now_ns, begun_ns) - world.progress
+        self._changed(world)
+
+    monkeypatch.setattr(VcpuGroup, "stopped", stopped)
+    assert first_broken(9, EsxiPolicy) is not None
+
+
+def busy(count):
+    return tuple(VmPlan(name=f"busy{number}") for number in range(count))
+
+
+def sampled(host, tick_ns=10 * MS):
+    """The books of an accounting that looks at each tick who runs, and gives it the whole tick."""
+    found, books = host.audit(), books_of(host.sched)
+    ticks = range(0, host.now_ns, tick_ns)
+    worlds = {}
+    for number, times in books.worlds.items():
+        spans = found.worlds[number].spans
+        seen = dict.fromkeys(range(ENDED + 2), 0)
+        for tick in ticks:
+            for state, begin, end in spans:
+                seen[state] += tick_ns if begin <= tick < end else 0
+        worlds[number] = WorldTimes(
+            run_ns=seen[RUN], ready_ns=seen[READY], idle_ns=sum(seen[each] for each in WAITING_STATES)
+        )
+        assert times.total_ns == found.worlds[number].time_ns(*range(ENDED))
+    return evolve(books, worlds=worlds)
+
+
+@pytest.mark.parametrize("check", [check_time_conservation, check_charge, check_audit])
+def test_tick_sampled_books_are_refused(check):
+    plan = SchedPlan(
+        vms=(VmPlan(name="busy"), VmPlan(name="yielder", loads=(YIELDER,))),
+        span_ms=125,
+    )
+    host = play(plan)
+    check(host)
+    with pytest.raises(SchedulingViolation):
+        check(host, sampled(host))
+
+
+def test_time_of_a_pcpu_that_goes_missing_is_refused():
+    host = play(SchedPlan(vms=busy(2)))
+    books = books_of(host.sched)
+    with pytest.raises(SchedulingViolation, match="pCPU 0"):
+        check_time_conservation(host, evolve(books, pcpus=(PcpuTimes(busy_ns=1, switch_ns=0, idle_ns=0),)))
+    with pytest.raises(SchedulingViolation, match="dispatches"):
+        check_audit(host, evolve(books, dispatches=dict.fromkeys(books.dispatches, 1)))
+
+
+@pytest.mark.parametrize(
+    ("edge", "text"),
+    [
+        ((RUN, MAX_LIMITED), "RUN to MAX_LIMITED"),
+        ((READY, MAX_LIMITED), "has no limit"),
+        ((READY, COSTOP), "has no sibling"),
+    ],
+)
+def test_planted_transitions_are_refused(edge, text):
+    host = play(SchedPlan(vms=busy(2)))
+    found = host.audit()
+    check_transitions(host, found)
+    found.edges.append((MS, 1, *edge))
+    with pytest.raises(SchedulingViolation, match=text):
+        check_transitions(host, found)
+
+
+def test_search_shrinks_to_a_readable_scenario():
+    found = find_scheduling_violation(RoundRobin, 17, examples=60)
+    assert len(found.plan.vms) <= 3
+    assert "quanta" in str(found)
+    assert find_scheduling_violation(EsxiPolicy, 15, examples=5) is None

@@ -1,0 +1,92 @@
+"""Releases and their options, and what of them acts."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import sim.kernel.sched
+from sim.core.structure import FieldError, structure
+from sim.core.units import MS
+from sim.errors import ScenarioError
+from sim.kernel.sched.advanced import OPTIONS, RELEASES, USED, UnknownOption, default_of, setting_of
+from sim.kernel.sched.options import SchedOptions
+
+
+def test_there_are_82_options_and_12_releases():
+    assert (len(OPTIONS), len(RELEASES)) == (82, 12)
+    assert set(OPTIONS) >= USED
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Cpu.Quantum", [50] + [200] * 11),
+        ("Cpu.HTWholeCoreThreshold", [200] + [800] * 11),
+        ("Cpu.PackageRebalancePeriod", [20] * 6 + [2000] * 6),
+        ("Cpu.HostRebalancePeriod", [100] * 6 + [2000] * 6),
+        ("Cpu.DefaultImpact", [30] * 3 + [None] * 9),
+        ("Cpu.MoveCurrentRunnerPcpus", [4] * 4 + [None] * 8),
+        ("Cpu.CoschedExclusiveAffinity", [None] + [0] * 3 + [None] * 8),
+        ("Numa.PageMigRateMax", [16000] + [8000] * 9 + [32000] * 2),
+        ("Numa.DeviceAffinity", [None] * 10 + [0] * 2),
+        ("Cpu.CoschedCostopThreshold", [3000] * 12),
+    ],
+)
+def test_defaults_change_with_the_releases_as_published(name, values):
+    found = [setting and setting.default for setting in map(OPTIONS[name].at, RELEASES)]
+    assert found == values
+
+
+def test_ranges_hold_their_defaults():
+    for option in OPTIONS.values():
+        for release in RELEASES:
+            setting = option.at(release)
+            assert setting is None or setting.low <= setting.default <= setting.high
+
+
+def test_an_option_that_a_release_lacks_is_named():
+    with pytest.raises(UnknownOption, match=r"ESXi 6.0 has no option 'Numa.DeviceAffinity'"):
+        default_of("Numa.DeviceAffinity", "6.0")
+    with pytest.raises(UnknownOption, match=r"did you mean Cpu.Quantum"):
+        setting_of("Cpu.Quantom", "8.0")
+
+
+def test_a_release_sets_the_knobs_and_advanced_options_and_own_names_win():
+    assert SchedOptions().quantum_ns == 200 * MS
+    assert SchedOptions(release="6.0").quantum_ns == 50 * MS
+    options = SchedOptions(release="6.0", advanced={"Cpu.Quantum": 70, "Cpu.CoschedCostopThreshold": 5000})
+    assert (options.quantum_ns, options.costop_ns) == (70 * MS, 5 * MS)
+    assert SchedOptions(advanced={"Cpu.Quantum": 70}, quantum_ns=MS).quantum_ns == MS
+
+
+@pytest.mark.parametrize(
+    ("advanced", "wanted"),
+    [
+        ({"Cpu.Quantum": 0}, "from 1 to 1000"),
+        ({"Cpu.Quantum": True}, "an integer"),
+        ({"Cpu.No": 1}, "no option"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(advanced, wanted):
+    with pytest.raises(FieldError, match=wanted):
+        SchedOptions(advanced=advanced)
+    with pytest.raises(ScenarioError, match=r"sched.advanced"):
+        structure({"advanced": advanced}, SchedOptions, "sched")
+
+
+def test_one_option_set_later_changes_what_follows_from_it_only():
+    before = SchedOptions(advanced={"Cpu.BoundLagQuanta": 3}, world_switch_ns=7)
+    after = before.with_advanced("Cpu.Quantum", 20)
+    assert (after.quantum_ns, after.bound_lag_quanta, after.world_switch_ns) == (20 * MS, 3, 7)
+    with pytest.raises(FieldError):
+        before.with_advanced("Cpu.Quantum", 1001)
+
+
+def test_the_options_that_act_are_those_that_the_model_reads():
+    folder = Path(sim.kernel.sched.__file__).parent
+    sources = [path for path in folder.rglob("*.py") if path.parent.name != "advanced"]
+    read = {
+        name for path in sources for name in re.findall(r'"((?:Cpu|Numa)\.[A-Za-z0-9]+)"', path.read_text())
+    }
+    assert read == USED
