@@ -23,7 +23,10 @@ AREAS = {
     ),
     "signatures": (
         [
-            *(f"sim/image/{name}.py" for name in ("cms", "signed_data", "chain", "certificate", "der", "trust")),
+            *(
+                f"sim/image/{name}.py"
+                for name in ("cms", "signed_data", "chain", "certificate", "der", "trust")
+            ),
             *(f"sim/image/{name}.py" for name in ("trailer", "efi", "efi_lists", "pe", "bankcheck")),
             *(f"sim/{name}.py" for name in ("kernel/module_signing", "boot/earlycheck", "boot/vibcheck")),
         ],
@@ -58,7 +61,9 @@ class Ablation:
     def source(self):
         """Return the text of the whole changed module."""
         lines = (ROOT / self.path).read_text(encoding="utf-8").splitlines(keepends=True)
-        gone = "".join(f"{' ' * self.column}pass\n" if at == self.line else "\n" for at in range(self.line, self.end + 1))
+        gone = "".join(
+            f"{' ' * self.column}pass\n" if at == self.line else "\n" for at in range(self.line, self.end + 1)
+        )
         return "".join([*lines[: self.line - 1], gone, *lines[self.end :]])
 
     @property
@@ -162,7 +167,11 @@ def main(arguments=None):
     for name in missed:
         print(f"missed: {name}" + (f"  ({EXPECTED[name]})" if name in EXPECTED else ""))
     unexpected = [name for name in missed if name not in EXPECTED]
-    print(f"{len(unexpected)} checks could be deleted unnoticed" if unexpected else "every check is guarded by a test")
+    print(
+        f"{len(unexpected)} checks could be deleted unnoticed"
+        if unexpected
+        else "every check is guarded by a test"
+    )
     return 1 if unexpected else 0
 
 
