@@ -199,6 +199,7 @@ def test_a_log_without_the_quoted_bank_is_refused(booted):
     for event in parse(booted.evidence.event_log).events:
         log.append(event.pcr, event.type, {4: event.digests[4]}, event.data)
     assert codes(booted.judge(log=log.to_bytes())) == ["log_banks"]
+    assert codes(booted.judge(log=log.to_bytes(), pcr_file=None)) == ["log_banks"]
 
 
 def test_data_that_were_not_measured_are_refused_though_the_log_replays():
