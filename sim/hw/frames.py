@@ -194,15 +194,19 @@ class FrameBooks:
     # ------------------------------------------------------------- allocation
 
     def _take_scattered(self, frames: int, owner: int, nodes: range) -> list[Extent]:
-        taken: list[Extent] = []
+        """Take whole blocks, of all nodes if need be, and then single frames for the rest; the blocks come first.
+
+        So a large page is found wherever there is one, and everything behind the blocks keeps their alignment.
+        """
+        blocks: list[Extent] = []
         for node in nodes:
             if frames >= BLOCK_FRAMES:
-                frames -= self._take_blocks(frames // BLOCK_FRAMES, owner, node, taken) * BLOCK_FRAMES
+                frames -= self._take_blocks(frames // BLOCK_FRAMES, owner, node, blocks) * BLOCK_FRAMES
+        taken: list[Extent] = []
+        for node in nodes:
             while frames and (block := self._open_block(node)) is not None:
                 frames -= self._take_from_block(block, frames, owner, node, taken)
-            if not frames:
-                break
-        return _merged(taken)
+        return _joined([*_merged(blocks), *_merged(taken)])
 
     def _take_blocks(self, wanted: int, owner: int, node: int, taken: list[Extent]) -> int:
         """Take up to `wanted` whole blocks of a node and return how many."""
@@ -332,8 +336,13 @@ class FrameBooks:
 
 def _merged(extents: list[Extent]) -> list[Extent]:
     """Return the extents in rising order, neighbours joined."""
+    return _joined(sorted(extents, key=_first_mpn))
+
+
+def _joined(extents: list[Extent]) -> list[Extent]:
+    """Return the extents in their order, each joined to the one before if that ends where it begins."""
     joined: list[Extent] = []
-    for extent in sorted(extents, key=_first_mpn):
+    for extent in extents:
         if joined and joined[-1].end_mpn == extent.first_mpn:
             last = joined.pop()
             joined.append(Extent(first_mpn=last.first_mpn, count=last.count + extent.count))

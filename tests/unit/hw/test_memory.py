@@ -86,9 +86,17 @@ def test_a_part_of_a_whole_block_can_be_freed(memory):
     memory.check_invariants()
 
 
+def test_a_request_that_spans_nodes_is_all_whole_blocks_but_for_its_rest(memory):
+    memory.allocate(7, "first")  # breaks a block of the first node
+    extents = memory.allocate(5 * BLOCK + 3, "big")
+    assert [(extent.first_mpn % BLOCK, extent.count % BLOCK) for extent in extents[:-1]] == [(0, 0)]
+    assert sum(extent.count for extent in extents) == 5 * BLOCK + 3
+    assert extents[-1].count == 3
+
+
 def test_one_call_frees_across_nodes_and_owners(memory):
-    memory.allocate(3 * BLOCK + 7, "a")
-    memory.allocate(3 * BLOCK, "b")
+    memory.allocate(4 * BLOCK, "a")
+    memory.allocate(2 * BLOCK + 7, "b")
     memory.free(Extent(first_mpn=0, count=memory.frames_total - 2 * BLOCK + 7))
     assert memory.owners() == {}
     memory.check_invariants()
