@@ -8,24 +8,28 @@ Leaves out: engines of the user's own, which a script hands to `VCenter` itself.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import Attribute, field, frozen, validators
 
-from sim.attest.engines import AllowListEngine, PolicyEngine, SealEngine, SignerEngine
-from sim.attest.engines.seal import DEFAULT_PCRS
-from sim.core.context import Sim
 from sim.core.structure import FieldError, between, in_choices, matches
 from sim.image.acceptance import AcceptanceLevel
-from sim.image.manifest import ReferenceManifest
-from sim.image.trust import TrustStore
-from sim.vsphere.engagement import Action, Engagement
+
+if TYPE_CHECKING:
+    from sim.attest.engines import PolicyEngine
+    from sim.core.context import Sim
+    from sim.image.manifest import ReferenceManifest
+    from sim.image.trust import TrustStore
+    from sim.vsphere.engagement import Engagement
 
 __all__ = ["ENGINE_KINDS", "EngineSpec", "engagements"]
 
 ENGINE_KINDS = ("allow_list", "signer", "seal")
 ENGINES_MAX = 16
-_ACTIONS = tuple(action.value for action in Action)
+SEAL_PCRS = (*range(8), 11, 12, 13, 14)
+"""Firmware and what the boot loader measures."""
+
+_ACTIONS = ("alarm", "quarantine", "withhold_key")
 _LEVELS = tuple(level.title for level in AcceptanceLevel)
 _VERSION = r"[0-9][A-Za-z0-9.]{0,34}(-[0-9][A-Za-z0-9.]{0,34})?"
 
@@ -56,7 +60,7 @@ class EngineSpec:
     providers: tuple[str, ...] = ()
     level: str = field(default="PartnerSupported", validator=in_choices(*_LEVELS))
     pcrs: tuple[int, ...] = field(
-        default=DEFAULT_PCRS, validator=[_some, validators.deep_iterable(between(0, 23))]
+        default=SEAL_PCRS, validator=[_some, validators.deep_iterable(between(0, 23))]
     )
 
     def __attrs_post_init__(self) -> None:
@@ -70,6 +74,8 @@ def engagements(
     specs: tuple[EngineSpec, ...], sim: Sim, manifest: ReferenceManifest, trust: TrustStore
 ) -> tuple[Engagement, ...]:
     """Make the engines of a scenario for its world."""
+    from sim.vsphere.engagement import Action, Engagement
+
     return tuple(
         Engagement(
             engine=_engine(spec, number, sim, manifest, trust),
@@ -82,6 +88,8 @@ def engagements(
 def _engine(
     spec: EngineSpec, number: int, sim: Sim, manifest: ReferenceManifest, trust: TrustStore
 ) -> PolicyEngine:
+    from sim.attest.engines import AllowListEngine, SealEngine, SignerEngine
+
     if spec.kind == "allow_list":
         return AllowListEngine(allowed=manifest, least_versions=spec.least_versions)
     if spec.kind == "signer":
