@@ -177,13 +177,24 @@ class Engine(simpy.Environment):
                 else:
                     last_ns = when_ns
                     same_time = 0
-                event = heappop(queue)[3]
+                event: Any = heappop(queue)[3]
                 self._now = when_ns
-                callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
-                for callback in callbacks:
-                    callback(event)
-                if not event._ok and not hasattr(event, "_defused"):
-                    self._raise_failure(event)
+                if event.__class__ is Timer:  # nearly all are: what `_fire_timer` does, written out
+                    if event._queued_ns == when_ns:
+                        event._queued_ns = NEVER
+                    due_ns = event.due_ns
+                    if due_ns == when_ns:
+                        event.due_ns = NEVER
+                        event.callback()
+                    elif due_ns > when_ns and event._queued_ns == NEVER:
+                        event._queued_ns = due_ns
+                        heappush(queue, (due_ns, _NORMAL, next(self._eid), event))  # type: ignore[misc]
+                else:
+                    callbacks, event.callbacks = event.callbacks, None
+                    for callback in callbacks:
+                        callback(event)
+                    if not event._ok and not hasattr(event, "_defused"):
+                        self._raise_failure(event)
                 done += 1
                 if done > budget:
                     raise SimBug(f"over {self.limits.events_max} events by {when_ns} ns")
