@@ -117,6 +117,17 @@ def _fire_call(call: _Call) -> None:
 _CALL_CALLBACKS = (_fire_call,)
 
 
+def _fire(event: Any) -> None:
+    """Process an event as `simpy.Environment.step` does: a failure that nobody took is raised."""
+    callbacks, event.callbacks = event.callbacks, None
+    for callback in callbacks:
+        callback(event)
+    if not event._ok and not hasattr(event, "_defused"):
+        failure = type(event._value)(*event._value.args)
+        failure.__cause__ = event._value
+        raise failure
+
+
 class Engine(simpy.Environment):
     """Simulated time and its event queue.
 
@@ -153,7 +164,7 @@ class Engine(simpy.Environment):
         """Whether the queue is empty."""
         return not self._queue
 
-    def run(self, until: Any = None) -> None:
+    def run(self, until: Any = None) -> None:  # noqa: PLR0912 - the loop of everything, written out flat
         """Run every event due up to and including `until` (absolute ns; None: until the queue is empty).
 
         The loop does what `simpy.Environment.step` does, without a call for each event.
@@ -190,11 +201,7 @@ class Engine(simpy.Environment):
                         event._queued_ns = due_ns
                         heappush(queue, (due_ns, _NORMAL, next(self._eid), event))  # type: ignore[misc]
                 else:
-                    callbacks, event.callbacks = event.callbacks, None
-                    for callback in callbacks:
-                        callback(event)
-                    if not event._ok and not hasattr(event, "_defused"):
-                        self._raise_failure(event)
+                    _fire(event)
                 done += 1
                 if done > budget:
                     raise SimBug(f"over {self.limits.events_max} events by {when_ns} ns")
@@ -202,13 +209,6 @@ class Engine(simpy.Environment):
             self.events_done += done
         if until is not None:
             self._now = end_ns
-
-    def _raise_failure(self, event: simpy.Event) -> None:
-        """Raise what a failed SimPy event carries and nobody took, as `simpy.Environment.step` does."""
-        value = event._value
-        failure = type(value)(*value.args)
-        failure.__cause__ = value
-        raise failure
 
     def __getstate__(self) -> dict[str, object]:
         for entry in self._queue:

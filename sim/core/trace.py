@@ -233,7 +233,9 @@ class Trace:
         kinds = sorted((kind for kind, flat in self._block.items() if flat), key=lambda kind: kind.name)
         block = {kind: kind.columns(self._block[kind]) for kind in kinds}
         numbers = sum(sum(columns[0]) for columns in block.values())
-        if numbers != sum(range(self._first, self.records)):  # two mistakes may make up for each other in length
+        if numbers != sum(
+            range(self._first, self.records)
+        ):  # two mistakes may make up for each other in length
             raise SimBug(f"records of {', '.join(kind.name for kind in kinds)}: values do not fit the fields")
         return block
 

@@ -5,7 +5,7 @@ it is ready, co-stopped, max-limited or waits for swap.  Skew is a vCPU's progre
 In analytic mode the moment at which a running vCPU's skew will reach the threshold is computed, and one timer of the
 VM fires then; in polling mode a timer looks at all of them every `CoschedPollUsec`.  A stopped vCPU starts again when
 its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
-as when it halted, or level with its slowest sibling.  In a wide VM everything is O(log n) in the number of vCPUs.
+as when it halted, or level with its slowest sibling.
 
 The bound holds exactly: the analytic threshold is lower by the longest time that switching a laggard in takes, in which
 the laggard falls further behind.
@@ -20,7 +20,6 @@ quoted; the rule for halted vCPUs and the co-start rule are ours.
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from sim.core.engine import NEVER
@@ -32,22 +31,18 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["WIDE_VCPUS_MIN", "VcpuGroup", "WideGroup"]
+__all__ = ["MOVING", "Extremes", "VcpuGroup"]
 
 _S = WorldState
-_MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
-_RUN, _IDLE, _VM, _COSTOP = _S.RUN, _S.WAIT_IDLE, _S.WAIT_VM, _S.COSTOP
-_SLACK = 64
 
-WIDE_VCPUS_MIN = 12
-"""From this number of vCPUs on heaps are faster than looking at each."""
+MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
+"""The states in which progress moves on with time."""
 
-Entry = tuple[int, int, "World"]
 Extremes = tuple[int | None, int | None, "World | None", "World | None"]
 
 
 class VcpuGroup:
-    """The vCPUs of one VM as co-scheduling sees them; of a VM with more than a few see `WideGroup`.
+    """The vCPUs of one VM as co-scheduling sees them; `cosched_narrow` and `cosched_wide` answer what decides.
 
     Of a moving world `progress` is an offset: its progress is the time less the offset.  Of one that stands still it is
     the progress itself.
@@ -55,7 +50,6 @@ class VcpuGroup:
 
     __slots__ = (
         "_host",
-        "_known",
         "_looking",
         "costart_ns",
         "costop_ns",
@@ -74,7 +68,6 @@ class VcpuGroup:
         margin_ns = 0 if self.poll_ns else host.switch_ns_max
         self.costop_ns = max(1, options.costop_ns - margin_ns)
         self.costops = 0
-        self._known: Extremes | None = None  # until something changes
         self._looking = False
         self.timer: Timer = host.sim.engine.timer(self.look)
 
@@ -104,7 +97,7 @@ class VcpuGroup:
 
     def progress(self, world: World, now_ns: int) -> int:
         """Return how far a vCPU has come, in ns."""
-        if world.state in _MOVING:
+        if world.state in MOVING:
             return max(now_ns, world.since_ns) - world.progress
         return world.progress
 
@@ -152,14 +145,14 @@ class VcpuGroup:
         new = world.state
         if new is _S.ENDED:
             self.remove(world, now_ns)
-        elif new in _MOVING:
+        elif new in MOVING:
             if old is _S.RUN:
                 self.slept(world, begun_ns, now_ns)
-            elif old not in _MOVING:
+            elif old not in MOVING:
                 self.slept(world, 0, now_ns)
         elif old is _S.RUN:
             self.stopped(world, begun_ns, now_ns)
-        elif old in _MOVING:
+        elif old in MOVING:
             self.woke(world, now_ns)
         else:
             self.restood(world, now_ns)
@@ -193,10 +186,19 @@ class VcpuGroup:
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
-        if self._looking:
-            return
+        if not self._looking:
+            self._set_timer(now_ns, *self._extremes())
+
+    def _set_timer(
+        self,
+        now_ns: int,
+        standing: int | None,
+        offset: int | None,
+        fastest: World | None,
+        stopped: World | None,
+    ) -> None:
+        """Set the timer to the next moment at which, by the extremes, something must be done."""
         timer = self.timer
-        standing, offset, fastest, stopped = self._extremes()
         if fastest is None and stopped is None:
             timer.due_ns = NEVER
             return
@@ -219,15 +221,15 @@ class VcpuGroup:
         elif due_ns != timer.due_ns:
             timer.arm(due_ns if due_ns > now_ns else now_ns)
 
-    # -- what is kept to answer quickly: here nothing
+    # -- what is kept to answer quickly
 
     def _changed(self, world: World) -> None:
         """Take in that a world's progress or state is another."""
-        self._known = None
+        raise NotImplementedError
 
     def _forget(self, world: World) -> None:
         """Take in that a world is no longer of the group."""
-        self._known = None
+        raise NotImplementedError
 
     def _extremes(self, but: World | None = None) -> Extremes:
         """Return what decides, of all `but` one.
@@ -235,29 +237,7 @@ class VcpuGroup:
         That is: the least progress of those that stand, the largest offset of those that move, the world with the
         smallest offset of those that run, and the co-stopped world with the least progress.
         """
-        if but is None and self._known is not None:
-            return self._known
-        standing = offset = fastest = stopped = None
-        for world in self.worlds:
-            state = world.state
-            progress = world.progress
-            if state is _RUN:
-                if fastest is None or progress < fastest.progress:
-                    fastest = world
-            elif state is not _IDLE and state is not _VM:
-                if world is but:
-                    continue
-                if standing is None or progress < standing:
-                    standing = progress
-                if state is _COSTOP and (stopped is None or progress < stopped.progress):
-                    stopped = world
-                continue
-            if world is not but and (offset is None or progress > offset):
-                offset = progress
-        found = standing, offset, fastest, stopped
-        if but is None:
-            self._known = found
-        return found
+        raise NotImplementedError
 
     def check_invariants(self, now_ns: int) -> None:
         """Raise `SimBug` unless the heaps agree with the worlds and no vCPU has run too far ahead."""
@@ -274,63 +254,3 @@ class VcpuGroup:
                 raise SimBug(f"world {world.world_id} runs {skew_ns} ns ahead of its slowest sibling")
             if world.state is _S.COSTOP and len(self.worlds) == 1:
                 raise SimBug(f"world {world.world_id} is co-stopped and has no sibling")
-
-
-class WideGroup(VcpuGroup):
-    """The vCPUs of a wide VM: heaps answer in O(log n).  An entry of a heap counts while its stamp is the world's."""
-
-    __slots__ = ("_fastest", "_seq", "_slowest", "_standing", "_stopped")
-
-    def __init__(self, host: Scheduler) -> None:
-        super().__init__(host)
-        self._seq = 0
-        self._standing: list[Entry] = []  # by progress
-        self._slowest: list[Entry] = []  # moving, by falling offset
-        self._fastest: list[Entry] = []  # running, by offset
-        self._stopped: list[Entry] = []  # by progress
-
-    def laggard(self) -> World | None:
-        """Return the slowest vCPU if it waits for a pCPU."""
-        first = self._first(self._standing)
-        return first[2] if first is not None and first[2].state is _S.READY else None
-
-    def _changed(self, world: World) -> None:
-        self._forget(world)
-        if world.state in _MOVING:
-            heappush(self._slowest, (-world.progress, self._seq, world))
-            if world.state is _RUN:
-                heappush(self._fastest, (world.progress, self._seq, world))
-            return
-        entry = (world.progress, self._seq, world)
-        heappush(self._standing, entry)
-        if world.state is _COSTOP:
-            heappush(self._stopped, entry)
-
-    def _forget(self, world: World) -> None:
-        self._seq += 1
-        world.cosched_stamp = self._seq
-        if self._seq % (_SLACK + 8 * len(self.worlds)) == 0:
-            for heap in (self._standing, self._slowest, self._fastest, self._stopped):
-                heap[:] = [entry for entry in heap if entry[2].cosched_stamp == entry[1]]
-                heapify(heap)
-
-    def _extremes(self, but: World | None = None) -> Extremes:
-        if but is not None:
-            self._forget(but)  # it is entered again at once, by `_changed`
-        standing, slowest = self._first(self._standing), self._first(self._slowest)
-        fastest, stopped = self._first(self._fastest), self._first(self._stopped)
-        return (
-            None if standing is None else standing[0],
-            None if slowest is None else -slowest[0],
-            None if fastest is None else fastest[2],
-            None if stopped is None else stopped[2],
-        )
-
-    @staticmethod
-    def _first(heap: list[Entry]) -> Entry | None:
-        while heap:
-            first = heap[0]
-            if first[2].cosched_stamp == first[1]:
-                return first
-            heappop(heap)
-        return None
