@@ -91,9 +91,7 @@ class VcpuGroup:
     def slowest(self, now_ns: int, but: World | None = None) -> int:
         """Return the progress of the slowest vCPU, of all `but` one (0 if there is none)."""
         standing, offset, _, _ = self._extremes(but)
-        if standing is None:
-            return 0 if offset is None else now_ns - offset
-        return standing if offset is None or standing < now_ns - offset else now_ns - offset
+        return _slowest(standing, offset, now_ns)
 
     def progress(self, world: World, now_ns: int) -> int:
         """Return how far a vCPU has come, in ns."""
@@ -162,8 +160,8 @@ class VcpuGroup:
         now_ns = self._host.sim.now
         self._looking = True
         while True:
-            _, _, fastest, stopped = self._extremes()
-            slowest_ns = self.slowest(now_ns)
+            standing, offset, fastest, stopped = self._extremes()
+            slowest_ns = _slowest(standing, offset, now_ns)
             if fastest is not None:
                 skew_ns = now_ns - fastest.progress - slowest_ns
                 if skew_ns > self.costop_ns or (skew_ns == self.costop_ns and not self.poll_ns):
@@ -174,7 +172,7 @@ class VcpuGroup:
                 break
             self._host.costart(stopped)
         self._looking = False
-        self._arm(now_ns)
+        self._set_timer(now_ns, standing, offset, fastest, stopped)
 
     def laggard(self) -> World | None:
         """Return the slowest vCPU if it waits for a pCPU."""
@@ -201,11 +199,25 @@ class VcpuGroup:
         timer = self.timer
         if fastest is None and stopped is None:
             timer.due_ns = NEVER
-            return
-        if self.poll_ns:
+        elif self.poll_ns:
             if timer.due_ns == NEVER:
                 timer.arm((now_ns // self.poll_ns + 1) * self.poll_ns)
-            return
+        else:
+            due_ns = self._due(now_ns, standing, offset, fastest, stopped)
+            if due_ns == NEVER:
+                timer.due_ns = NEVER
+            elif due_ns != timer.due_ns:
+                timer.arm(due_ns if due_ns > now_ns else now_ns)
+
+    def _due(
+        self,
+        now_ns: int,
+        standing: int | None,
+        offset: int | None,
+        fastest: World | None,
+        stopped: World | None,
+    ) -> int:
+        """Return the next moment at which a vCPU is too far ahead, or no longer is; it may have passed."""
         due_ns = NEVER
         if fastest is not None:
             if offset is not None and offset - fastest.progress >= self.costop_ns:
@@ -216,10 +228,7 @@ class VcpuGroup:
             start_ns = now_ns if offset is None else stopped.progress - self.costart_ns + offset
             if due_ns == NEVER or start_ns < due_ns:
                 due_ns = start_ns
-        if due_ns == NEVER:
-            timer.due_ns = NEVER
-        elif due_ns != timer.due_ns:
-            timer.arm(due_ns if due_ns > now_ns else now_ns)
+        return due_ns
 
     # -- what is kept to answer quickly
 
@@ -254,3 +263,10 @@ class VcpuGroup:
                 raise SimBug(f"world {world.world_id} runs {skew_ns} ns ahead of its slowest sibling")
             if world.state is _S.COSTOP and len(self.worlds) == 1:
                 raise SimBug(f"world {world.world_id} is co-stopped and has no sibling")
+
+
+def _slowest(standing: int | None, offset: int | None, now_ns: int) -> int:
+    """Return the lesser of the least progress of those that stand and of those that move; 0 if there is nobody."""
+    if standing is None:
+        return 0 if offset is None else now_ns - offset
+    return standing if offset is None or standing < now_ns - offset else now_ns - offset
