@@ -145,11 +145,12 @@ class Scheduler:
         world.reservation_hz = reservation_hz
         self.policy.allocated(world)
 
-    def bucket(self, limit_hz: int, pool: Pool | None = None) -> LimitBucket:
-        """Make the bucket that the vCPUs of one VM share, below that of its pool."""
+    def bucket(self, limit_hz: int, pool: Pool | None = None, *, of: Pool | None = None) -> LimitBucket:
+        """Make the bucket that the vCPUs of one VM share, or the VMs in the pool `of`, below that of `pool`."""
         self._next_bucket += 1
         above = None if pool is None else pool.nearest_bucket()
-        return LimitBucket(self, self._next_bucket, limit_hz, self.topology.core_hz, above)
+        core_hz = self.topology.core_hz
+        return LimitBucket(self, self._next_bucket, limit_hz, core_hz, parent=above, pool=of)
 
     # -- lives
 
@@ -275,6 +276,8 @@ class Scheduler:
 
     def withdraw(self, world: World, now_ns: int) -> None:
         """Tell the policy that a world competes no more."""
+        if world.bucket is not None and world.pool is not None:
+            world.pool.want(-world.weight)
         if world.exclusive is None:
             self.policy.leave(world, now_ns)
 
@@ -405,6 +408,8 @@ class Scheduler:
 
     def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
         """Make a world READY, and find it a place."""
+        if world.bucket is not None and world.pool is not None:
+            world.pool.want(world.weight)
         if world.exclusive is None:
             self.policy.join(world, now_ns, fresh=fresh)
         self.move(world, _S.READY, now_ns)
