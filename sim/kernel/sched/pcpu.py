@@ -228,13 +228,18 @@ class PcpuRunner:
 
     def requeue(self, now_ns: int) -> None:
         """End the present turn early or in time: the world goes back to the queue, and the next one runs."""
+        world = self.put_back(now_ns)
+        self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
+
+    def put_back(self, now_ns: int) -> World:
+        """Let the present world go back to the queue, and return it; the pCPU runs nothing then."""
         self.settle(now_ns)
         world = self.world
         assert world is not None
         self._leave(_READY, now_ns)
         self.sched.policy.enqueue(world, now_ns)
-        self.run_next(now_ns)
-        self.sched.rescue(world, now_ns)
+        return world
 
     def steal(self, ns: int, now_ns: int) -> None:
         """Let a system service interrupt the present world for `ns`: it stays in RUN, and its burst ends later."""
