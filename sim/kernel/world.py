@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sim.core.engine import Timer
     from sim.kernel.sched.cosched import VcpuGroup
     from sim.kernel.sched.limit import LimitBucket
+    from sim.kernel.sched.limit_line import Step
     from sim.kernel.sched.pcpu import PcpuRunner
     from sim.kernel.sched.pools import Pool
     from sim.kernel.sched.reservation import Reservation
@@ -137,6 +138,7 @@ class World:
         "gated",
         "grant_left_ns",
         "grant_ns",
+        "grant_steps",
         "group",
         "home",
         "idle_ns",
@@ -219,6 +221,7 @@ class World:
         self.bucket: LimitBucket | None = None
         self.parked: LimitBucket | None = None  # in whose line it stands
         self.grant_ns = self.grant_left_ns = 0  # the turn taken out of the bucket, and what is left of it
+        self.grant_steps: list[Step] = []  # where it was charged
         self.special = False  # has a reservation or a bucket
         self.gated = False  # must ask its bucket or its siblings before it runs
         self.siblings: tuple[World, ...] = (self,)  # the vCPUs of its VM

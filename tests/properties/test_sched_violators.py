@@ -80,7 +80,7 @@ class TickCharging(PlainStride):
     def charge(self, world, ran_ns):
         tick_ns = self.host.options.quantum_ns
         ticks = self.host.sim.now // tick_ns - (self.host.sim.now - ran_ns) // tick_ns
-        if world.world_id in self.weights and (self.host.sim.now % tick_ns == 0 or ran_ns >= tick_ns):
+        if self.host.sim.now % tick_ns == 0 or ran_ns >= tick_ns:
             self.times[world.world_id] += ticks * tick_ns / self.weights[world.world_id]
 
 

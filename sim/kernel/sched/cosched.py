@@ -4,18 +4,20 @@ Models: progress of each vCPU of a VM, which moves on while the vCPU runs in the
 it is ready, co-stopped, max-limited or waits for swap.  Skew is a vCPU's progress less that of its slowest sibling.
 In analytic mode the moment at which a running vCPU's skew will reach the threshold is computed, and one timer of the
 VM fires then; in polling mode a timer looks at all of them every `CoschedPollUsec`.  A stopped vCPU starts again when
-its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
-as when it halted, or level with its slowest sibling.
+its skew is down to the co-start threshold.  Before that comes the hand-off: a vCPU that is ahead by the co-start threshold
+of a sibling that waits for a pCPU gives it its own, and is ready, not stopped.  So co-stop is left for siblings that no
+pCPU can help: max-limited, waiting for swap, or confined to pCPUs that others have.  A halted vCPU gathers no skew: when
+it wakes it is at most as far ahead as when it halted, or level with its slowest sibling.
 
 The bound holds exactly: the analytic threshold is lower by the longest time that switching a laggard in takes, in which
-the laggard falls further behind.
+the laggard falls further behind.  Once the laggard runs nobody's skew grows, and siblings within the bound go on beside it.
 
 Leaves out: time in the hypervisor on a vCPU's own behalf, and the hand-off within a last-level cache
 (`CoschedHandoffLLC` is stored only).
 
 Sources: thresholds and poll period are ESXi's options; that progress is guest time or halted time, that skew is measured
 against the slowest sibling and that the leading vCPU alone stops, VMware's white paper on the CPU scheduler, as
-quoted; the rule for halted vCPUs and the co-start rule are ours.
+quoted; the rules for halted vCPUs, for the hand-off and for co-start are ours.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from sim.core.engine import NEVER
 from sim.errors import SimBug
+from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import WorldState
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ class VcpuGroup:
         "costart_ns",
         "costop_ns",
         "costops",
+        "handoff_ns",
+        "highest_ns",
         "poll_ns",
         "timer",
         "worlds",
@@ -67,6 +72,8 @@ class VcpuGroup:
         self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
         margin_ns = 0 if self.poll_ns else host.switch_ns_max
         self.costop_ns = max(1, options.costop_ns - margin_ns)
+        self.highest_ns = max(self.costop_ns, options.costop_ns)
+        self.handoff_ns = min(self.costart_ns, self.costop_ns)
         self.costops = 0
         self._looking = False
         self.timer: Timer = host.sim.engine.timer(self.look)
@@ -164,9 +171,13 @@ class VcpuGroup:
             slowest_ns = _slowest(standing, offset, now_ns)
             if fastest is not None:
                 skew_ns = now_ns - fastest.progress - slowest_ns
-                if skew_ns > self.costop_ns or (skew_ns == self.costop_ns and not self.poll_ns):
+                grows = standing == slowest_ns
+                if skew_ns > (self.costop_ns - (not self.poll_ns) if grows else self.highest_ns):
                     self.costops += 1
                     self._host.costop(fastest)
+                    continue
+                if standing is not None and self._handoff_due_ns(standing, offset, fastest) <= now_ns:
+                    self._host.hand_off(fastest)
                     continue
             if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
                 break
@@ -181,6 +192,23 @@ class VcpuGroup:
             if world.progress == standing and world.state is _S.READY:
                 return world
         return None
+
+    def _handoff_due_ns(self, standing: int, offset: int | None, fastest: World) -> int:
+        """Return when the fastest vCPU makes way for the slowest, if that waits for a pCPU and can use this one."""
+        laggard = self.laggard()
+        if laggard is None or not self._host.can_hand_off(fastest, laggard):
+            return FOREVER_NS
+        due_ns = standing + fastest.progress + self.handoff_ns
+        if offset is not None and standing + offset > due_ns:
+            due_ns = standing + offset  # only then it is the slowest
+        return max(due_ns, laggard.since_ns + self._host.options.handoff_skip_ns)
+
+    def _costop_due_ns(self, standing: int, offset: int | None, fastest: World) -> int:
+        """Return when the fastest vCPU must stop for the sake of one that stands, or makes way for it."""
+        due_ns = standing + fastest.progress + self.costop_ns
+        if offset is not None and standing + offset > due_ns:
+            due_ns = standing + offset  # until then another is slower, and the skew stays as it is
+        return min(due_ns, self._handoff_due_ns(standing, offset, fastest))
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
@@ -220,10 +248,10 @@ class VcpuGroup:
         """Return the next moment at which a vCPU is too far ahead, or no longer is; it may have passed."""
         due_ns = NEVER
         if fastest is not None:
-            if offset is not None and offset - fastest.progress >= self.costop_ns:
+            if offset is not None and offset - fastest.progress > self.highest_ns:
                 due_ns = now_ns  # while a laggard is being switched in it falls behind: it would be too far in the end
             elif standing is not None:
-                due_ns = standing + fastest.progress + self.costop_ns
+                due_ns = self._costop_due_ns(standing, offset, fastest)
         if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:
             start_ns = now_ns if offset is None else stopped.progress - self.costart_ns + offset
             if due_ns == NEVER or start_ns < due_ns:

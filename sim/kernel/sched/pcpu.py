@@ -22,8 +22,11 @@ from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import SCHED_STATE, World, WorldState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sim.hw.topology import Pcpu
     from sim.kernel.sched.cores import CoreClock
+    from sim.kernel.sched.policy import Policy
     from sim.kernel.sched.scheduler import Scheduler
 
 __all__ = ["SCHED_DISPATCH", "PcpuRunner", "PcpuTimes"]
@@ -36,6 +39,14 @@ SCHED_IDLE = record("sched.idle", pcpu=int)
 
 _RUN = WorldState.RUN
 _READY = WorldState.READY
+
+
+def _charge_nobody(_world: World, _ran_ns: int) -> None:
+    """Charge nothing: a world with a pCPU of its own takes none from others."""
+
+
+def _plain_quantum_ns(world: World) -> int:
+    return world.sched.options.quantum_ns
 
 
 @attrs.frozen(kw_only=True)
@@ -95,14 +106,19 @@ class PcpuRunner:
         self.switch_cost_ns = sched.options.world_switch_ns
         self.timer = sched.sim.engine.timer(self.expire)
         self._arm = self.timer.arm
-        policy = sched.policy
-        self._charge, self._swap, self._quantum_ns = policy.charge, policy.swap, policy.quantum_ns
+        self._swap = sched.policy.swap
+        self.follow(sched.policy)
         self.world: World | None = None
         self.last: World | None = None  # whose state the processor holds
         self.due_ns = 0  # when the present turn ends
         self.turn_from_ns = 0
         self.busy_ns = self.switch_ns = self.idle_ns = 0
         self.idle_since_ns = sched.sim.now
+
+    def follow(self, policy: Policy | None) -> None:
+        """Let a policy say how long turns are, and hear of what was run; None while one world has this pCPU to itself."""
+        self._charge: Callable[[World, int], None] = _charge_nobody if policy is None else policy.charge
+        self._quantum_ns: Callable[[World], int] = _plain_quantum_ns if policy is None else policy.quantum_ns
 
     def expire(self) -> None:
         """Timer: the turn is over.  The policy says who is next, which may be the same world."""
@@ -217,13 +233,18 @@ class PcpuRunner:
 
     def requeue(self, now_ns: int) -> None:
         """End the present turn early or in time: the world goes back to the queue, and the next one runs."""
+        world = self.put_back(now_ns)
+        self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
+
+    def put_back(self, now_ns: int) -> World:
+        """Let the present world go back to the queue, and return it; the pCPU runs nothing then."""
         self.settle(now_ns)
         world = self.world
         assert world is not None
         self._leave(_READY, now_ns)
         self.sched.policy.enqueue(world, now_ns)
-        self.run_next(now_ns)
-        self.sched.rescue(world, now_ns)
+        return world
 
     def steal(self, ns: int, now_ns: int) -> None:
         """Let a system service interrupt the present world for `ns`: it stays in RUN, and its burst ends later."""

@@ -147,11 +147,12 @@ class Scheduler:
         world.reservation_hz = reservation_hz
         self.policy.allocated(world)
 
-    def bucket(self, limit_hz: int, pool: Pool | None = None) -> LimitBucket:
-        """Make the bucket that the vCPUs of one VM share, below that of its pool."""
+    def bucket(self, limit_hz: int, pool: Pool | None = None, *, of: Pool | None = None) -> LimitBucket:
+        """Make the bucket that the vCPUs of one VM share, or the VMs in the pool `of`, below that of `pool`."""
         self._next_bucket += 1
         above = None if pool is None else pool.nearest_bucket()
-        return LimitBucket(self, self._next_bucket, limit_hz, self.topology.core_hz, above)
+        core_hz = self.topology.core_hz
+        return LimitBucket(self, self._next_bucket, limit_hz, core_hz, parent=above, pool=of)
 
     # -- lives
 
@@ -277,6 +278,8 @@ class Scheduler:
 
     def withdraw(self, world: World, now_ns: int) -> None:
         """Tell the policy that a world competes no more."""
+        if world.bucket is not None and world.pool is not None:
+            world.pool.want(-world.weight)
         if world.exclusive is None:
             self.policy.leave(world, now_ns)
 
@@ -292,12 +295,8 @@ class Scheduler:
         self.place(world, now_ns)
 
     def costop(self, world: World) -> None:
-        """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one.
-
-        The sibling gets the rest of the turn: a whole new one for each hand-off would give the VM more than its share.
-        """
-        now_ns = self.sim.now
-        pcpu, group = world.pcpu, world.group
+        """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one."""
+        now_ns, pcpu, group = self.sim.now, world.pcpu, world.group
         assert pcpu is not None
         assert group is not None
         turn_from_ns = pcpu.turn_from_ns
@@ -309,12 +308,38 @@ class Scheduler:
             and self.fits(laggard, pcpu)
             and now_ns - laggard.since_ns >= self.options.handoff_skip_ns
         ):
-            self.policy.dequeue(laggard)
-            if self.admit(laggard, now_ns):
-                pcpu.start(laggard, now_ns)
-                pcpu.go_on_with_turn(turn_from_ns, now_ns)
-                return
-        pcpu.run_next(now_ns)
+            self._run_laggard(laggard, pcpu, turn_from_ns, now_ns)
+        else:
+            pcpu.run_next(now_ns)
+
+    def can_hand_off(self, world: World, laggard: World) -> bool:
+        """Whether a running vCPU can make way for a READY sibling."""
+        pcpu = world.pcpu
+        return pcpu is not None and pcpu.online and self.fits(laggard, pcpu) and world.exclusive is None
+
+    def hand_off(self, world: World) -> None:
+        """Let a running vCPU that is ahead make way for its slowest sibling, which waits, before it must be stopped."""
+        now_ns, pcpu, group = self.sim.now, world.pcpu, world.group
+        assert pcpu is not None
+        assert group is not None
+        laggard = group.laggard()
+        assert laggard is not None
+        turn_from_ns = pcpu.turn_from_ns
+        pcpu.put_back(now_ns)
+        self._run_laggard(laggard, pcpu, turn_from_ns, now_ns)
+        self.rescue(world, now_ns)
+
+    def _run_laggard(self, laggard: World, pcpu: PcpuRunner, turn_from_ns: int, now_ns: int) -> None:
+        """Give a pCPU to a READY world, and the rest of the turn that another began there.
+
+        A whole new turn for each hand-off would give the VM more than its share.
+        """
+        self.policy.dequeue(laggard)
+        if self.admit(laggard, now_ns):
+            pcpu.start(laggard, now_ns)
+            pcpu.go_on_with_turn(turn_from_ns, now_ns)
+        else:
+            pcpu.run_next(now_ns)
 
     def costart(self, world: World) -> None:
         """Let a co-stopped vCPU compete again."""
@@ -409,6 +434,8 @@ class Scheduler:
 
     def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
         """Make a world READY, and find it a place."""
+        if world.bucket is not None and world.pool is not None:
+            world.pool.want(world.weight)
         if world.exclusive is None:
             self.policy.join(world, now_ns, fresh=fresh)
         self.move(world, _S.READY, now_ns)

@@ -55,7 +55,7 @@ class EsxiPolicy(EsxiQueues):
         self._vtime, self._vtime_at_ns = 0, now_ns
         self._alone_ns = (now_ns, now_ns)  # when all last had a pCPU each
         self._level_timer = host.sim.engine.timer(self._find_level)
-        self._level_found_ns = now_ns - host.options.quantum_ns
+        self._level_found_ns = now_ns - max(host.options.quantum_ns, host.options.entitlement_ns)
         self._begun = 0
 
     # -- time and price
