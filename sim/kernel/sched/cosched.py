@@ -88,6 +88,16 @@ class VcpuGroup:
         self._changed(world)
         self._arm(now_ns)
 
+    def take_over(self, other: VcpuGroup, now_ns: int) -> None:
+        """Go on for another group, all of whose worlds are suspended, with their progress as it is."""
+        other.timer.cancel()
+        self.costops += other.costops
+        for world in other.worlds:
+            self.worlds.append(world)
+            world.group = self
+            self._changed(world)
+        self._arm(now_ns)
+
     def remove(self, world: World, now_ns: int) -> None:
         """Let a world go that has ended."""
         self.worlds.remove(world)
