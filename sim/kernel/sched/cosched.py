@@ -41,7 +41,10 @@ _S = WorldState
 MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
 """The states in which progress moves on with time."""
 
-Extremes = tuple[int | None, int | None, "World | None", "World | None"]
+Extremes = tuple[int | None, int | None, "World | None", "World | None", "World | None"]
+"""What decides: the least progress of those that stand, the largest offset of those that move; then the world with the
+smallest offset of those that run, the co-stopped one with the least progress, and, if that waits for a pCPU, the one with
+the least progress of those that stand."""
 
 
 class VcpuGroup:
@@ -107,7 +110,7 @@ class VcpuGroup:
 
     def slowest(self, now_ns: int, but: World | None = None) -> int:
         """Return the progress of the slowest vCPU, of all `but` one (0 if there is none)."""
-        standing, offset, _, _ = self._extremes(but)
+        standing, offset, *_ = self._extremes(but)
         return _slowest(standing, offset, now_ns)
 
     def progress(self, world: World, now_ns: int) -> int:
@@ -177,7 +180,8 @@ class VcpuGroup:
         now_ns = self._host.sim.now
         self._looking = True
         while True:
-            standing, offset, fastest, stopped = self._extremes()
+            found = self._extremes()
+            standing, offset, fastest, stopped, _ = found
             slowest_ns = _slowest(standing, offset, now_ns)
             if fastest is not None:
                 skew_ns = now_ns - fastest.progress - slowest_ns
@@ -186,82 +190,71 @@ class VcpuGroup:
                     self.costops += 1
                     self._host.costop(fastest)
                     continue
-                if standing is not None and self._handoff_due_ns(standing, offset, fastest) <= now_ns:
+                if standing is not None and self._makes_way(found, now_ns):
                     self._host.hand_off(fastest)
                     continue
             if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
                 break
             self._host.costart(stopped)
         self._looking = False
-        self._set_timer(now_ns, standing, offset, fastest, stopped)
+        self._set_timer(now_ns, found)
 
     def laggard(self) -> World | None:
         """Return the slowest vCPU if it waits for a pCPU."""
-        standing, _, _, _ = self._extremes()
-        for world in self.worlds:
-            if world.progress == standing and world.state is _S.READY:
-                return world
-        return None
+        return self._extremes()[4]
 
-    def _handoff_due_ns(self, standing: int, offset: int | None, fastest: World) -> int:
-        """Return when the fastest vCPU makes way for the slowest, if that waits for a pCPU and can use this one."""
-        laggard = self.laggard()
+    def _makes_way(self, found: Extremes, now_ns: int) -> bool:
+        """Whether the fastest vCPU is to make way now for the slowest, which stands and waits for a pCPU."""
+        standing, offset, fastest, _, laggard = found
+        assert standing is not None
+        assert fastest is not None
+        due_ns = self._handoff_due_ns(standing + fastest.progress, fastest, laggard)
+        return due_ns <= now_ns and (offset is None or standing + offset <= now_ns)
+
+    def _handoff_due_ns(self, level_ns: int, fastest: World, laggard: World | None) -> int:
+        """Return when the fastest vCPU, which is level with the slowest at `level_ns`, makes way for it if it can."""
         if laggard is None or not self._host.can_hand_off(fastest, laggard):
             return FOREVER_NS
-        due_ns = standing + fastest.progress + self.handoff_ns
-        if offset is not None and standing + offset > due_ns:
-            due_ns = standing + offset  # only then it is the slowest
-        return max(due_ns, laggard.since_ns + self._host.options.handoff_skip_ns)
-
-    def _costop_due_ns(self, standing: int, offset: int | None, fastest: World) -> int:
-        """Return when the fastest vCPU must stop for the sake of one that stands, or makes way for it."""
-        due_ns = standing + fastest.progress + self.costop_ns
-        if offset is not None and standing + offset > due_ns:
-            due_ns = standing + offset  # until then another is slower, and the skew stays as it is
-        return min(due_ns, self._handoff_due_ns(standing, offset, fastest))
+        due_ns = level_ns + self.handoff_ns
+        soonest_ns = laggard.since_ns + self._host.options.handoff_skip_ns
+        return due_ns if due_ns > soonest_ns else soonest_ns
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
         if not self._looking:
-            self._set_timer(now_ns, *self._extremes())
+            self._set_timer(now_ns, self._extremes())
 
-    def _set_timer(
-        self,
-        now_ns: int,
-        standing: int | None,
-        offset: int | None,
-        fastest: World | None,
-        stopped: World | None,
-    ) -> None:
+    def _set_timer(self, now_ns: int, found: Extremes) -> None:
         """Set the timer to the next moment at which, by the extremes, something must be done."""
         timer = self.timer
-        if fastest is None and stopped is None:
+        if found[2] is None and found[3] is None:  # nobody runs, nobody is stopped
             timer.due_ns = NEVER
         elif self.poll_ns:
             if timer.due_ns == NEVER:
                 timer.arm((now_ns // self.poll_ns + 1) * self.poll_ns)
         else:
-            due_ns = self._due(now_ns, standing, offset, fastest, stopped)
+            due_ns = self._due(now_ns, found)
             if due_ns == NEVER:
                 timer.due_ns = NEVER
             elif due_ns != timer.due_ns:
                 timer.arm(due_ns if due_ns > now_ns else now_ns)
 
-    def _due(
-        self,
-        now_ns: int,
-        standing: int | None,
-        offset: int | None,
-        fastest: World | None,
-        stopped: World | None,
-    ) -> int:
+    def _due(self, now_ns: int, found: Extremes) -> int:
         """Return the next moment at which a vCPU is too far ahead, or no longer is; it may have passed."""
+        standing, offset, fastest, stopped, laggard = found
         due_ns = NEVER
         if fastest is not None:
             if offset is not None and offset - fastest.progress > self.highest_ns:
                 due_ns = now_ns  # while a laggard is being switched in it falls behind: it would be too far in the end
             elif standing is not None:
-                due_ns = self._costop_due_ns(standing, offset, fastest)
+                level_ns = standing + fastest.progress
+                due_ns = level_ns + self.costop_ns
+                if laggard is not None:
+                    handoff_ns = self._handoff_due_ns(level_ns, fastest, laggard)
+                    if handoff_ns < due_ns:
+                        due_ns = handoff_ns
+                if offset is not None and standing + offset > due_ns:
+                    due_ns = standing + offset  # until then another is slower, and the skew stays as it is
         if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:
             start_ns = now_ns if offset is None else stopped.progress - self.costart_ns + offset
             if due_ns == NEVER or start_ns < due_ns:
@@ -279,11 +272,7 @@ class VcpuGroup:
         raise NotImplementedError
 
     def _extremes(self, but: World | None = None) -> Extremes:
-        """Return what decides, of all `but` one.
-
-        That is: the least progress of those that stand, the largest offset of those that move, the world with the
-        smallest offset of those that run, and the co-stopped world with the least progress.
-        """
+        """Return what decides, of all `but` one."""
         raise NotImplementedError
 
     def check_invariants(self, now_ns: int) -> None:

@@ -109,7 +109,7 @@ class NarrowGroup(VcpuGroup):
 
     def woke(self, world: World, now_ns: int) -> None:
         """Learn that a sleeping world is READY from now on."""
-        standing, offset, fastest, stopped = self._extremes(world)
+        standing, offset, fastest, stopped, laggard = self._extremes(world)
         counted = now_ns - world.progress
         others = _FAR if standing is None else standing
         if offset is not None and now_ns - offset < others:
@@ -118,13 +118,14 @@ class NarrowGroup(VcpuGroup):
             others = counted
         progress = world.progress_asleep if world.progress_asleep > others else others
         world.progress = progress = progress if progress < counted else counted
-        standing = progress if standing is None or progress < standing else standing
+        if standing is None or progress < standing or (progress == standing and laggard is None):
+            standing, laggard = progress, world
         self._standing = standing
         self._standers += 1
         self._offset = -_FAR if offset is None else offset
         self._leading = _FAR if fastest is None else fastest.progress
         if not self._looking:
-            self._set_timer(now_ns, standing, offset, fastest, stopped)
+            self._set_timer(now_ns, (standing, offset, fastest, stopped, laggard))
 
     def moved(self, world: World, old: WorldState, begun_ns: int, now_ns: int) -> None:
         """Learn that a world has gone from `old` to another state but RUN; if that was RUN it ran since `begun_ns`."""
@@ -161,7 +162,7 @@ class NarrowGroup(VcpuGroup):
 
     def _extremes(self, but: World | None = None) -> Extremes:
         standing, offset, leading = _FAR, -_FAR, _FAR
-        fastest = stopped = None
+        fastest = stopped = laggard = None
         for world in self.worlds:
             state = world.state
             progress = world.progress
@@ -173,6 +174,9 @@ class NarrowGroup(VcpuGroup):
                     continue
                 if progress < standing:
                     standing = progress
+                    laggard = world if state is _READY else None
+                elif progress == standing and laggard is None and state is _READY:
+                    laggard = world
                 if state is _COSTOP and (stopped is None or progress < stopped.progress):
                     stopped = world
                 continue
@@ -185,6 +189,7 @@ class NarrowGroup(VcpuGroup):
             None if offset == -_FAR else offset,
             fastest,
             stopped,
+            laggard,
         )
 
     def check_invariants(self, now_ns: int) -> None:
@@ -201,7 +206,7 @@ class NarrowGroup(VcpuGroup):
             raise SimBug(
                 f"{standing} stand, {self._standers} are counted, {self._stopped} of them as co-stopped"
             )
-        due_ns = NEVER if self.poll_ns else self._due(now_ns, *found)
+        due_ns = NEVER if self.poll_ns else self._due(now_ns, found)
         if due_ns != NEVER and (self.timer.due_ns == NEVER or self.timer.due_ns > max(due_ns, now_ns)):
             raise SimBug(
                 f"siblings are to be looked at at {due_ns} ns, the timer is set to {self.timer.due_ns}"

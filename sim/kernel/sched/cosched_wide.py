@@ -41,11 +41,6 @@ class WideGroup(VcpuGroup):
         self._fastest: list[Entry] = []  # running, by offset
         self._stopped: list[Entry] = []  # by progress
 
-    def laggard(self) -> World | None:
-        """Return the slowest vCPU if it waits for a pCPU."""
-        first = self._first(self._standing)
-        return first[2] if first is not None and first[2].state is _S.READY else None
-
     def _changed(self, world: World) -> None:
         self._forget(world)
         if world.state in MOVING:
@@ -76,6 +71,7 @@ class WideGroup(VcpuGroup):
             None if slowest is None else -slowest[0],
             None if fastest is None else fastest[2],
             None if stopped is None else stopped[2],
+            standing[2] if standing is not None and standing[2].state is _S.READY else None,
         )
 
     @staticmethod

@@ -21,8 +21,6 @@ from sim.hw.topology import Topology
 from sim.kernel.sched import machine
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
-from sim.kernel.sched.cosched_narrow import NarrowGroup
-from sim.kernel.sched.cosched_wide import WIDE_VCPUS_MIN, WideGroup
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.numa import NumaBalancer
 from sim.kernel.sched.options import SchedOptions
@@ -30,6 +28,7 @@ from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
 from sim.kernel.sched.placement import IdleMasks, bits
 from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
+from sim.kernel.sched.siblings import make_group
 from sim.kernel.sched.steps import next_burst, sleep
 from sim.kernel.workload import FOREVER_NS, Workload
 from sim.kernel.world import COMPETING, SCHED_STATE, World, WorldState
@@ -106,7 +105,7 @@ class Scheduler:
             world.siblings = worlds
         if len(worlds) < 2 or not self.policy.coscheduling or not self.options.costop_ns:
             return
-        group = WideGroup(self) if len(worlds) >= WIDE_VCPUS_MIN else NarrowGroup(self)
+        group = make_group(self, len(worlds))
         for world in worlds:
             group.add(world, self.sim.now)
 
@@ -315,7 +314,7 @@ class Scheduler:
     def can_hand_off(self, world: World, laggard: World) -> bool:
         """Whether a running vCPU can make way for a READY sibling."""
         pcpu = world.pcpu
-        return pcpu is not None and pcpu.online and self.fits(laggard, pcpu) and world.exclusive is None
+        return pcpu is not None and pcpu.online and world.exclusive is None and self.fits(laggard, pcpu)
 
     def hand_off(self, world: World) -> None:
         """Let a running vCPU that is ahead make way for its slowest sibling, which waits, before it must be stopped."""
@@ -356,6 +355,8 @@ class Scheduler:
 
     def fits(self, world: World, pcpu: PcpuRunner) -> bool:
         """Whether affinity and home node allow a pCPU."""
+        if world.affinity == -1 and world.home < 0:
+            return True
         return bool(world.affinity >> pcpu.index & 1) and (world.home < 0 or world.home == pcpu.place.node)
 
     def idle_pcpu(self, world: World) -> PcpuRunner | None:
