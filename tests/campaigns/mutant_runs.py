@@ -1,9 +1,9 @@
 """Runs of tests on mutants: each in a process of its own that knows the changed module only.
 
 Models: two ways.  A mutant inside a function replaces that function's code in a forked pytest session that has
-collected its tests already, and meets only tests that call the function, the quickest first.  Code that ran before
-the tests (at import, or to make their parameters) is too late to change there, so such a mutant gets a process that
-imports the package anew, with the changed source in place of one module's.
+collected its tests already, and meets only tests that call the function, those near to it and then quick ones first.
+Code that ran before the tests (at import, or to make their parameters) is too late to change there, so such a mutant
+gets a process that imports the package anew, with the changed source in place of one module's.
 Leaves out: changes of more than one place at once.
 """
 
@@ -30,11 +30,13 @@ from mutants import Mutant, code_objects
 
 ROOT = Path(__file__).resolve().parents[2]
 SURVIVED, KILLED, TIMEOUT, BROKEN, LATE = "survived", "killed", "timeout", "broken", "late"
-_PYTEST = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-p", "no:warnings"]
+_PYTEST = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-W", "ignore"]
 _EXITS = {0: SURVIVED, 1: KILLED, 90: BROKEN, 91: LATE}
 _CODES = {outcome: code for code, outcome in _EXITS.items()}
-_TIMEOUTS = (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
+_TIMEOUTS = (signal.SIGXCPU, signal.SIGALRM, signal.SIGPROF, signal.SIGKILL)
 _MEMORY_BYTES_MAX = 4 << 30
+_TEST_CPU_S = 8
+"""What one test may take on a mutant beside three times what it takes without one: its fixtures may be made anew."""
 _LIBRARIES = (
     *("attrs", "cattrs", "click", "defusedxml.ElementTree", "hypothesis.stateful", "numpy", "simpy"),
     *("cryptography.x509", "cryptography.hazmat.primitives.ciphers.modes", "multiprocessing", "rich.table"),
@@ -46,10 +48,16 @@ _LIBRARIES = (
 
 @attrs.frozen(kw_only=True)
 class Tests:
-    """What the mutants must pass; of code that runs at import, a mutant meets the tests near to it first."""
+    """What the mutants must pass; each meets the tests near to its file first."""
 
     paths: tuple[str, ...]
     near: Callable[[Path], tuple[str, ...]]
+
+
+def nearest(path: Path) -> tuple[str, ...]:
+    """Return the unit tests whose file is named after that of a module, if there are some."""
+    test = Path("tests", "unit", path.parts[1], f"test_{path.stem}.py")
+    return (str(test),) if (ROOT / test).is_file() else ()
 
 
 def in_fork(action: Callable[[], str], cpu_s: int) -> str:
@@ -154,6 +162,7 @@ class Session:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.too_late = self.calls.take()
         for number, item in enumerate(session.items):
+            sys.settrace(self.calls)  # anew, as a test that recurses too deeply ends the tracing
             start = time.process_time()
             _run(item, session.items[number + 1] if number + 1 < len(session.items) else None)
             self.seconds.append(time.process_time() - start)
@@ -172,7 +181,15 @@ class Session:
         place = (str(ROOT / mutant.path), mutant.function)
         if place in self.too_late:
             return LATE
-        covering = sorted(self.covering.get(place, ()), key=lambda number: (self.seconds[number], number))
+        near = self.tests.near(mutant.path)
+        covering = sorted(
+            self.covering.get(place, ()),
+            key=lambda number: (
+                not session.items[number].nodeid.startswith(near),
+                self.seconds[number],
+                number,
+            ),
+        )
         if not covering:
             return SURVIVED
         cpu_s = 4 + int(3 * sum(self.seconds[number] for number in covering))
@@ -180,9 +197,10 @@ class Session:
         def action() -> str:
             if not _exchange(mutant):
                 return LATE
-            items = [session.items[number] for number in covering]
-            for item, following in zip(items, [*items[1:], None], strict=True):
-                if not _passes(item, following):
+            for number, following in zip(covering, [*covering[1:], None], strict=True):
+                signal.setitimer(signal.ITIMER_PROF, _TEST_CPU_S + 3 * self.seconds[number])
+                item, after = session.items[number], None if following is None else session.items[following]
+                if not _passes(item, after):
                     return KILLED
             return SURVIVED
 

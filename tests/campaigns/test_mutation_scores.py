@@ -1,5 +1,6 @@
-"""The mutants of the TPM: what is changed and what is spared, and a score that can be too low."""
+"""The mutants of a study: what is changed and what is spared, and a score that can be too low."""
 
+import importlib
 import subprocess
 import sys
 from collections import Counter
@@ -34,9 +35,14 @@ def tools(package, monkeypatch):
     package("mutmut")
     monkeypatch.syspath_prepend(str(FOLDER))
     import mutants
-    import tpm_mutation_score
+    import mutation_score
 
-    return mutants, tpm_mutation_score
+    return mutants, mutation_score
+
+
+@pytest.fixture(params=["tpm_mutation_score", "image_mutation_score"])
+def study(tools, request):
+    return importlib.import_module(request.param).STUDY
 
 
 def test_all_code_is_changed_and_what_no_program_acts_on_is_spared(tools, tmp_path):
@@ -66,14 +72,36 @@ def test_a_mutant_tells_its_place_and_change(tools, tmp_path):
     assert f"{path}:4: '3' -> '4'" in told
 
 
-def test_every_name_of_an_area_stands_for_files_that_exist(tools):
-    score = tools[1]
-    for area, names in score.AREAS.items():
-        assert all(list((score.ROOT / "sim" / "tpm").glob(f"{name}.py")) for name in names)
-        files = score.files_of(area)
-        assert len(set(files)) == len(files) >= len(names)
-    for path in {*score.tests().paths, *(each for file in files for each in score.tests().near(file))}:
-        assert (score.ROOT / path.partition("::")[0]).is_file()
+def test_every_file_of_an_area_is_in_no_other_and_its_tests_exist(tools, study):
+    root = tools[1].ROOT
+    files = [path for area in study.areas.values() for path in area.files]
+    assert len(set(files)) == len(files)
+    for area in study.areas.values():
+        assert area.files
+        for path in {*area.tests.paths, *(each for file in area.files for each in area.tests.near(file))}:
+            assert (root / path.partition("::")[0]).exists(), path
+
+
+def test_every_name_of_an_area_stands_for_a_file(tools):
+    tpm, image = map(importlib.import_module, ("tpm_mutation_score", "image_mutation_score"))
+    for names in tpm.NAMES.values():
+        assert all(tools[1].files_of("tpm", [name]) for name in names)
+    assert all(tools[1].files_of("image", [name]) for name in (*image.PARSERS, *image.SIGNATURES))
+
+
+def test_planted_changes_stand_in_files_of_the_study_and_have_both_outcomes(study):
+    for area in study.areas.values():
+        wanted = [outcome for planted, outcome in study.planted.items() if planted.path in area.files]
+        assert not wanted or set(wanted) == {"killed", "survived"}
+    for planted in study.planted:
+        assert any(planted.path in area.files for area in study.areas.values())
+        assert compile(planted.source(), str(planted.path), "exec")
+
+
+def test_areas_that_share_their_tests_share_a_session(tools, study):
+    sessions = list(study.sessions(list(study.areas)))
+    assert sorted(name for _, names in sessions for name in names) == sorted(study.areas)
+    assert len({tests for tests, _ in sessions}) == len(sessions)
 
 
 def test_an_area_below_its_share_fails_and_timeouts_count_as_noticed(tools):
