@@ -5,9 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-image \
-	campaign-sched campaign-tpm \
-	coverage-tpm mutation-tpm coverage-image mutation-image ablation clean
+.PHONY: help demo test lint types layers tests bench docs venv campaign campaign-elf campaign-image campaign-sched \
+	campaign-tpm coverage-tpm mutation-tpm coverage-image mutation-image ablation clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
@@ -39,8 +38,12 @@ docs: $(STAMP)  ## rewrite the generated pages of docs/
 campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
 	$(BIN)/python tests/campaigns/bitflips.py
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-image \
-	campaign-sched campaign-tpm \
+campaign-image: $(STAMP)  ## long: 100,000 single faults in signed VIBs, signature files, bundles and revocation lists
+	$(BIN)/python tests/campaigns/image_faults.py --count 100000
+
+campaign-sched: $(STAMP)  ## long: all 18 scheduling invariants on 10,000 random scenarios; goes on where it stopped
+	@mkdir -p out
+	$(BIN)/python tests/campaigns/sched_scenarios.py --count 10000 --state out/campaign-sched.json
 
 campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000
