@@ -14,12 +14,13 @@ import gc
 import importlib
 import importlib.util
 import os
+import re
 import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -54,10 +55,18 @@ class Tests:
     near: Callable[[Path], tuple[str, ...]]
 
 
+@cache
 def nearest(path: Path) -> tuple[str, ...]:
-    """Return the unit tests whose file is named after that of a module, if there are some."""
-    test = Path("tests", "unit", path.parts[1], f"test_{path.stem}.py")
-    return (str(test),) if (ROOT / test).is_file() else ()
+    """Return the unit tests of a module: those in the file named after it, then those in files that import it."""
+    folder = ROOT.joinpath("tests", "unit", path.parts[1])
+    imports = re.compile(
+        rf"from {module_name(path)} import|from {module_name(path.parent)} import.*\b{path.stem}\b"
+    )
+    found = [
+        test for test in sorted(folder.glob("test_*.py")) if imports.search(test.read_text(encoding="utf-8"))
+    ]
+    found.sort(key=lambda test: test.stem != f"test_{path.stem}")
+    return tuple(str(test.relative_to(ROOT)) for test in found)
 
 
 def in_fork(action: Callable[[], str], cpu_s: int) -> str:
@@ -145,7 +154,7 @@ class _Calls:
 class Session:
     """A pytest session that tries mutants instead of running its tests once; as a plugin, in a forked process."""
 
-    def __init__(self, mutants: Sequence[Mutant], tests: Tests, tell: Callable[[int, str], None]) -> None:
+    def __init__(self, mutants: Sequence[Mutant], tests: Tests, tell: Callable[..., None]) -> None:
         self.mutants = mutants
         self.tests = tests
         self.tell = tell
@@ -174,8 +183,16 @@ class Session:
         gc.collect()
         gc.freeze()
         for number, mutant in enumerate(self.mutants):
-            self.tell(number, self._outcome(session, mutant))
+            outcome = self._outcome(session, mutant)
+            self.tell(number, outcome, *(self._files(session, mutant) if outcome == LATE else ()))
         return True
+
+    def _files(self, session: pytest.Session, mutant: Mutant) -> list[str]:
+        """Return the files of the tests that call the mutant's function, those near to it first."""
+        near = self.tests.near(mutant.path)
+        numbers = self.covering.get((str(ROOT / mutant.path), mutant.function), ())
+        files = dict.fromkeys(session.items[number].nodeid.partition("::")[0] for number in numbers)
+        return sorted(files, key=lambda file: near.index(file) if file in near else len(near))
 
     def _outcome(self, session: pytest.Session, mutant: Mutant) -> str:
         place = (str(ROOT / mutant.path), mutant.function)
@@ -262,18 +279,18 @@ class Runner:
         if not self._ready:
             raise RuntimeError("the package is imported before its mutants are")
         inside = [mutant for mutant in mutants if mutant.function]
-        late = [mutant for mutant in mutants if not mutant.function]
-        for mutant, outcome in self._inside_functions(inside):
+        late = [(mutant, self.tests) for mutant in mutants if not mutant.function]
+        for mutant, outcome, files in self._inside_functions(inside):
             if outcome == LATE:
-                late.append(mutant)
+                late.append((mutant, Tests(paths=files or self.tests.paths, near=lambda _: ())))
             else:
                 yield mutant, outcome
-        for mutant in late:
+        for mutant, tests in late:
             with _silence():
-                outcome = at_import(mutant, self.tests, self.cpu_s)
+                outcome = at_import(mutant, tests, self.cpu_s)
             yield mutant, outcome
 
-    def _inside_functions(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, str]]:
+    def _inside_functions(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, str, tuple[str, ...]]]:
         if not mutants:
             return
         reader, writer = os.pipe()
@@ -289,9 +306,9 @@ class Runner:
         count = 0
         with os.fdopen(reader, encoding="ascii") as lines:
             for line in lines:
-                number, outcome = line.split()
+                number, outcome, *files = line.split()
                 count += 1
-                yield mutants[int(number)], outcome
+                yield mutants[int(number)], outcome, tuple(files)
         os.waitpid(pid, 0)
         if count != len(mutants):
             raise RuntimeError("the tests fail, or find nothing to do, on the code as it is")

@@ -108,9 +108,9 @@ def run(study, mutants, say):
             if mutant in mutants:
                 counts[mutants[mutant], outcome] += 1
                 if outcome == SURVIVED:
-                    survivors.append(
-                        f"{mutants[mutant]}: {mutant.function or 'import'}: {mutant.difference()}\n"
-                    )
+                    name = f"{mutants[mutant]}: {mutant.function or 'import'}: {mutant.difference()}"
+                    survivors.append(f"{name}\n")
+                    say(f"survived: {name}")
     return counts, survivors
 
 
