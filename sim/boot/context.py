@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from sim.boot.bootinfo import BootFailure, StartupMode, TpmState
+from sim.boot.bootinfo import BootFailure, StartupMode, TpmFailureRule, TpmState
 from sim.boot.loaded import LoadedModule
 from sim.boot.pcrmap import LATE_LAUNCH_MAP, LOADER_MAP, PcrMap
 from sim.core.procedure import Procedure
@@ -33,6 +33,7 @@ class BootPolicy:
     """How this platform boots, apart from its setup switches."""
 
     startup: StartupMode = StartupMode.LOCALITY_0
+    tpm_failure: TpmFailureRule = TpmFailureRule.GO_ON
     loader_map: PcrMap = LOADER_MAP
     late_launch_map: PcrMap = LATE_LAUNCH_MAP
 

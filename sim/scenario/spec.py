@@ -86,7 +86,8 @@ MODULE_BYTES_MAX = 4 * MIB
 IMAGE_BYTES_MAX = 128 * MIB
 
 ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
-TPM_STATES = ("present", "disabled", "absent")
+TPM_STATES = ("present", "damaged", "disabled", "absent")
+TPM_STATES_ENABLED = ("present", "damaged")
 BOOT_OUTCOMES = ("ok", "refused")
 ATTESTATION_OUTCOMES = ("accepted", "notAccepted", "N/A")
 
@@ -127,6 +128,7 @@ def _within_years(_instance: object, attribute: attrs.Attribute[datetime], value
 class TpmSpec:
     """The TPM: whether it is there, as `present`, `disabled` (in the BIOS) or `absent`; None leaves it to the host.
 
+    A `damaged` one is there, but a bit of what it had stored was flipped before power-on: it is in failure mode for good.
     `faults` are what goes wrong with its commands, counted from the first power-on.
     """
 
@@ -266,7 +268,7 @@ class Scenario:
 
     @property
     def tpm_state(self) -> str:
-        """Whether the TPM is "present", "disabled" or "absent"."""
+        """Whether the TPM is "present", "damaged", "disabled" or "absent"."""
         if self.tpm.state is not None:
             return self.tpm.state
         if not self.host.tpm_present:
@@ -276,7 +278,7 @@ class Scenario:
     @property
     def board_spec(self) -> HostSpec:
         """The host's hardware with the TPM's state written into it."""
-        firmware = evolve(self.host.firmware, tpm_enabled=self.tpm_state == "present")
+        firmware = evolve(self.host.firmware, tpm_enabled=self.tpm_state in TPM_STATES_ENABLED)
         return evolve(self.host, firmware=firmware, tpm_present=self.tpm_state != "absent")
 
     def virtual_machines(self) -> list[VmSpec]:
@@ -324,9 +326,9 @@ class Scenario:
 
     def _check_tpm(self) -> None:
         declared = self.tpm.state
-        if declared in ("present", "disabled") and not self.host.tpm_present:
+        if declared not in (None, "absent") and not self.host.tpm_present:
             raise FieldError("tpm", declared, "the same state in tpm.state and host.tpm_present")
-        if declared == "present" and not self.host.firmware.tpm_enabled:
+        if declared in TPM_STATES_ENABLED and not self.host.firmware.tpm_enabled:
             raise FieldError("tpm", declared, "the same state in tpm.state and host.firmware.tpm_enabled")
         if self.tpm.faults and self.tpm_state != "present":
             raise FieldError("tpm", f"faults of a TPM that is {self.tpm_state}", "a TPM that is present")

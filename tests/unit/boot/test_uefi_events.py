@@ -40,10 +40,20 @@ def test_image_load_event_carries_the_length_of_its_device_path():
     assert data[32:] == b"path"
 
 
+def test_handoff_tables_are_counted_and_named_by_guid_and_address():
+    guid = bytes.fromhex("4415fdf294972c4a992ee5bbcf20e394")
+    assert guid == uefi_events.SMBIOS3_TABLE
+    assert uefi_events.handoff_tables() == bytes(8)
+    assert uefi_events.handoff_tables((guid, 0x1000), (bytes(16), 2)) == (
+        struct.pack("<Q", 2) + guid + struct.pack("<Q", 0x1000) + bytes(16) + struct.pack("<Q", 2)
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
         (uefi_events.CALLING_BOOT_APPLICATION, 40),
+        (uefi_events.RETURNING_FROM_BOOT_APPLICATION, 47),
         (uefi_events.EXIT_BOOT_SERVICES_STARTED, 29),
         (uefi_events.EXIT_BOOT_SERVICES_DONE, 40),
     ],
