@@ -238,16 +238,17 @@ def _policies(entry: HostEntry) -> tuple[PolicyRow, ...]:
 def _attestation(machinery: Machinery) -> AttestationResult:
     """Return what vCenter shows for the host: its last verdict, or why there is none."""
     if machinery.vcenter is None:
-        return AttestationResult(status="N/A", message="there is no vCenter")
+        return AttestationResult(status="N/A", message="not attested: there is no vCenter")
     entries: list[HostEntry] = [
         entry for entry in machinery.vcenter.hosts() if entry.name == machinery.host.name
     ]
     if not entries:
-        return AttestationResult(status="N/A", message="the host is not in the inventory")
+        return AttestationResult(status="N/A", message="not attested: the host is not in the inventory")
     connection = str(entries[0].connection_state)
     info = entries[0].tpm_attestation
     if info is None:
-        return AttestationResult(status="N/A", message="the host has no TPM in use", connection=connection)
+        why = "not attested: the host has no TPM in use"
+        return AttestationResult(status="N/A", message=why, connection=connection)
     return AttestationResult(
         status=info.status,
         connection=connection,
