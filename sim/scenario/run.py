@@ -28,6 +28,7 @@ from sim.scenario.plaintable import plain_table
 from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.strike import strike
+from sim.scenario.strike_interrupts import strike_interrupts
 from sim.scenario.strike_memory import strike_memory
 from sim.scenario.strike_module import strike_module
 from sim.vsphere.faults import HostConnectFault, NoCompatibleHost
@@ -228,6 +229,9 @@ class Simulation:
             return
         if fault.kind == "unload_module":
             strike_module(fault, number, self.host)
+            return
+        if fault.kind == "stray_interrupts":
+            strike_interrupts(fault, number, self.host)
             return
         if fault.kind != "reboot":
             strike(fault, number, self.host.board)
