@@ -67,8 +67,8 @@ class Timer:
     def arm(self, when_ns: int) -> None:
         """Call back at `when_ns` (absolute), instead of any time set before."""
         engine = self.engine
-        if when_ns < engine._now:
-            raise SimBug(f"timer armed for {when_ns} ns, which is before now ({engine.now} ns)")
+        if type(when_ns) is not int or not engine._now <= when_ns <= TIME_NS_MAX:
+            raise _wrong_time("timer armed for", when_ns, engine.now)
         self.due_ns = when_ns
         queued_ns = self._queued_ns
         if queued_ns == NEVER or queued_ns > when_ns:
@@ -136,6 +136,8 @@ class Engine(simpy.Environment):
     """
 
     def __init__(self, *, start_ns: int = 0, limits: EngineLimits | None = None) -> None:
+        if type(start_ns) is not int or not 0 <= start_ns <= TIME_NS_MAX:
+            raise _wrong_time("time begins at", start_ns, 0)
         super().__init__(initial_time=start_ns)
         self.limits = limits if limits is not None else EngineLimits()
         self.events_done = 0
@@ -147,13 +149,19 @@ class Engine(simpy.Environment):
 
     def at(self, when_ns: int, callback: Callback, *arguments: object) -> None:
         """Call `callback(*arguments)` once at `when_ns` (absolute, ns)."""
-        if not self._now <= when_ns <= TIME_NS_MAX:
-            raise SimBug(f"event scheduled for {when_ns} ns, outside {self._now}..{TIME_NS_MAX}")
+        if type(when_ns) is not int or not self._now <= when_ns <= TIME_NS_MAX:
+            raise _wrong_time("event scheduled for", when_ns, self.now)
         heappush(self._queue, (when_ns, _NORMAL, next(self._eid), _Call(callback, arguments)))  # type: ignore[misc]
 
     def after(self, delay_ns: int, callback: Callback, *arguments: object) -> None:
         """Call `callback(*arguments)` once, `delay_ns` from now."""
         self.at(self.now + delay_ns, callback, *arguments)
+
+    def schedule(self, event: simpy.Event, priority: Any = _NORMAL, delay: Any = 0) -> None:
+        """Queue an event of SimPy's own, `delay` from now: the way of its timeouts and processes."""
+        if type(delay) is not int or not 0 <= delay <= TIME_NS_MAX - self.now:
+            raise _wrong_time("SimPy event scheduled with a delay of", delay, self.now)
+        super().schedule(event, priority, delay)
 
     def timer(self, callback: Callback) -> Timer:
         """Make a re-armable timer that calls `callback()`."""
@@ -169,11 +177,11 @@ class Engine(simpy.Environment):
 
         The loop does what `simpy.Environment.step` does, without a call for each event.
 
-        Errors: `SimBug` when a limit of `EngineLimits` is passed.
+        Errors: `SimBug` when a limit of `EngineLimits` is passed, or for a time that is past or beyond the last one.
         """
-        end_ns = TIME_NS_MAX if until is None else int(until)
-        if end_ns < self._now:
-            raise SimBug(f"cannot run back to {end_ns} ns from {self.now} ns")
+        end_ns: int = TIME_NS_MAX if until is None else until
+        if type(end_ns) is not int or not self._now <= end_ns <= TIME_NS_MAX:
+            raise _wrong_time("cannot run to", end_ns, self.now)
         queue = self._queue
         same_time_max = self.limits.same_time_events_max
         budget = self.limits.events_max - self.events_done
@@ -233,3 +241,10 @@ class Engine(simpy.Environment):
         self._eid = count(state["next_id"])
         self.limits = EngineLimits(*state["limits"])
         self.events_done = state["events_done"]
+
+
+def _wrong_time(what: str, when_ns: object, now_ns: int) -> SimBug:
+    """Return the error for a time that is no integer (floats drift), has passed, or is beyond the last nanosecond."""
+    if type(when_ns) is int and when_ns < now_ns:
+        return SimBug(f"{what} {when_ns} ns, which is before now ({now_ns} ns)")
+    return SimBug(f"{what} {when_ns!r} ns, which is no integer from {now_ns} to {TIME_NS_MAX}")

@@ -1,8 +1,8 @@
-"""What goes wrong on purpose: flipped bits, missing files, switches turned off, reboots, failing memory cells, unloads.
+"""What goes wrong on purpose: flipped bits, missing files, switches turned, reboots, memory errors, unloads, stray interrupts.
 
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
-`sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use.
+`sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use, `sim.scenario.strike_interrupts` interrupts.
 
 Leaves out: faults of processors and network; those of TPM commands are `sim.tpm.fault_spec`.
 """
@@ -27,11 +27,12 @@ FAULT_KINDS = (
     "reboot",
     "memory_error",
     "unload_module",
+    "stray_interrupts",
 )
 FOUND_BY = ("access", "scrub")
 """Who meets a memory error first: its owner, who reads the bytes at once, or the patrol scrubber on its next round."""
 
-_RUNNING_KINDS = ("reboot", "memory_error", "unload_module")
+_RUNNING_KINDS = ("reboot", "memory_error", "unload_module", "stray_interrupts")
 _FILE_KINDS = ("flip_bit", "remove_file")
 
 _FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib)/[A-Za-z0-9][\w.+:/-]{0,200})"
@@ -41,6 +42,8 @@ _TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET})"
 _FILE_BYTE_MAX = 2**31 - 1
 _BYTE_MAX = MEMORY_BYTES_MAX.value - 1
 _FLIPPED_MAX = 8
+_INTERRUPTS_MAX = 1_000_000
+_VECTORS = (32, 255)
 _AT_NS_MAX = 366 * 86_400 * 10**9
 
 
@@ -74,6 +77,8 @@ class FaultSpec:
     `found_by` says who meets it.
 
     An unloading of "module/NAME" happens while the last pCPU uses the module.
+
+    Stray interrupts are `count` interrupts (1 unless said otherwise) at `vector`, or at one that nobody owns.
     """
 
     kind: str = field(validator=in_choices(*FAULT_KINDS))
@@ -91,6 +96,8 @@ class FaultSpec:
     unpacked: bool = False
     bits: int | None = field(default=None, validator=optional(between(1, _FLIPPED_MAX)))
     found_by: str | None = field(default=None, validator=optional(in_choices(*FOUND_BY)))
+    vector: int | None = field(default=None, validator=optional(between(*_VECTORS)))
+    count: int | None = field(default=None, validator=optional(between(1, _INTERRUPTS_MAX)))
     at_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(0, _AT_NS_MAX))
     )
@@ -115,6 +122,8 @@ class FaultSpec:
             "unpacked": flips,
             "bits": self.strikes_memory,
             "found_by": self.strikes_memory,
+            "vector": self.kind == "stray_interrupts",
+            "count": self.kind == "stray_interrupts",
         }
         for name, in_use in used.items():
             if not in_use and getattr(self, name) not in (None, False):

@@ -1,6 +1,6 @@
 """What a scenario is: one frozen value that says everything about a run, and whose digest is its id.
 
-Models: the composition of the layers' own specs (hardware, TPM, image, virtual machines), of faults, of vCenter, and
+Models: the composition of the layers' own specs (hardware, TPM, image, virtual machines), of faults, programs, vCenter, and
 of how the run should end.  Times count from the end of the first boot, so that they need not change when booting
 takes longer.
 
@@ -37,6 +37,7 @@ from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.inputs import InputFile
 from sim.scenario.policies import ENGINES_MAX, EngineSpec
+from sim.scenario.programs import PROGRAMS_MAX, ProgramSpec
 from sim.tpm.fault_spec import Fault
 
 __all__ = [
@@ -209,7 +210,7 @@ class ExpectSpec:
     """How the run should end; what is None is not checked.
 
     `component` must be named by the message of the refused boot or of the verdict; `vms_refused` are the virtual
-    machines that admission control should refuse.  `quarantined` is what the policy engines should have brought about.
+    machines that admission control should refuse, `programs_refused` the paths of programs that should not run.  `quarantined` is what the policy engines should have brought about.
     """
 
     boot: str = field(default="ok", validator=in_choices(*BOOT_OUTCOMES))
@@ -218,6 +219,7 @@ class ExpectSpec:
         default=None, validator=optional(matches(r"[ -~]{1,200}", "a printable name"))
     )
     vms_refused: tuple[str, ...] = ()
+    programs_refused: tuple[str, ...] = ()
     quarantined: bool | None = None
 
 
@@ -244,6 +246,7 @@ class Scenario:
     pools: tuple[PoolSpec, ...] = field(default=(), validator=_tuple_of_at_most(POOLS_MAX))
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
+    programs: tuple[ProgramSpec, ...] = field(default=(), validator=_tuple_of_at_most(PROGRAMS_MAX))
     vcenter: VCenterSpec | None = None
     expect: ExpectSpec = field(factory=ExpectSpec)
     policy_file: InputFile | None = field(default=None, metadata={"internal": True})
@@ -344,6 +347,11 @@ class Scenario:
                     "faults", f"at of {fault.at_ns} ns in number {number}", "a time within the duration"
                 )
 
+        for number, program in enumerate(self.programs):
+            if program.at_ns > self.duration_ns:
+                got = f"at of {program.at_ns} ns in number {number}"
+                raise FieldError("programs", got, "a time within the duration")
+
     def _check_memory_errors(self) -> None:
         sizes = {f"vm/{spec.name}": spec.memory_bytes for spec in self.virtual_machines()}
         sizes["dram"] = self.host.memory_bytes
@@ -361,10 +369,13 @@ class Scenario:
 
 def _by_digest(scenario: Scenario) -> Scenario:
     """Return the scenario with the content of each file replaced by its SHA-256."""
-    vibs = tuple(
-        InputFile(name=one.name, data=hashlib.sha256(one.data).digest()) for one in scenario.image.vibs
+    vibs = tuple(_digest_of(one) for one in scenario.image.vibs)
+    own = None if scenario.policy_file is None else _digest_of(scenario.policy_file)
+    programs = tuple(
+        one if one.file is None else evolve(one, file=_digest_of(one.file)) for one in scenario.programs
     )
-    own = scenario.policy_file
-    if own is not None:
-        own = InputFile(name=own.name, data=hashlib.sha256(own.data).digest())
-    return evolve(scenario, image=evolve(scenario.image, vibs=vibs), policy_file=own)
+    return evolve(scenario, image=evolve(scenario.image, vibs=vibs), programs=programs, policy_file=own)
+
+
+def _digest_of(file: InputFile) -> InputFile:
+    return InputFile(name=file.name, data=hashlib.sha256(file.data).digest())

@@ -136,8 +136,8 @@ class VcpuGroup:
         self._arm(now_ns)
 
     def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
-        """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (0)."""
-        if begun_ns:
+        """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (-1)."""
+        if begun_ns >= 0:
             world.progress_asleep = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
         else:
             world.progress_asleep = world.progress
@@ -167,7 +167,7 @@ class VcpuGroup:
             if old is _S.RUN:
                 self.slept(world, begun_ns, now_ns)
             elif old not in MOVING:
-                self.slept(world, 0, now_ns)
+                self.slept(world, -1, now_ns)
         elif old is _S.RUN:
             self.stopped(world, begun_ns, now_ns)
         elif old in MOVING:

@@ -94,9 +94,9 @@ class NarrowGroup(VcpuGroup):
             self._arm(now_ns)
 
     def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
-        """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (0)."""
-        undone = begun_ns > now_ns or not begun_ns  # it moves from now on, not from when it was to begin
-        if begun_ns:
+        """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (-1)."""
+        undone = begun_ns > now_ns or begun_ns < 0  # it moves from now on, not from when it was to begin
+        if begun_ns >= 0:
             world.progress_asleep = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
         else:
             world.progress_asleep = world.progress

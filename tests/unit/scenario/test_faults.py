@@ -35,6 +35,13 @@ def test_a_target_names_volume_and_file_or_vib_or_loader():
         ({"kind": "flip_bit", "target": "bootbank/x", "byte": 1 << 31}, "byte"),
         ({"kind": "flip_bit", "target": "bootbank/x", "bits": 2}, "bits"),
         ({"kind": "reboot", "at": "1s", "found_by": "scrub"}, "found_by"),
+        ({"kind": "stray_interrupts"}, "at"),
+        ({"kind": "stray_interrupts", "at": "1s", "vector": 31}, "vector"),
+        ({"kind": "stray_interrupts", "at": "1s", "vector": 256}, "vector"),
+        ({"kind": "stray_interrupts", "at": "1s", "count": 0}, "count"),
+        ({"kind": "stray_interrupts", "at": "1s", "target": "kernel"}, "target"),
+        ({"kind": "reboot", "at": "1s", "vector": 80}, "vector"),
+        ({"kind": "reboot", "at": "1s", "count": 2}, "count"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused_at_its_key(keys, wrong):
