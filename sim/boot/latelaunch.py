@@ -54,7 +54,7 @@ from sim.tpm.constants import TPM_ALG, TPM_RC
 from sim.tpm.eventlog import TcgEvent
 from sim.tpm.wire import TPMS_NV_PUBLIC
 
-__all__ = ["LAUNCHER_FILE", "POLICY_FILE", "LateLaunch", "LaunchEvent", "sinit_module"]
+__all__ = ["LAUNCHER_FILE", "LAUNCH_VOLUME", "POLICY_FILE", "LateLaunch", "LaunchEvent", "sinit_module"]
 
 TXT_LAUNCH = record("boot.launch", host=str, outcome=str, errorcode=int, text=str)
 """A late launch was "done", "refused" before SENTER, or ended in a "txt reset" with an error code."""
@@ -62,8 +62,10 @@ TXT_LAUNCH = record("boot.launch", host=str, outcome=str, errorcode=int, text=st
 STAGE = "tboot"
 SINIT_VOLUME = "SINIT"
 CRTM_VOLUME = "SEC-PEI"
-LAUNCHER_FILE = "tboot.b00"
-POLICY_FILE = "lcp.data"
+LAUNCH_VOLUME = "esp"
+"""Where launcher and policy data lie: no VIB owns them, and Secure Boot lets nothing unowned lie in a boot bank."""
+LAUNCHER_FILE = "EFI/VMware/tboot.b00"
+POLICY_FILE = "EFI/VMware/lcp.data"
 ACM_LOCALITY = 3
 
 SENTER_NS = fact(
@@ -136,7 +138,7 @@ class LateLaunch:
 
     def _read_launcher(self) -> bytes:
         try:
-            return self._context.board.disk.volume(self._context.bank).read(LAUNCHER_FILE)
+            return self._context.board.disk.volume(LAUNCH_VOLUME).read(LAUNCHER_FILE)
         except DiskError as error:
             raise self._context.stop(
                 STAGE, LAUNCHER_FILE, f"Error loading {LAUNCHER_FILE}: {error}"
@@ -192,7 +194,7 @@ class LateLaunch:
         )
 
     def _policy(self, acm: Acm) -> PolicyMatch:
-        volume = self._context.board.disk.volume(self._context.bank)
+        volume = self._context.board.disk.volume(LAUNCH_VOLUME)
         data = volume.read(POLICY_FILE) if volume.exists(POLICY_FILE) else b""
         try:
             return evaluate_policy(

@@ -53,7 +53,7 @@ class Board:
         self.tpm: TpmSlot | None = None
         if tpm_device is not None:
             self.tpm = TpmSlot(tpm_device, self.meter, sim, enabled=spec.firmware.tpm_enabled)
-        self.txt = TxtRegisters()
+        self.txt = TxtRegisters(production=not spec.firmware.debug_chipset)
         self.powered = False
         self.asleep = False
         """Whether it is in S3: memory alone has power."""

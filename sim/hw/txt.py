@@ -70,9 +70,9 @@ class TxtState:
 
 
 class TxtRegisters:
-    """The TXT registers of a board; `public_key` is what its chipset was made to trust."""
+    """The TXT registers of a board; `production` says whether its chipset takes modules of the production line only."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, production: bool = True) -> None:
         self.sts = 0
         self.ests = 0
         self.e2sts = 0
@@ -80,8 +80,7 @@ class TxtRegisters:
         self.sinit_bytes = 0
         self.public_key = b""
         self.svn_min = TXT_SVN_MIN.value
-        self.production = True
-        """Whether the chipset's fuses allow modules of the production line only."""
+        self.production = production
 
     @property
     def didvid(self) -> int:
