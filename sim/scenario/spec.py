@@ -21,7 +21,6 @@ import attrs
 from attrs import evolve, field, frozen
 from attrs.validators import optional
 
-from sim.attest.policy import LaunchRule
 from sim.boot.launchspec import LaunchSpec
 from sim.core.context import EPOCH
 from sim.core.facts import fact
@@ -90,6 +89,7 @@ IMAGE_BYTES_MAX = 128 * MIB
 ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
 TPM_STATES = ("present", "disabled", "absent")
 BOOT_OUTCOMES = ("ok", "refused")
+LAUNCH_RULES = ("any", "required", "forbidden")
 ATTESTATION_OUTCOMES = ("accepted", "notAccepted", "N/A")
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
@@ -195,7 +195,7 @@ class VCenterSpec:
     attest_every_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(SECOND, DURATION_NS_MAX))
     )
-    launch: str = field(default="any", validator=in_choices(*LaunchRule))
+    launch: str = field(default="any", validator=in_choices(*LAUNCH_RULES))
     require_launch_policy: bool = False
     allow_resume: bool = False
     engines: tuple[EngineSpec, ...] = field(default=(), validator=_tuple_of_at_most(ENGINES_MAX))
