@@ -14,6 +14,8 @@ import enum
 
 import attrs
 
+from sim.boot.pcrmap import LOADER_MAP, PcrMap
+
 __all__ = [
     "BootFailure",
     "BootInfo",
@@ -87,6 +89,8 @@ class BootInfo:
     tpm_state: TpmState
     drtm: bool
     """Whether a late launch took place, so that PCRs 17-22 hold the measurements."""
+    pcr_map: PcrMap = LOADER_MAP
+    """Which PCR took what."""
     bank: str
     """The boot bank's volume."""
     command_line: str
@@ -123,5 +127,7 @@ class BootFailure:
     host: str = ""
     messages: tuple[str, ...] = attrs.field(default=(), repr=False)
     event_log: bytes = attrs.field(default=b"", repr=False)
+    resets: bool = False
+    """Whether the platform resets itself and boots again, instead of standing still."""
     started_ns: int = 0
     finished_ns: int = 0

@@ -3,12 +3,15 @@
 Models: the static root of trust of a UEFI server, in the order in which its events stand in the log: TPM start-up (at
 locality 0 or 3, or after an H-CRTM hash sequence), PCR 0 (version, code volumes), PCR 7 (Secure Boot variables and their
 separator), PCR 1 (microcode, setup), PCR 2 (option ROM), PCR 1 again (SMBIOS table, boot options), the first boot attempt
-in PCR 4, separators in PCRs 0-6.  A TPM that fails is left alone from then on, and the boot goes on.
+in PCR 4, separators in PCRs 0-6.  A TPM that fails is left alone from then on, and the boot goes on.  After S3 the TPM is
+started as it was shut down; one that lost its state is started anew, and an error separator in PCRs 0-7 keeps anybody
+from filling them again.
 
 Leaves out: ACPI tables, whose PCR differs between firmware makers; capsules; `sim.boot.bootmanager` does what follows.
 
 Sources: TCG PC Client Platform Firmware Profile 1.05, sections 2.3.4, 3.3.4 and 10.4; EDK2, SecurityPkg Tcg2Dxe (what it
-measures when it is ready to boot); the order of events in eleven public logs of real machines.
+measures when it is ready to boot) and Tcg2Pei (what follows a Startup(STATE) that fails); the order of events in eleven
+public logs of real machines.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from sim.core.units import GIB
 from sim.errors import FormatError
 from sim.hw.tpm_slot import TpmSlot
 from sim.tpm.client import TpmClient, TpmError
-from sim.tpm.constants import TPM_CAP
+from sim.tpm.constants import TPM_CAP, TPM_SU
 from sim.tpm.eventlog import EV
 
 __all__ = ["Firmware"]
@@ -76,6 +79,35 @@ class Firmware:
             self._start(slot)
         except (TpmError, FormatError) as error:
             self._measurer.give_up(str(error))
+
+    def resume_tpm(self) -> None:
+        """Start the TPM as it was shut down before S3; one that cannot is started anew, and its PCRs 0 to 7 are capped."""
+        slot = self._context.board.tpm
+        if slot is None or self._context.tpm_state is not TpmState.ENABLED:
+            return
+        mode = self._context.policy.startup
+        client = TpmClient(slot.transmit, locality=3 if mode is StartupMode.LOCALITY_3 else 0)
+        try:
+            if mode is StartupMode.H_CRTM:
+                hash_sequence(slot, self._context.meter, self._settings.volumes[CRTM_VOLUME])
+            try:
+                client.startup(TPM_SU.STATE)
+            except TpmError as error:
+                self._say(f"TPM: {error}; started anew, PCRs 0 to 7 are capped")
+                self._start_anew(client, slot)
+                return
+            self._measurer.begin(slot, allocated_banks(client))
+        except (TpmError, FormatError) as error:
+            self._measurer.give_up(str(error))
+            return
+        self._say("TPM: resumed")
+
+    def _start_anew(self, client: TpmClient, slot: TpmSlot) -> None:
+        """Start a TPM that lost its state, and say in PCRs 0 to 7 that the platform has an error."""
+        client.startup(TPM_SU.CLEAR)
+        self._measurer.begin(slot, allocated_banks(client))
+        for pcr in range(8):
+            self._measurer.measure_platform(pcr, EV.SEPARATOR, uefi_events.ERROR_SEPARATOR, name="error")
 
     def measure_itself(self) -> None:
         """PCR 0: the version and every code volume that runs before the option ROM."""

@@ -18,6 +18,7 @@ __all__ = [
     "CALLING_BOOT_APPLICATION",
     "EFI_GLOBAL_VARIABLE",
     "EFI_IMAGE_SECURITY_DATABASE",
+    "ERROR_SEPARATOR",
     "EXIT_BOOT_SERVICES_DONE",
     "EXIT_BOOT_SERVICES_STARTED",
     "HCRTM_TEXT",
@@ -37,6 +38,9 @@ __all__ = [
 
 SEPARATOR = bytes(4)
 """EV_SEPARATOR data of a firmware that found no error."""
+
+ERROR_SEPARATOR = b"\x01\0\0\0"
+"""The same of one that found an error."""
 
 CALLING_BOOT_APPLICATION = b"Calling EFI Application from Boot Option"
 RETURNING_FROM_BOOT_APPLICATION = b"Returning from EFI Application from Boot Option"

@@ -21,6 +21,7 @@ import attrs
 
 from sim.boot.bootinfo import BootInfo, BootModule
 from sim.boot.context import printable
+from sim.boot.txt_errors import describe_errorcode
 from sim.core.facts import fact
 from sim.core.procedure import Procedure
 from sim.core.trace import record
@@ -51,7 +52,7 @@ from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.tpm_driver import TpmDriver
 from sim.kernel.userworld import UserWorld, UserWorlds, agents_in
-from sim.kernel.vm import VmManager
+from sim.kernel.vm import PowerState, VmManager
 
 __all__ = ["START", "Panic", "VMkernel"]
 
@@ -126,6 +127,7 @@ class VMkernel:
         self.trust = trust
         self.request_reboot = request_reboot
         self.started_ns = 0
+        self.resumes = 0
         self.refused: list[str] = []
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
         self.layout = Layout(rng.stream("layout/kernel"), layout.kernel)
@@ -185,6 +187,10 @@ class VMkernel:
         self._log(
             f"cpu: {pcpus} pCPUs at {spec.cpu.core_hz // 1_000_000} MHz; memory: {format_bytes(spec.memory_bytes)}"
         )
+        txt = self.board.txt
+        if txt.errorcode:
+            for line in describe_errorcode(txt.errorcode):
+                self._log(f"TXT: a launch has failed since power-on: {line.strip()}")
         for key, value in self.boot.kernel_options:
             self._log(f"boot option {key}={shown(key, value)}")
 
@@ -284,6 +290,21 @@ class VMkernel:
         if note_good_boot(self.board.disk.volume(self.boot.bank)):
             self._log(f"the update in {self.boot.bank} has booted well")
         self._log("Management interface open.")
+
+    def quiesce(self) -> tuple[str, ...]:
+        """Suspend every VM that runs, before S3; return their names."""
+        running = tuple(vm.name for vm in self.vms.vms.values() if vm.state is PowerState.POWERED_ON)
+        for name in running:
+            self.vms.suspend(name)
+        self._log(f"entering S3, {len(running)} virtual machines suspended")
+        return running
+
+    def go_on(self, names: tuple[str, ...], resumes: int) -> None:
+        """Let the VMs go on that S3 has suspended; `resumes` counts how often this kernel came back."""
+        self.resumes = resumes
+        for name in names:
+            self.vms.resume(name)
+        self._log(f"resumed from S3, {len(names)} virtual machines go on")
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless layout, memory, loader, scheduler and VMs agree."""

@@ -73,6 +73,7 @@ def collect(simulation: Simulation) -> RunResult:
         simulated_ns=sim.now,
         boot=boot,
         pcrs=_pcrs(machinery),
+        txt=host.board.txt.state() if host.board.firmware.txt_enabled else None,
         event_log_file=EVENT_LOG_FILE if log else None,
         event_log=log,
         evidence_files=tuple(evidence),

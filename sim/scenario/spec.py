@@ -21,6 +21,7 @@ import attrs
 from attrs import evolve, field, frozen
 from attrs.validators import optional
 
+from sim.boot.launchspec import LaunchSpec
 from sim.core.context import EPOCH
 from sim.core.facts import fact
 from sim.core.structure import FieldError, between, in_choices, matches, plain, quantity
@@ -90,6 +91,7 @@ ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
 TPM_STATES = ("present", "damaged", "disabled", "absent")
 TPM_STATES_ENABLED = ("present", "damaged")
 BOOT_OUTCOMES = ("ok", "refused")
+LAUNCH_RULES = ("any", "required", "forbidden")
 ATTESTATION_OUTCOMES = ("accepted", "notAccepted", "N/A")
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
@@ -185,10 +187,20 @@ class VCenterSpec:
     `engines` are asked after each attestation.  With `place_vms` it is vCenter that powers the virtual machines on,
     after the attestation, and not the operator when the host has booted; workloads that are functions of the scenario's
     own cannot travel over the management API.
+
+    `attest_every` repeats the attestation of a host that runs.  `launch` says whether a dynamic launch is "required" or
+    "forbidden", `require_launch_policy` that it must be under a policy that pins the launched code, `allow_resume` that a
+    host may have been suspended to memory since its last attestation.
     """
 
     add_host_ns: int = field(default=SECOND, metadata=quantity("ns"), validator=between(0, DURATION_NS_MAX))
     place_vms: bool = False
+    attest_every_ns: int | None = field(
+        default=None, metadata=quantity("ns"), validator=optional(between(SECOND, DURATION_NS_MAX))
+    )
+    launch: str = field(default="any", validator=in_choices(*LAUNCH_RULES))
+    require_launch_policy: bool = False
+    allow_resume: bool = False
     engines: tuple[EngineSpec, ...] = field(default=(), validator=_tuple_of_at_most(ENGINES_MAX))
 
 
@@ -240,6 +252,7 @@ class Scenario:
     tpm: TpmSpec = field(factory=TpmSpec)
     image: ImageSpec = field(factory=ImageSpec)
     options: dict[str, Any] = field(factory=dict, validator=_options)
+    launch: LaunchSpec = field(factory=LaunchSpec)
     kernel: KernelSpec = field(factory=KernelSpec)
     sched: SchedOptions = field(factory=SchedOptions)
     mem: MemOptions = field(factory=MemOptions)
@@ -258,6 +271,8 @@ class Scenario:
         self._check_tpm()
         self._check_times()
         self._check_memory_errors()
+        if self.launch.policy != "none" and self.tpm_state == "absent":
+            raise FieldError("launch", f"policy {self.launch.policy}", "a TPM, in whose memory it lies")
         for wanted in (self.expect.attestation, self.expect.quarantined):
             if wanted is not None and self.vcenter is None:
                 raise FieldError("expect", wanted, "a [vcenter] table, without which nothing attests")

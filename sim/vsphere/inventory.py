@@ -91,6 +91,7 @@ class HostEntry:
     key_withheld: bool = False
     last_accepted: ClockState | None = field(default=None, repr=False)
     last_accepted_boot_id: str = field(default="", repr=False)
+    last_accepted_resumes: int = field(default=0, repr=False)
 
     @property
     def attestation_column(self) -> str:

@@ -202,7 +202,12 @@ class VCenter:
             stale="",
         )
         if outcome.clock is not None and outcome.accepted:
-            entry = evolve(entry, last_accepted=outcome.clock, last_accepted_boot_id=outcome.boot_id)
+            entry = evolve(
+                entry,
+                last_accepted=outcome.clock,
+                last_accepted_boot_id=outcome.boot_id,
+                last_accepted_resumes=outcome.resumes,
+            )
         self._agents[name] = agent
         self._hosts[name] = entry
         if known is None:
