@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
 
-__all__ = ["COMPETING", "EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+__all__ = ["COMPETING", "EDGES", "SCHED_INTERRUPT", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+
+SCHED_INTERRUPT = record("sched.interrupt", world=int, pcpu=int, cost_ns=int)
+"""A system service for a world took `cost_ns`, on the pCPU where it ran last (-1: nowhere yet); who runs there is delayed."""
 
 SCHED_STATE = record("sched.state", world=int, old=int, new=int)
 """A world changed its state (other than by a `sched.dispatch`): numbers of `WorldState`."""

@@ -31,7 +31,7 @@ from sim.kernel.sched.pools import Pool, PoolTree
 from sim.kernel.sched.siblings import make_group
 from sim.kernel.sched.steps import next_burst, sleep
 from sim.kernel.workload import FOREVER_NS, Workload
-from sim.kernel.world import COMPETING, SCHED_STATE, World, WorldState
+from sim.kernel.world import COMPETING, SCHED_INTERRUPT, SCHED_STATE, World, WorldState
 
 __all__ = ["Scheduler"]
 
@@ -235,6 +235,9 @@ class Scheduler:
         """
         world.system_ns += cost_ns
         pcpu = world.last_pcpu
+        if self.tracing:
+            where = -1 if pcpu is None else pcpu.index
+            self.sim.trace.emit(SCHED_INTERRUPT, world.world_id, where, cost_ns)
         if pcpu is not None and pcpu.world is not None:
             pcpu.steal(cost_ns, self.sim.now)
 

@@ -212,8 +212,9 @@ class EsxiQueues(Policy):
         return _FIRST if world.price <= self.level and not self.plain_keys else world.vtime
 
     def _requeue_stranded(self, now_ns: int) -> None:
-        """Move the worlds out of queues of which no pCPU is left for them."""
-        for world in self.host.worlds.values():
+        """Move the worlds out of queues of which no pCPU is left for them, in the order in which they were queued."""
+        queued = [world for world in self.host.worlds.values() if self.host.is_queued(world)]
+        for world in sorted(queued, key=lambda each: each.seq):
             if self.host.is_queued(world) and not self.balancer.masks[world.queue] & self.host.allowed(world):
                 self.dequeue(world)
                 self.host.place(world, now_ns)
