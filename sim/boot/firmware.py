@@ -142,7 +142,8 @@ class Firmware:
     def measure_option_rom(self) -> None:
         """PCR 2: the code that a plug-in card brings."""
         rom = self._settings.volumes[OPTION_ROM]
-        data = uefi_events.image_load(OPTION_ROM_BASE, len(rom), 0, b"\x7f\xff\x04\x00")
+        path = uefi_events.option_rom_path(0, len(rom) - 1)
+        data = uefi_events.image_load(OPTION_ROM_BASE, len(rom), 0, path)
         self._measurer.measure_platform(2, EV.EFI_BOOT_SERVICES_DRIVER, data, name=OPTION_ROM, over=rom)
 
     def measure_handoff_tables(self) -> None:

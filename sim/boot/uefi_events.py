@@ -7,7 +7,7 @@ Leaves out: the second forms of blob, table pointers and boot variable, which fe
 network boot paths.
 
 Sources: TCG PC Client Platform Firmware Profile 1.05, sections 3.3 and 10.4; UEFI specification 2.10, section 4.6 (GUIDs of
-tables) and appendix A.  All integers are little-endian.
+tables), 10.3 (device paths) and appendix A.  All integers are little-endian.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = [
     "guid",
     "handoff_tables",
     "image_load",
+    "option_rom_path",
     "ucs2",
     "variable_data",
     "variable_guid",
@@ -105,3 +106,11 @@ def handoff_tables(*tables: tuple[bytes, int]) -> bytes:
     return struct.pack("<Q", len(tables)) + b"".join(
         table + struct.pack("<Q", address) for table, address in tables
     )
+
+
+def option_rom_path(first: int, last: int, *, bridge: int = 2) -> bytes:
+    """Return the device path of the bytes `first` to `last` of the ROM of a card behind PCI bridge `bridge`."""
+    root = struct.pack("<BBHII", 2, 1, 12, 0x0A03_41D0, 0)
+    bridge_and_card = struct.pack("<BBHBB", 1, 1, 6, 0, bridge) + struct.pack("<BBHBB", 1, 1, 6, 0, 0)
+    rom = struct.pack("<BBHIQQ", 4, 8, 24, 0, first, last)
+    return root + bridge_and_card + rom + struct.pack("<BBH", 0x7F, 0xFF, 4)

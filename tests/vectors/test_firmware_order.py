@@ -1,9 +1,11 @@
 """What the logs of eleven real machines have in common about the order of firmware events, the simulated log keeps."""
 
 import json
+import struct
 
 import pytest
 
+from sim.boot.uefi_events import image_load, option_rom_path
 from sim.tpm.eventlog import EV, parse
 from tests.unit.vsphere.conftest import World
 
@@ -39,6 +41,15 @@ def real(vectors):
         for name, each in expected.items()
         if each["must"] == "accept"
     ]
+
+
+def test_the_path_of_an_option_rom_is_that_of_a_real_card(vectors):
+    log = parse((vectors / "eventlogs" / "keylime__binary_bios_measurements-secureboot").read_bytes())
+    (driver,) = [event.data for event in log.events if event.type == EV.EFI_BOOT_SERVICES_DRIVER]
+    base, length, link, size = struct.unpack_from("<QQQQ", driver)
+    first, last = struct.unpack_from("<QQ", driver, 32 + 32)
+    assert driver == image_load(base, length, link, option_rom_path(first, last, bridge=2))
+    assert size == 52
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,11 @@ def test_other_hardware_shows_in_pcr_1_alone(make_world, booted):
 def test_pcr_2_is_the_option_rom_and_pcrs_3_and_6_hold_one_separator(booted, extend):
     world, _ = booted
     pcrs = world.pcrs()
-    rom = sha256(world.board.firmware.volumes["OPTION-ROM"])
+    volume = world.board.firmware.volumes["OPTION-ROM"]
+    rom = sha256(volume)
+    (driver,) = [event.data for event in events_of(booted[1]) if event.type == EV.EFI_BOOT_SERVICES_DRIVER]
+    assert struct.unpack_from("<QQQQ", driver) == (0xC0000000, len(volume), 0, 52)
+    assert struct.unpack_from("<QQ", driver, 64) == (0, len(volume) - 1)
     assert pcrs[2] == extend(SHA256, bytes(32), [rom, sha256(bytes(4))])
     assert pcrs[3].hex().startswith("3d458cfe")
     assert pcrs[3].hex().endswith("7969")
