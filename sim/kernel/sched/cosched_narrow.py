@@ -2,7 +2,7 @@
 
 Models nothing of its own; see `cosched`.  A transition of one vCPU only tightens or loosens three bounds; the vCPUs are
 looked at one by one only where the bounds allow that something is due sooner than the timer says.  A timer that comes
-too soon finds nothing to do and is set anew.
+too soon finds nothing to do and is set anew.  Leaves out wide VMs (`cosched_wide`).
 
 Sources: none, a data structure of ours.
 """

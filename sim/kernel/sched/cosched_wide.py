@@ -1,6 +1,6 @@
 """Co-scheduling of wide VMs: heaps answer which vCPUs decide in O(log n).
 
-Models nothing of its own; see `cosched`.  For a handful of vCPUs `cosched_narrow` is faster.
+Models nothing of its own; see `cosched`.  Leaves out what a handful of vCPUs can do faster (`cosched_narrow`).
 
 Sources: none, a data structure of ours.
 """
