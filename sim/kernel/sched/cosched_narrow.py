@@ -38,16 +38,16 @@ class NarrowGroup(VcpuGroup):
     """The vCPUs of one VM, fewer than `WIDE_VCPUS_MIN`.
 
     `_standing` is at most the least progress of those that stand, `_offset` at least the largest offset of those that
-    move, `_leading` at most the smallest offset of those that run; `_standers` counts those that stand, `_stopped` those of
-    them that are co-stopped.
+    move, `_leading` at most the smallest offset of those that run; `_runners` counts those that run, `_standers` those that
+    stand, `_stopped` those of them that are co-stopped.
     """
 
-    __slots__ = ("_leading", "_offset", "_standers", "_standing", "_stopped")
+    __slots__ = ("_leading", "_offset", "_runners", "_standers", "_standing", "_stopped")
 
     def __init__(self, host: Scheduler) -> None:
         super().__init__(host)
         self._standing, self._offset, self._leading = _FAR, -_FAR, _FAR
-        self._standers = self._stopped = 0
+        self._runners = self._standers = self._stopped = 0
 
     def may_start(self, world: World, now_ns: int) -> bool:
         """Whether a READY world may run now; if not, it is to be co-stopped."""
@@ -65,9 +65,11 @@ class NarrowGroup(VcpuGroup):
             self._offset = offset
         if offset < self._leading:
             self._leading = offset
+        self._runners += 1
         self._standers -= 1
         if not self._standers:
             self._standing = _FAR
+            self.timer.due_ns = NEVER  # nobody is left who could fall behind
         if self._stopped or self._offset - self._leading > self.highest_ns or self.poll_ns:
             self._arm(now_ns)
         else:
@@ -77,6 +79,11 @@ class NarrowGroup(VcpuGroup):
         """Learn that a world that has run since `begun_ns` stands still from now on (its new state is set)."""
         world.progress = progress = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
         self._standers += 1
+        self._runners -= 1
+        if not self._runners:
+            self._leading = _FAR
+            if not self._stopped:
+                self.timer.due_ns = NEVER
         if world.state is _COSTOP:
             self._stopped += 1
             self._arm(now_ns)
@@ -91,6 +98,11 @@ class NarrowGroup(VcpuGroup):
         undone = begun_ns > now_ns or begun_ns < 0  # it moves from now on, not from when it was to begin
         if begun_ns >= 0:
             world.progress_asleep = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
+            self._runners -= 1
+            if not self._runners:
+                self._leading = _FAR
+                if not self._stopped:
+                    self.timer.due_ns = NEVER
         else:
             world.progress_asleep = world.progress
             self._standers -= 1
@@ -151,8 +163,11 @@ class NarrowGroup(VcpuGroup):
         else:
             if new is _COSTOP:
                 self._stopped += 1
-            elif new is _ENDED and old not in MOVING:
-                self._standers -= 1
+            elif new is _ENDED:
+                if old is _RUN:
+                    self._runners -= 1
+                elif old not in MOVING:
+                    self._standers -= 1
             super().moved(world, old, begun_ns, now_ns)
 
     def restood(self, world: World, now_ns: int) -> None:
@@ -208,6 +223,8 @@ class NarrowGroup(VcpuGroup):
         if bounds[0] > exact[0] or bounds[1] < exact[1] or bounds[2] > exact[2]:
             raise SimBug(f"bounds {bounds} of a VM's vCPUs, which are at {exact}")
         standing = [world.state for world in self.worlds if world.state not in MOVING]
+        if sum(world.state is _RUN for world in self.worlds) != self._runners:
+            raise SimBug(f"{self._runners} vCPUs of a VM are counted as running")
         if len(standing) != self._standers or standing.count(_COSTOP) != self._stopped:
             raise SimBug(
                 f"{standing} stand, {self._standers} are counted, {self._stopped} of them as co-stopped"
