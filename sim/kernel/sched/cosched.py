@@ -190,7 +190,7 @@ class VcpuGroup:
                     self.costops += 1
                     self._host.costop(fastest)
                     continue
-                if standing is not None and self._makes_way(found, now_ns):
+                if self._makes_way(found, now_ns):
                     self._host.hand_off(fastest)
                     continue
             if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
@@ -206,10 +206,13 @@ class VcpuGroup:
     def _makes_way(self, found: Extremes, now_ns: int) -> bool:
         """Whether the fastest vCPU is to make way now for the slowest, which stands and waits for a pCPU."""
         standing, offset, fastest, _, laggard = found
-        assert standing is not None
-        assert fastest is not None
-        due_ns = self._handoff_due_ns(standing + fastest.progress, fastest, laggard)
-        return due_ns <= now_ns and (offset is None or standing + offset <= now_ns)
+        if laggard is None or fastest is None or standing is None:
+            return False
+        due_ns = standing + fastest.progress + self.handoff_ns
+        if due_ns > now_ns or (offset is not None and standing + offset > now_ns):
+            return False
+        soonest_ns = laggard.since_ns + self._host.options.handoff_skip_ns
+        return soonest_ns <= now_ns and self._host.can_hand_off(fastest, laggard)
 
     def _handoff_due_ns(self, level_ns: int, fastest: World, laggard: World | None) -> int:
         """Return when the fastest vCPU, which is level with the slowest at `level_ns`, makes way for it if it can."""

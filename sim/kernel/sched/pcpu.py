@@ -174,8 +174,11 @@ class PcpuRunner:
             sched.emit(SCHED_STATE, world.world_id, _RUN, _READY)
             sched.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
 
-    def start(self, world: World, now_ns: int) -> None:
-        """Give this pCPU, which runs nothing, to a READY world that is in no queue and has been admitted."""
+    def start(self, world: World, now_ns: int, turn_from_ns: int = -1) -> None:
+        """Give this pCPU, which runs nothing, to a READY world that is in no queue and has been admitted.
+
+        It has a turn, or the rest of one that another world began here at `turn_from_ns`.
+        """
         assert self.world is None
         assert world.state is _READY
         sched = self.sched
@@ -206,7 +209,7 @@ class PcpuRunner:
             world.last_pcpu = self
         if world.group is not None:
             world.group.started(world, now_ns)
-        turn_ns = self._begin_turn(world, start_ns)
+        turn_ns = self._begin_turn(world, start_ns, turn_from_ns)
         if sched.tracing:
             sched.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
 
@@ -264,11 +267,6 @@ class PcpuRunner:
         end_ns = start_ns + max(0, min(world.remaining_ns, world.grant_left_ns or world.remaining_ns))
         self.due_ns = max(start_ns, min(end_ns, self.turn_from_ns + self._quantum_ns(world)))
         self.timer.arm(self.due_ns)
-
-    def go_on_with_turn(self, turn_from_ns: int, now_ns: int) -> None:
-        """Let the present world have the rest of a turn that another one began: a hand-off makes no turn longer."""
-        self.turn_from_ns = turn_from_ns
-        self.retime(now_ns)
 
     def cut_turn(self, now_ns: int, grain_ns: int) -> None:
         """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`."""
@@ -341,13 +339,17 @@ class PcpuRunner:
         self.run_next(now_ns)
         self.sched.rescue(world, now_ns)
 
-    def _begin_turn(self, world: World, start_ns: int) -> int:
+    def _begin_turn(self, world: World, start_ns: int, from_ns: int = -1) -> int:
         turn_ns = self._quantum_ns(world)
+        if from_ns >= 0:
+            turn_ns -= start_ns - from_ns
+            if turn_ns < 0:
+                turn_ns = 0
         if turn_ns > world.remaining_ns:
             turn_ns = world.remaining_ns
         if world.grant_ns and 0 < world.grant_left_ns < turn_ns:
             turn_ns = world.grant_left_ns
-        self.turn_from_ns = start_ns
+        self.turn_from_ns = start_ns if from_ns < 0 else from_ns
         self.due_ns = due_ns = start_ns + turn_ns
         self._arm(due_ns)
         return turn_ns

@@ -338,8 +338,7 @@ class Scheduler:
         """
         self.policy.dequeue(laggard)
         if self.admit(laggard, now_ns):
-            pcpu.start(laggard, now_ns)
-            pcpu.go_on_with_turn(turn_from_ns, now_ns)
+            pcpu.start(laggard, now_ns, turn_from_ns)
         else:
             pcpu.run_next(now_ns)
 
