@@ -104,9 +104,9 @@ def check_tag_text(measurement: Measurement) -> None:
             )
 
 
-def check_place(measurement: Measurement, *, launched: bool) -> None:
-    """Demand that a measurement stands in a PCR that ESXi uses for its kind."""
-    places = (_LAUNCH_PLACES if launched else _LOADER_PLACES)[_kind(measurement)]
+def check_place(measurement: Measurement, *, launched: bool, generation: str = "esxi-6.7") -> None:
+    """Demand that a measurement stands in a PCR that ESXi uses for its kind, after a launch that of its generation."""
+    places = (_LAUNCH_PLACES[generation] if launched else _LOADER_PLACES)[_kind(measurement)]
     if measurement.pcr not in places:
         raise AttestationError(
             "measurement_place",
@@ -132,15 +132,27 @@ _LOADER_PLACES: Final[dict[str, tuple[int, ...]]] = {
     "SIGNER": (14,),
     "TAG": (14,),
 }
-_LAUNCH_PLACES: Final[dict[str, tuple[int, ...]]] = {
-    "update": (19,),
-    "core": (19, 17),
-    "static": (20,),
-    "VERSION": (20,),
-    "BOOT_OPT": (21,),
-    "CMD_OPT": (21,),
-    "SIGNER": (21,),
-    "TAG": (22,),
+_LAUNCH_PLACES: Final[dict[str, dict[str, tuple[int, ...]]]] = {
+    "esxi-6.7": {
+        "update": (19,),
+        "core": (19, 17),
+        "static": (20,),
+        "VERSION": (20,),
+        "BOOT_OPT": (21,),
+        "CMD_OPT": (21,),
+        "SIGNER": (21,),
+        "TAG": (22,),
+    },
+    "txt-era": {
+        "update": (19,),
+        "core": (20,),
+        "static": (19,),
+        "VERSION": (20,),
+        "BOOT_OPT": (19,),
+        "CMD_OPT": (20,),
+        "SIGNER": (20,),
+        "TAG": (22,),
+    },
 }
 
 

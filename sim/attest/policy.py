@@ -26,8 +26,8 @@ FIRMWARE_PCRS: Final = tuple(range(8))
 LOADER_PCRS: Final = (11, 12, 13, 14)
 """What the boot loader extends when there is no dynamic launch."""
 
-LAUNCH_PCRS: Final = (17, 18, 19, 20, 21)
-"""What is extended after a dynamic launch; PCR 22 only by an asset tag."""
+LAUNCH_PCRS: Final = {"esxi-6.7": (17, 18, 19, 20, 21), "txt-era": (17, 18, 19, 20)}
+"""What is extended after a dynamic launch of each generation; PCR 22 only by an asset tag."""
 
 
 class LaunchRule(StrEnum):
@@ -47,7 +47,9 @@ class AppraisalPolicy:
     log (None: any; an allowed tag of free content could hide a boot option).  `command_lines` are the whole command
     lines that are good (None: any); `options_allowed` names the kernel options that one may hold (None: any) and
     `options_required` the pairs that must stand there.
-    `reference_pcrs` gives golden values: {bank: {PCR: allowed values}}.
+    `reference_pcrs` gives golden values: {bank: {PCR: allowed values}}.  `launch_generation` says which PCR takes what after
+    a dynamic launch, and `require_launch_policy` that the launch was under a policy that pins the launched code.
+    `allow_resume` lets a host say that it was suspended to memory, which restarts its TPM without a boot.
     """
 
     vendor_roots: tuple[bytes, ...] = field(repr=False)
@@ -60,6 +62,9 @@ class AppraisalPolicy:
     required_pcrs: tuple[int, ...] = (*FIRMWARE_PCRS, *LOADER_PCRS, *range(17, 23))
     require_secure_boot: bool = True
     launch: LaunchRule = field(default=LaunchRule.ANY, converter=LaunchRule)
+    launch_generation: str = field(default="esxi-6.7", validator=validators.in_(LAUNCH_PCRS))
+    require_launch_policy: bool = False
+    allow_resume: bool = False
     startup_locality: int | None = None
     required_components: tuple[str, ...] | None = None
     asset_tags: tuple[bytes, ...] | None = ()

@@ -123,6 +123,9 @@ def check_qualified_signer(attest: TPMS_ATTEST, public_area: bytes) -> None:
 
 NONCE_BYTES_MIN: Final = 16
 
+RESTARTS_OF_RESUME: Final = 2
+"""How often a resume with a late launch raises restartCount: by Startup, and by the hash sequence."""
+
 
 def check_nonce(attest: TPMS_ATTEST, nonce: bytes, bytes_min: int = NONCE_BYTES_MIN) -> None:
     """Demand the nonce of this appraisal; a quote with any other was made for somebody else, or before."""
@@ -134,12 +137,15 @@ def check_nonce(attest: TPMS_ATTEST, nonce: bytes, bytes_min: int = NONCE_BYTES_
         )
 
 
-def check_clock(attest: TPMS_ATTEST, last: ClockState | None, *, rebooted: bool | None = None) -> ClockState:
+def check_clock(
+    attest: TPMS_ATTEST, last: ClockState | None, *, rebooted: bool | None = None, resumes: int = 0
+) -> ClockState:
     """Demand that the TPM's counters and clock went on since `last`; return them.
 
     `rebooted` is what the inventory knows of the host since then (None: nothing).  A TPM that was reset while its
     host was not has empty PCRs, into which any boot can be replayed; a TPM that was not reset while its host was
-    still shows the boot before.
+    still shows the boot before.  Each of the `resumes` that are known restarts the TPM once, and a second time where
+    the host launches anew; any other restart of a running host is one in which PCRs may have begun anew.
     """
     info = attest.clockInfo
     now = ClockState(
@@ -154,8 +160,15 @@ def check_clock(attest: TPMS_ATTEST, last: ClockState | None, *, rebooted: bool 
     lag_ms = CLOCK_LAG_MS.value if not now.safe and now.reset_count > last.reset_count else 0
     if now.clock + lag_ms < last.clock:
         raise AttestationError("clock", "the TPM's clock went back", evidence=evidence)
-    if rebooted is False and after != before:
+    if rebooted is False and now.reset_count != last.reset_count:
         raise AttestationError("tpm_reset", "the TPM was reset while its host was not", evidence=evidence)
+    restarts = now.restart_count - last.restart_count
+    if rebooted is False and restarts not in {resumes, resumes * RESTARTS_OF_RESUME}:
+        raise AttestationError(
+            "tpm_restart",
+            f"the TPM was restarted {restarts} times while its host resumed {resumes} times",
+            evidence=evidence,
+        )
     if rebooted is True and after == before:
         raise AttestationError(
             "tpm_reset", "the host was rebooted and its TPM was not reset", evidence=evidence

@@ -62,14 +62,15 @@ class Verifier:
         *,
         last: ClockState | None = None,
         rebooted: bool | None = None,
+        resumes: int = 0,
     ) -> Verdict:
         """Judge `evidence` as an answer to `nonce` and `challenge`; never raises on hostile bytes.
 
         `last` is the clock of the last accepted verdict on this host, `rebooted` whether it was rebooted since then
-        (None: not known).
+        (None: not known), `resumes` how often it says that it came back from a suspend to memory since then.
         """
         appraisal = _Appraisal(self.policy, evidence)
-        appraisal.run(nonce, challenge, last, rebooted=rebooted)
+        appraisal.run(nonce, challenge, last, rebooted=rebooted, resumes=resumes)
         return appraisal.verdict()
 
 
@@ -92,14 +93,20 @@ class _Appraisal:
         self.components: list[Component] = []
 
     def run(
-        self, nonce: bytes, challenge: Challenge, last: ClockState | None, *, rebooted: bool | None
+        self,
+        nonce: bytes,
+        challenge: Challenge,
+        last: ClockState | None,
+        *,
+        rebooted: bool | None,
+        resumes: int,
     ) -> None:
         """Run the stages in order until one of them refuses."""
         try:
             self.check(check_sizes, self.evidence)
             self.stage()
             key = self.key_is_a_vendors(challenge)
-            info = self.quote_is_genuine(key, nonce, last, rebooted=rebooted)
+            info = self.quote_is_genuine(key, nonce, last, rebooted=rebooted, resumes=resumes)
             self.pcrs_are_quoted(info)
             events = self.log_explains_pcrs(info)
             self.firmware_is_sound(events)
@@ -172,7 +179,13 @@ class _Appraisal:
         return self.need(keys.public_key, public, "ak_public")
 
     def quote_is_genuine(
-        self, key: PublicKey, nonce: bytes, last: ClockState | None, *, rebooted: bool | None
+        self,
+        key: PublicKey,
+        nonce: bytes,
+        last: ClockState | None,
+        *,
+        rebooted: bool | None,
+        resumes: int,
     ) -> TPMS_QUOTE_INFO:
         """Demand a quote by the attestation key, over this nonce."""
         evidence = self.evidence
@@ -183,7 +196,8 @@ class _Appraisal:
         info = self.need(quote.check_magic_and_type, attest)
         self.check(quote.check_qualified_signer, attest, evidence.ak_public)
         self.check(quote.check_nonce, attest, nonce)
-        self.clock = self.check(quote.check_clock, attest, last, rebooted=rebooted)
+        known = resumes if self.policy.allow_resume else 0
+        self.clock = self.check(quote.check_clock, attest, last, rebooted=rebooted, resumes=known)
         self.stage()
         return info
 
@@ -219,9 +233,8 @@ class _Appraisal:
         )
         for algorithm in algorithms:
             self.compare(bank_name(algorithm), replayed[algorithm], events)
-        self.check(
-            event_log.check_extended, events, FIRMWARE_PCRS + (LAUNCH_PCRS if launched else LOADER_PCRS)
-        )
+        used = LAUNCH_PCRS[policy.launch_generation] if launched else LOADER_PCRS
+        self.check(event_log.check_extended, events, FIRMWARE_PCRS + used)
         self.stage()
         self.launched = launched
         return events
@@ -242,6 +255,8 @@ class _Appraisal:
             self.check(firmware.check_hashed_data, event, firmware.STRICT_TYPES)
         if self.launched:
             self.check(launch.check_launch_events, events)
+            if self.policy.require_launch_policy:
+                self.check(launch.check_launch_policy, events)
         self.stage()
         self.check(firmware.check_separators, events)
         order = self.check(firmware.check_pcr7_order, events)
@@ -266,8 +281,14 @@ class _Appraisal:
         measurements = self.need(esx_events.read_measurements, events)
         for measurement in measurements:
             self.check(esx_events.check_tag_text, measurement)
-            self.check(esx_events.check_place, measurement, launched=bool(self.launched))
+            self.check(
+                esx_events.check_place,
+                measurement,
+                launched=bool(self.launched),
+                generation=policy.launch_generation,
+            )
         files = [one for one in measurements if one.tag in {EsxTag.MOD, EsxTag.BOOT_OPT}]
+        files += self.launchers(events)
         for measurement in files:
             component = self.check(software.check_component, measurement, ALGORITHM, manifest)
             if component is not None:
@@ -278,6 +299,20 @@ class _Appraisal:
         for name in policy.components_to_expect():
             self.check(software.check_present, name, files, manifest)
         self.judge_signers_and_options(measurements, policy)
+
+    def launchers(self, events: tuple[TcgEvent, ...]) -> list[Measurement]:
+        """Judge the launched code where the launch measures it itself, and return it as a file that was measured."""
+        found = []
+        for event in events:
+            if event.type == launch.LaunchEvent.MLE_HASH:
+                name = self.check(launch.check_launched_code, event, ALGORITHM, self.policy.manifest)
+                if name is not None:
+                    found.append(
+                        Measurement(
+                            tag=EsxTag.MOD, pcr=event.pcr, body=name.encode(), digests=dict(event.digests)
+                        )
+                    )
+        return found
 
     def judge_signers_and_options(
         self, measurements: tuple[Measurement, ...], policy: AppraisalPolicy

@@ -14,7 +14,17 @@ import enum
 
 import attrs
 
-__all__ = ["BootFailure", "BootInfo", "BootModule", "InstalledVib", "StartupMode", "TpmState"]
+from sim.boot.pcrmap import LOADER_MAP, PcrMap
+
+__all__ = [
+    "BootFailure",
+    "BootInfo",
+    "BootModule",
+    "InstalledVib",
+    "StartupMode",
+    "TpmFailureRule",
+    "TpmState",
+]
 
 
 class TpmState(enum.StrEnum):
@@ -33,6 +43,14 @@ class StartupMode(enum.StrEnum):
     LOCALITY_0 = "locality0"
     LOCALITY_3 = "locality3"
     H_CRTM = "hcrtm"
+
+
+class TpmFailureRule(enum.StrEnum):
+    """What the firmware does when the TPM fails under it; a setting of the platform maker."""
+
+    GO_ON = "go on"
+    """Give the TPM up, and boot without measurements, which attestation shows."""
+    STOP = "stop"
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +89,8 @@ class BootInfo:
     tpm_state: TpmState
     drtm: bool
     """Whether a late launch took place, so that PCRs 17-22 hold the measurements."""
+    pcr_map: PcrMap = LOADER_MAP
+    """Which PCR took what."""
     bank: str
     """The boot bank's volume."""
     command_line: str
@@ -107,5 +127,7 @@ class BootFailure:
     host: str = ""
     messages: tuple[str, ...] = attrs.field(default=(), repr=False)
     event_log: bytes = attrs.field(default=b"", repr=False)
+    resets: bool = False
+    """Whether the platform resets itself and boots again, instead of standing still."""
     started_ns: int = 0
     finished_ns: int = 0

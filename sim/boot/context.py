@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import attrs
 
-from sim.boot.bootinfo import BootFailure, StartupMode, TpmState
+from sim.boot.bootinfo import BootFailure, StartupMode, TpmFailureRule, TpmState
+from sim.boot.launchspec import LaunchSpec
 from sim.boot.loaded import LoadedModule
-from sim.boot.pcrmap import LATE_LAUNCH_MAP, LOADER_MAP, PcrMap
+from sim.boot.pcrmap import LOADER_MAP, PcrMap
 from sim.core.procedure import Procedure
 from sim.core.trace import record
 from sim.errors import VmksimError
@@ -33,17 +34,19 @@ class BootPolicy:
     """How this platform boots, apart from its setup switches."""
 
     startup: StartupMode = StartupMode.LOCALITY_0
+    tpm_failure: TpmFailureRule = TpmFailureRule.GO_ON
     loader_map: PcrMap = LOADER_MAP
-    late_launch_map: PcrMap = LATE_LAUNCH_MAP
+    launch: LaunchSpec = attrs.field(factory=LaunchSpec)
 
 
 class BootError(VmksimError):
     """A step found that the boot cannot go on; it ends the procedure and becomes a `BootFailure`."""
 
-    def __init__(self, stage: str, component: str, message: str) -> None:
+    def __init__(self, stage: str, component: str, message: str, *, resets: bool = False) -> None:
         self.stage = stage
         self.component = component
         self.message = message
+        self.resets = resets
         super().__init__(stage, component, message)
 
     def __str__(self) -> str:
@@ -68,6 +71,8 @@ class BootContext:
         self.late_launch = False
         """Decided by the loader: the modules are measured after a late launch, and not before."""
         self.started_ns = board.sim.now
+        self.kept_command_line = ""
+        """The command line of a boot that is resumed: there is no boot.cfg to read it from."""
 
     @property
     def secure_boot(self) -> bool:
@@ -78,7 +83,7 @@ class BootContext:
     def command_line(self) -> str:
         """The kernel's file name and options, as they are measured."""
         if self.config is None:
-            return ""
+            return self.kept_command_line
         return f"{self.config.kernel} {self.config.kernelopt}".rstrip()
 
     def say(self, source: str, text: str) -> None:
@@ -88,10 +93,10 @@ class BootContext:
         self.sim.log(source, line)
         self.sim.trace.emit(BOOT_STEP, self.board.spec.name, source, line)
 
-    def stop(self, stage: str, component: str, message: str) -> BootError:
-        """Write the last line of a boot that stops here, and return the error to raise."""
+    def stop(self, stage: str, component: str, message: str, *, resets: bool = False) -> BootError:
+        """Write the last line of a boot that stops here, and return the error to raise; `resets`: the platform goes on."""
         self.say(stage, message)
-        return BootError(stage, component, message)
+        return BootError(stage, component, message, resets=resets)
 
     def failure(self, stopped: BootError, event_log: bytes) -> BootFailure:
         """Return the value in which a stopped boot ends."""
@@ -102,6 +107,7 @@ class BootContext:
             host=self.board.spec.name,
             messages=tuple(self.messages),
             event_log=event_log,
+            resets=stopped.resets,
             started_ns=self.started_ns,
             finished_ns=self.sim.now,
         )

@@ -1,12 +1,14 @@
-"""Which PCR takes which part of the boot: ESXi's classes of modules and its two generations of maps.
+"""Which PCR takes which part of the boot: ESXi's classes of modules and its three generations of maps.
 
-Models: the class of a module by its file name, and a map from class to PCR for the boot loader of ESXi 6.7 and later
-(PCRs 11-14) and for a late launch with TXT (PCRs 17-22).
+Models: the class of a module by its file name, and a map from class to PCR: for the boot loader of ESXi 6.7 and later
+(PCRs 11-14), for a late launch of 6.7 with TXT (PCRs 17-22), and for a late launch as hosts of the TXT era had it, where
+tboot is the launched code, 19 takes the modules and 20 the VMkernel.
 
-Leaves out: the map of TPM 1.2 hosts, whose sources contradict each other in PCRs 19 and 20.
+Leaves out: TPM 1.2 itself, with which that era began; where it put the command line (here beside the VMkernel: assumed).
 
 Sources: vmware/esx-boot, uefi/efiutils/tpm.c (class rule and PCRs 11-14); the attestation report of a real ESXi 6.7
-host with TPM 2.0 and TXT (PCRs 17-21), in which PCRs 11-14 stay zero.
+host with TPM 2.0 and TXT (PCRs 17-21), in which PCRs 11-14 stay zero; Intel SecL's table for ESXi (the TXT era).  The two
+tables of launches disagree on 19 and 20, so the map is a parameter.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ import enum
 
 import attrs
 
-__all__ = ["LATE_LAUNCH_MAP", "LOADER_MAP", "ModuleClass", "PcrMap", "module_base_name", "module_class"]
+__all__ = [
+    "LATE_LAUNCH_MAP",
+    "LOADER_MAP",
+    "TXT_ERA_MAP",
+    "ModuleClass",
+    "PcrMap",
+    "module_base_name",
+    "module_class",
+]
 
 CORE_MODULES = frozenset({"b", "k", "s", "sb"})
 UPDATE_MODULES = frozenset({"esxupdt"})
@@ -75,6 +85,19 @@ LATE_LAUNCH_MAP = PcrMap(
     option=21,
     command_line=21,
     signer=21,
+    version=20,
+    asset_tag=22,
+)
+
+TXT_ERA_MAP = PcrMap(
+    name="txt-era",
+    locality=2,
+    update=19,
+    core=20,
+    static=19,
+    option=19,
+    command_line=20,
+    signer=20,
     version=20,
     asset_tag=22,
 )

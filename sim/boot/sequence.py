@@ -72,9 +72,10 @@ class BootSequence:
         self._then(firmware.self_test)
         self._then(firmware.start_tpm)
         self._then(firmware.measure_itself)
-        self._then(firmware.measure_settings)
         self._then(firmware.measure_secure_boot_variables)
+        self._then(firmware.measure_settings)
         self._then(firmware.measure_option_rom)
+        self._then(firmware.measure_handoff_tables)
         self._then(firmware.measure_boot_options)
         self._then(firmware.end_platform_phase)
         self._then(manager.start_loader)
@@ -83,6 +84,7 @@ class BootSequence:
         self._then(safeboot.start_mboot)
 
         self._then(mboot.decide_launch)
+        self._then(self._late_launch.prepare)
         self._then(mboot.load_modules)
         self._then(mboot.warn_of_duplicates)
         self._then(self._early_check.check)
@@ -128,6 +130,7 @@ class BootSequence:
             secure_boot=context.secure_boot,
             tpm_state=context.tpm_state,
             drtm=self._late_launch.done,
+            pcr_map=self._late_launch.pcr_map,
             bank=context.bank,
             command_line=context.command_line,
             kernel_options=kernel_options(config.kernelopt),

@@ -1,7 +1,7 @@
 """One host's hardware put together, with its power switch.
 
-Models: the parts of `sim.hw` on one board; power-on, reset and power-off and what each does to memory, TPM and disk;
-the cost meter through which every part charges simulated time to whoever runs on the host.
+Models: the parts of `sim.hw` on one board; power-on, reset, suspend to memory and power-off, and what each does to
+memory, TPM, TXT registers and disk; the cost meter through which every part charges simulated time to whoever runs on the host.
 
 Leaves out: power supplies, sensors, the baseboard management controller, and what the firmware runs at power-on
 (`sim.boot`).
@@ -24,6 +24,7 @@ from sim.hw.processors import Processors
 from sim.hw.spec import HostSpec
 from sim.hw.topology import Topology
 from sim.hw.tpm_slot import TpmDevice, TpmSlot
+from sim.hw.txt import TxtRegisters
 
 BOARD_POWER = record("hw.power", host=str, change=str, boot_count=int)
 
@@ -32,7 +33,7 @@ _LOW_MEMORY_FRAMES = 512
 
 
 class Board:
-    """A host's hardware: `power_on`, `reset` and `power_off` are the only ways to change its power state."""
+    """A host's hardware: `power_on`, `reset`, `suspend`, `resume` and `power_off` alone change its power state."""
 
     def __init__(self, sim: Sim, spec: HostSpec, tpm_device: TpmDevice | None = None) -> None:
         if spec.tpm_present != (tpm_device is not None):
@@ -52,7 +53,10 @@ class Board:
         self.tpm: TpmSlot | None = None
         if tpm_device is not None:
             self.tpm = TpmSlot(tpm_device, self.meter, sim, enabled=spec.firmware.tpm_enabled)
+        self.txt = TxtRegisters(production=not spec.firmware.debug_chipset)
         self.powered = False
+        self.asleep = False
+        """Whether it is in S3: memory alone has power."""
         self.boot_count = 0
         self.low_memory: tuple[Extent, ...] = ()
 
@@ -63,6 +67,7 @@ class Board:
             raise SimBug(message)
         self.powered = True
         self.memory.power_cycle()
+        self.txt.power_cycle()
         self._start("power on")
 
     def reset(self) -> None:
@@ -72,14 +77,35 @@ class Board:
             raise SimBug(message)
         self.processors.reset()
         self.memory.release_all()
+        self.txt.reset()
         self._start("reset")
+
+    def suspend(self) -> None:
+        """Enter S3: memory keeps its bytes and owners, everything else loses power."""
+        if not self.powered or self.asleep:
+            message = f"host {self.spec.name} is not awake and cannot be suspended"
+            raise SimBug(message)
+        self.asleep = True
+        self.sim.trace.emit(BOARD_POWER, self.spec.name, "suspend", self.boot_count)
+
+    def resume(self) -> None:
+        """Leave S3: the TPM gets _TPM_Init, the TXT registers forget the launch but not an error."""
+        if not self.asleep:
+            message = f"host {self.spec.name} is not in S3 and cannot be resumed"
+            raise SimBug(message)
+        self.asleep = False
+        self.meter.take()
+        self.txt.reset()
+        if self.tpm is not None:
+            self.tpm.power_cycle()
+        self.sim.trace.emit(BOARD_POWER, self.spec.name, "resume", self.boot_count)
 
     def power_off(self) -> None:
         """Remove power: memory loses its bytes; disk, firmware settings and the TPM's NV memory stay."""
         if not self.powered:
             message = f"host {self.spec.name} is already powered off"
             raise SimBug(message)
-        self.powered = False
+        self.powered = self.asleep = False
         self.low_memory = ()
         self.processors.reset()
         self.memory.power_cycle()
@@ -102,6 +128,7 @@ class Board:
 
     def _start(self, change: str) -> None:
         self.boot_count += 1
+        self.asleep = False
         self.meter.take()
         self.low_memory = self.memory.allocate(_LOW_MEMORY_FRAMES, LOW_MEMORY_OWNER, contiguous=True)
         if self.tpm is not None:

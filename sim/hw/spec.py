@@ -112,6 +112,8 @@ class FirmwareSpec:
     secure_boot: bool = field(default=True, validator=validators.instance_of(bool))
     tpm_enabled: bool = field(default=True, validator=validators.instance_of(bool))
     txt_enabled: bool = field(default=False, validator=validators.instance_of(bool))
+    debug_chipset: bool = field(default=False, validator=validators.instance_of(bool))
+    """Whether the chipset is one for developers, which takes SINIT modules that are not for production."""
     boot_entry: str = field(default="VMware ESXi", validator=_text(64))
     boot_path: str = field(
         default="\\EFI\\VMware\\safeboot64.efi",

@@ -163,7 +163,7 @@ METHODS: Mapping[str, Method] = {
             Parameter("ok_to_remove", bool, required=False),
             changes=True,
         ),
-        _method("tpm.state", "state (enabled, disabled, absent, failed), manufacturer, drtm"),
+        _method("tpm.state", "state (enabled, disabled, absent, failed), manufacturer, drtm, TXT.ERRORCODE"),
         _method(
             "tpm.identity",
             "ek_public and ak_public (TPM2B_PUBLIC) of endorsement and attestation key, and ek_certificate_der",

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sim.boot.bootinfo import BootInfo
 from sim.boot.context import printable
-from sim.boot.pcrmap import LATE_LAUNCH_MAP, LOADER_MAP
+from sim.boot.pcrmap import LOADER_MAP
 from sim.core.facts import fact
 from sim.core.rng import Rng
 from sim.core.trace import record
@@ -351,7 +351,7 @@ class ConfigurationVault:
 
     @property
     def _exec_pcr(self) -> int:
-        return LATE_LAUNCH_MAP.command_line if self._boot.drtm else EXEC_PCR.value
+        return self._boot.pcr_map.command_line if self._boot.drtm else EXEC_PCR.value
 
     def _pcrs(self, configuration: Configuration) -> tuple[int, ...]:
         """Return the PCRs of the policy; that of the command line not while a recovery key stands in it."""

@@ -1,10 +1,11 @@
 """One host over its life: power, boots, the running VMkernel, and what a reboot does to it.
 
-Models: off, booting, running, halted (a boot that was refused or a VMkernel that panicked, with the text on its
-screen), and the way from one to the other.  Each boot makes a new VMkernel from a new `BootInfo`; nothing else survives but disk, firmware settings and
-TPM.
+Models: off, booting, running, suspended to memory (S3), halted (a boot that was refused or a VMkernel that panicked,
+with the text on its screen), and the way from one to the other.  Each boot makes a new VMkernel from a new `BootInfo`;
+nothing else survives but disk, firmware settings and TPM.  A TXT error resets the platform, which then boots again.
 
-Leaves out: maintenance mode, suspend to memory, the baseboard controller.  Sources: none, a design of ours.
+Leaves out: maintenance mode, the baseboard controller; what it costs to enter S3, which is part of the sleep.
+Sources: none, a design of ours.  ESXi itself has no S3; the host does here what tboot does for a kernel that has.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 from sim.boot.bootinfo import BootFailure, BootInfo
 from sim.boot.context import BootPolicy
+from sim.boot.resume import ResumeSequence
 from sim.boot.sequence import BootSequence
+from sim.core.rng import Stream
 from sim.core.trace import record
-from sim.errors import SimBug
+from sim.errors import SimBug, VmksimError
 from sim.hw.board import Board
 from sim.hw.mca import MachineCheck
 from sim.image.trust import TrustStore
@@ -26,6 +29,7 @@ from sim.kernel.layout import RELEASES, ReleaseProfile
 from sim.kernel.memory.options import MemOptions
 from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
+from sim.kernel.standby import StandbyGuard, shut_down_tpm
 from sim.kernel.vmkernel import Panic, VMkernel
 
 __all__ = ["Host", "HostState"]
@@ -40,6 +44,7 @@ class HostState(enum.StrEnum):
     OFF = "off"
     BOOTING = "booting"
     RUNNING = "running"
+    SUSPENDED = "suspended"
     HALTED = "halted"
 
 
@@ -78,7 +83,11 @@ class Host:
         self.failure: BootFailure | None = None
         self.kernel: VMkernel | None = None
         self.watchers: list[Callable[[Host], object]] = []
-        self._sequence: BootSequence | None = None
+        self.resumes = 0
+        """How often the present VMkernel has come back from S3."""
+        self._sequence: BootSequence | ResumeSequence | None = None
+        self._guard: StandbyGuard | None = None
+        self._asleep: tuple[str, ...] = ()
 
     def power_on(self) -> None:
         """Apply power and boot."""
@@ -103,6 +112,48 @@ class Host:
         self.board.power_off()
         self._enter(HostState.OFF, "power removed")
 
+    def suspend(self) -> None:
+        """Enter S3: VMs stand still, a launched host seals what proves its memory, the TPM is told to keep its state.
+
+        Errors: `ApiError` when it is not running, or its memory cannot be sealed.
+        """
+        kernel, boot = self.kernel, self.boot
+        if kernel is None or boot is None or self.state is not HostState.RUNNING:
+            raise ApiError("InvalidState", f"host {self.name} is {self.state}, not running")
+        self._guard = None
+        if boot.drtm:
+            try:
+                self._guard = StandbyGuard.close(self.board, kernel.memory, self._chance("close"))
+            except MachineCheck as error:
+                kernel.machine_checks.consumed(error.record, None)
+                return
+            except VmksimError as error:
+                raise ApiError("HostPowerOpFailed", str(error)) from error
+        self._asleep = kernel.quiesce()
+        trouble = shut_down_tpm(self.board, boot)
+        if trouble:
+            self.sim.log("vmkernel", f"S3: TPM2_Shutdown(STATE) failed: {trouble}")
+        self.board.suspend()
+        self._enter(HostState.SUSPENDED, "S3")
+
+    def resume(self) -> None:
+        """Leave S3; the VMkernel goes on if memory is what it was, and the host halts if not.
+
+        Errors: `ApiError` when it is not suspended.
+        """
+        if self.boot is None or self.state is not HostState.SUSPENDED or not self.board.asleep:
+            raise ApiError("InvalidState", f"host {self.name} is {self.state}, not suspended")
+        self.board.resume()
+        self._sequence = ResumeSequence(
+            self.board,
+            self.trust,
+            self.boot,
+            check=self._check_memory,
+            on_done=self._resumed,
+            policy=self.policy,
+        )
+        self._sequence.start()
+
     def call(self, name: str, params: Mapping[str, object] | None = None) -> Any:
         """Make a management call to the running VMkernel.
 
@@ -124,6 +175,8 @@ class Host:
 
     def _begin_boot(self) -> None:
         self.boot = self.failure = None
+        self.resumes = 0
+        self._guard = None
         self._sequence = BootSequence(self.board, self.trust, on_done=self._booted, policy=self.policy)
         self._sequence.start()
         self._enter(HostState.BOOTING, f"boot {self.board.boot_count}")
@@ -131,8 +184,7 @@ class Host:
     def _booted(self, outcome: BootInfo | BootFailure) -> None:
         self._sequence = None
         if isinstance(outcome, BootFailure):
-            self.failure = outcome
-            self._enter(HostState.HALTED, outcome.message)
+            self._failed(outcome)
             return
         self.boot = outcome
         self.kernel = VMkernel(
@@ -148,6 +200,40 @@ class Host:
             sample_every_ns=self.sample_every_ns,
         )
         self.kernel.start(self._started, self._panicked)
+
+    def _failed(self, failure: BootFailure) -> None:
+        """Halt, or let a platform that resets itself boot again."""
+        if failure.resets:
+            self._enter(HostState.BOOTING, failure.message)
+            self.board.reset()
+            self._begin_boot()
+            return
+        self.failure = failure
+        self._enter(HostState.HALTED, failure.message)
+
+    def _check_memory(self) -> None:
+        if self._guard is not None and self.kernel is not None:
+            self._guard.check(self.board, self.kernel.memory, self._chance("open"))
+
+    def _resumed(self, failure: BootFailure | None) -> None:
+        self._sequence = None
+        kernel = self.kernel
+        if failure is not None or kernel is None:
+            self._stop_kernel(orderly=False)
+            self._failed(
+                failure
+                if failure is not None
+                else BootFailure(stage="resume", component="", message="no VMkernel in memory")
+            )
+            return
+        self.resumes += 1
+        kernel.go_on(self._asleep, self.resumes)
+        self._asleep = ()
+        self._enter(HostState.RUNNING, "resumed from S3")
+
+    def _chance(self, what: str) -> Stream:
+        name = f"standby/{self.board.boot_count}/{self.resumes}/{what}"
+        return self.sim.rng.child(self.name).stream(name)
 
     def _started(self) -> None:
         self._enter(HostState.RUNNING, "the management interface is open")

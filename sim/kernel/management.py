@@ -104,6 +104,7 @@ class Management:
             "secure_boot": boot.secure_boot,
             "tpm": str(kernel.tpm.state),
             "drtm": boot.drtm,
+            "resumes": kernel.resumes,
             "pcpus": len(kernel.board.topology.pcpus),
             "core_hz": spec.cpu.core_hz,
             "memory_bytes": spec.memory_bytes,
@@ -309,12 +310,13 @@ class Management:
     # -- TPM
 
     def tpm_state(self) -> dict[str, Any]:
-        """Return whether a TPM is usable."""
+        """Return whether a TPM is usable, and how the last launch failed if one has since power-on."""
         kernel = self._kernel
         return {
             "state": str(kernel.tpm.state),
             "manufacturer": kernel.tpm.manufacturer,
             "drtm": kernel.boot.drtm,
+            "txt_errorcode": kernel.board.txt.errorcode,
         }
 
     def tpm_identity(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A secret sealed to PCRs by a TPM: made, kept as two blobs outside the TPM, and taken out again.
 
 Models: a storage primary of the owner hierarchy, made anew for each use and flushed after it; the secret as a keyed
-hash object whose only way of use is PolicyPCR over chosen PCRs of the SHA-256 bank; sessions salted to the primary, so
+hash object whose only way of use is PolicyPCR over chosen PCRs of the SHA-256 bank, and on demand PolicyLocality; sessions salted to the primary, so
 that neither sealing nor unsealing shows the secret on the TPM's bus.  Whatever is loaded or begun is flushed, on
 failure too.
 
@@ -102,13 +102,16 @@ class SealedSecret:
 class Sealer:
     """Seals and unseals through `transmit(command, locality=...)`; nonces and salts come from `chance`.
 
-    Errors of both: `SEALING_ERRORS`.
+    With `only_there` a secret comes out at `locality` alone.  Errors of both: `SEALING_ERRORS`.
     """
 
-    def __init__(self, transmit: Callable[..., bytes], chance: Stream, locality: int = 0) -> None:
+    def __init__(
+        self, transmit: Callable[..., bytes], chance: Stream, locality: int = 0, *, only_there: bool = False
+    ) -> None:
         self._transmit = transmit
         self._chance = chance
         self._locality = locality
+        self._only_there = only_there
 
     def seal(self, secret: bytes, pcrs: Iterable[int]) -> SealedSecret:
         """Seal a secret to the present values of `pcrs`, and see that it can be taken out again."""
@@ -134,7 +137,7 @@ class Sealer:
         """Return the secret, if the PCRs are as they were when it was sealed, in the same TPM."""
         with self._visit() as visit:
             parent, session = visit.begin(TPM_SE.POLICY)
-            visit.client.call(TPM_CC.PolicyPCR, (session.handle,), b"", _selection(sealed.pcrs))
+            visit.fulfil(session.handle, sealed.pcrs)
             loaded, _ = visit.client.call(
                 TPM_CC.Load, (parent,), sealed.private, sealed.public, auths=[password()]
             )
@@ -144,14 +147,16 @@ class Sealer:
         return bytes(secret)
 
     def _visit(self) -> _Visit:
-        return _Visit(SessionClient(self._transmit, self._chance, self._locality))
+        locality = self._locality if self._only_there else None
+        return _Visit(SessionClient(self._transmit, self._chance, self._locality), locality)
 
 
 class _Visit:
     """Some commands in a row, after which the TPM holds nothing of ours."""
 
-    def __init__(self, client: SessionClient) -> None:
+    def __init__(self, client: SessionClient, locality: int | None) -> None:
         self.client = client
+        self.locality = locality
         self.handles: list[int] = []
 
     def __enter__(self) -> _Visit:
@@ -186,11 +191,17 @@ class _Visit:
         self.handles.append(session.handle)
         return parent, session
 
+    def fulfil(self, session: int, pcrs: tuple[int, ...]) -> None:
+        """Make the assertions of the policy in a session."""
+        if self.locality is not None:
+            self.client.call(TPM_CC.PolicyLocality, (session,), 1 << self.locality)
+        self.client.call(TPM_CC.PolicyPCR, (session,), b"", _selection(pcrs))
+
     def policy_digest(self, pcrs: tuple[int, ...]) -> bytes:
         """Let the TPM say which policy the present values of the PCRs fulfil."""
         trial = self.client.start(TPM_SE.TRIAL)
         self.handles.append(trial.handle)
-        self.client.call(TPM_CC.PolicyPCR, (trial.handle,), b"", _selection(pcrs))
+        self.fulfil(trial.handle, pcrs)
         digest: bytes = self.client.call(TPM_CC.PolicyGetDigest, (trial.handle,))[0]
         return digest
 

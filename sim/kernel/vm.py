@@ -188,12 +188,14 @@ class VmManager:
             raise VmStateError(f"{spec.name} is {known.state}")
         if spec.encrypted and self.host_key is None:
             raise VmStateError(f"{spec.name} is encrypted, and the host holds no key")
+        if workload_of is None:
+            spec.workload.check_complete()
+        self._admit(spec)  # before its streams are made: whoever is refused leaves nothing behind
         streams = self.vcpu_streams(spec.name, 0, spec.vcpus)
         if workload_of is None:
             workloads = spec.workload.build_all(streams)
         else:
             workloads = [workload_of(index, stream) for index, stream in enumerate(streams)]
-        self._admit(spec)
         vm = self.vms[spec.name] = Vm(spec)
         vm.workload_of = workload_of
         self._take_memory(vm)

@@ -9,7 +9,7 @@ each signed module from the very bytes that were booted; user worlds; the closed
 A step that cannot be done ends in a purple screen: `Panic`, a log line, and a host that halts.  A module or an agent
 that cannot be loaded is refused, and the start goes on.
 
-Leaves out: interrupts, storage and network stacks, DCUI and shell, core dumps.  Sources: the texts are modelled on
+Leaves out: storage and network stacks, DCUI and shell, core dumps.  Sources: the texts are modelled on
 public vmkernel.log samples (of which `@BlueScreen` is what a panic leaves); the order is ours.
 """
 
@@ -21,6 +21,7 @@ import attrs
 
 from sim.boot.bootinfo import BootInfo, BootModule
 from sim.boot.context import printable
+from sim.boot.txt_errors import describe_errorcode
 from sim.core.facts import fact
 from sim.core.procedure import Procedure
 from sim.core.trace import record
@@ -36,6 +37,7 @@ from sim.kernel.api import ManagementApi
 from sim.kernel.bootbanks import note_good_boot
 from sim.kernel.configuration import ConfigurationVault
 from sim.kernel.execution import ProgramGate
+from sim.kernel.interrupts import InterruptTable
 from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.machine_check import MachineCheckHandler
@@ -50,7 +52,7 @@ from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.tpm_driver import TpmDriver
 from sim.kernel.userworld import UserWorld, UserWorlds, agents_in
-from sim.kernel.vm import VmManager
+from sim.kernel.vm import PowerState, VmManager
 
 __all__ = ["START", "Panic", "VMkernel"]
 
@@ -125,6 +127,7 @@ class VMkernel:
         self.trust = trust
         self.request_reboot = request_reboot
         self.started_ns = 0
+        self.resumes = 0
         self.refused: list[str] = []
         rng = self.sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
         self.layout = Layout(rng.stream("layout/kernel"), layout.kernel)
@@ -135,6 +138,7 @@ class VMkernel:
         self.loader: ModuleLoader
         self.scheduler = make_scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
+        self.interrupts = InterruptTable(self.sim, len(board.topology.pcpus))
         self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
         self.sampler = CpuSampler(self.vms, sample_every_ns)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)
@@ -183,6 +187,10 @@ class VMkernel:
         self._log(
             f"cpu: {pcpus} pCPUs at {spec.cpu.core_hz // 1_000_000} MHz; memory: {format_bytes(spec.memory_bytes)}"
         )
+        txt = self.board.txt
+        if txt.errorcode:
+            for line in describe_errorcode(txt.errorcode):
+                self._log(f"TXT: a launch has failed since power-on: {line.strip()}")
         for key, value in self.boot.kernel_options:
             self._log(f"boot option {key}={shown(key, value)}")
 
@@ -282,6 +290,21 @@ class VMkernel:
         if note_good_boot(self.board.disk.volume(self.boot.bank)):
             self._log(f"the update in {self.boot.bank} has booted well")
         self._log("Management interface open.")
+
+    def quiesce(self) -> tuple[str, ...]:
+        """Suspend every VM that runs, before S3; return their names."""
+        running = tuple(vm.name for vm in self.vms.vms.values() if vm.state is PowerState.POWERED_ON)
+        for name in running:
+            self.vms.suspend(name)
+        self._log(f"entering S3, {len(running)} virtual machines suspended")
+        return running
+
+    def go_on(self, names: tuple[str, ...], resumes: int) -> None:
+        """Let the VMs go on that S3 has suspended; `resumes` counts how often this kernel came back."""
+        self.resumes = resumes
+        for name in names:
+            self.vms.resume(name)
+        self._log(f"resumed from S3, {len(names)} virtual machines go on")
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless layout, memory, loader, scheduler and VMs agree."""

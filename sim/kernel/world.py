@@ -76,6 +76,10 @@ EDGES = frozenset(
 """The transitions that may happen: suspending leads to WAIT_VM and powering off to ENDED from everywhere."""
 
 
+_NEXT = tuple(sum(1 << new for old, new in EDGES if old is state) for state in _S)  # as bits
+_READY, _IDLE = _S.READY, _S.WAIT_IDLE
+
+
 @attrs.frozen(kw_only=True)
 class WorldTimes:
     """Nanoseconds in each state since the world began; they add up to its age exactly.
@@ -242,12 +246,16 @@ class World:
 
     def enter(self, state: WorldState, now_ns: int) -> None:
         """Close the books of the present state and begin another."""
-        if (self.state, state) not in EDGES:
-            raise SimBug(
-                f"world {self.world_id} ({self.name}): {self.state.name} -> {state.name} is no transition"
-            )
-        field = _FIELDS[self.state]
-        setattr(self, field, getattr(self, field) + now_ns - self.since_ns)
+        old = self.state
+        if not _NEXT[old] >> state & 1:
+            raise SimBug(f"world {self.world_id} ({self.name}): {old.name} -> {state.name} is no transition")
+        if old is _READY:
+            self.ready_ns += now_ns - self.since_ns
+        elif old is _IDLE:
+            self.idle_ns += now_ns - self.since_ns
+        else:
+            field = _FIELDS[old]
+            setattr(self, field, getattr(self, field) + now_ns - self.since_ns)
         self.since_ns = now_ns
         self.state = state
 

@@ -16,6 +16,7 @@ from sim.core.units import format_bytes, format_ns
 from sim.report.loglines import log_lines
 from sim.report.memory import memory_section
 from sim.report.table import Column, Section, Table
+from sim.report.txt import txt_section
 from sim.scenario.result import CpuRow, RunResult
 
 __all__ = [
@@ -43,6 +44,8 @@ def run_sections(
     yield boot_section(result)
     if result.pcrs:
         yield pcr_section(result)
+    if result.txt is not None:
+        yield txt_section(result.txt)
     if result.modules:
         yield module_section(result)
     if result.vms:

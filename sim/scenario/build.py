@@ -9,13 +9,19 @@ Models nothing by itself.  Leaves out running (`sim.scenario.run`).
 from __future__ import annotations
 
 import difflib
+import hashlib
 
-from attrs import define
+from attrs import define, evolve
 
+from sim.attest.policy import AppraisalPolicy, LaunchRule
+from sim.boot.bootinfo import BootInfo
+from sim.boot.context import BootPolicy
+from sim.boot.sequence import BootOutcome, BootSequence
 from sim.core.context import Sim
 from sim.errors import FormatError, ScenarioError, VerificationError
 from sim.hw.board import Board
 from sim.image.acceptance import AcceptanceLevel
+from sim.image.bitflips import flip_bit
 from sim.image.bootcfg import TEXT_CHARS_MAX
 from sim.image.catalog import Image, standard_image
 from sim.image.efi_lists import encode_signature_lists
@@ -27,13 +33,18 @@ from sim.image.vib import read_vib
 from sim.kernel.host import Host
 from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
 from sim.kernel.sched.own_policy import install as install_policy
+from sim.scenario.launchwork import install_launcher, provision_policy
 from sim.scenario.policies import engagements
-from sim.scenario.spec import Scenario
-from sim.scenario.strike import TpmFaultWatch, check_target, strike
+from sim.scenario.spec import ExpectSpec, Scenario, VCenterSpec
+from sim.scenario.strike import TpmFaultWatch, check_target
+from sim.scenario.strike_launch import strike_board
 from sim.scenario.world import world_pki, world_tpm_vendor
+from sim.tpm.constants import TPM_ALG
+from sim.tpm.damaged import DamagedTpm, wake
 from sim.tpm.device import Tpm
 from sim.tpm.faults import FaultyTpm
 from sim.tpm.manufacture import TpmVendor
+from sim.tpm.state import snapshot
 from sim.vsphere.hostd import HostAgent
 from sim.vsphere.vcenter import VCenter
 
@@ -75,13 +86,15 @@ def build(scenario: Scenario, seed: int) -> Machinery:
     board = Board(sim, scenario.board_spec, _device(scenario, sim, tpm))
     _install(board, image)
     _set_secure_boot_keys(board, pki)
+    manifest = _launch(scenario, seed, board, tpm, manifest)
     for number, fault in enumerate(scenario.faults):
         check_target(fault, number, board)
         if fault.at_ns is None:
-            strike(fault, number, board)
+            strike_board(fault, number, board, scenario.launch)
     host = Host(
         board,
         pki.trust,
+        policy=BootPolicy(launch=scenario.launch),
         layout=scenario.kernel.layout.release(),
         sched=scenario.sched,
         mem=scenario.mem,
@@ -96,19 +109,78 @@ def build(scenario: Scenario, seed: int) -> Machinery:
             sim,
             vendor_roots=(vendor.root_certificate_der,),
             manifest=manifest,
+            policy=_appraisal(scenario, scenario.vcenter, sim),
             engagements=engagements(scenario.vcenter.engines, sim, manifest, pki.trust),
         )
     return Machinery(
         sim=sim,
         pki=pki,
         tpm_vendor=vendor,
-        tpm=tpm,
+        tpm=None if scenario.tpm_state == "damaged" else tpm,
         image=image,
         manifest=manifest,
         host=host,
         agent=agent,
         vcenter=vcenter,
     )
+
+
+def _appraisal(scenario: Scenario, spec: VCenterSpec, sim: Sim) -> AppraisalPolicy:
+    """Return what vCenter demands; roots and software it puts in itself."""
+    return AppraisalPolicy(
+        vendor_roots=(),
+        manifest=ReferenceManifest(),
+        now=sim.epoch,
+        launch=LaunchRule(spec.launch),
+        launch_generation=scenario.launch.generation,
+        require_launch_policy=spec.require_launch_policy,
+        allow_resume=spec.allow_resume,
+    )
+
+
+def _launch(
+    scenario: Scenario, seed: int, board: Board, tpm: Tpm | None, manifest: ReferenceManifest
+) -> ReferenceManifest:
+    """Prepare the late launch as the owner would; return what is published, the launcher with it."""
+    spec = scenario.launch
+    if spec.own_launcher:
+        manifest = manifest.merged(install_launcher(board, board.sim.rng))
+    if tpm is not None and spec.policy != "none":
+        states = ((spec.state_pcrs, golden_digest(scenario, seed)),) if spec.state_pcrs else ()
+        provision_policy(board, tpm, spec, states)
+    return manifest
+
+
+def golden_digest(scenario: Scenario, seed: int) -> bytes:
+    """Return the digest over the PCRs of the launch policy as a clean boot of the same host leaves them."""
+    pcrs = scenario.launch.state_pcrs
+    clean = evolve(
+        scenario,
+        faults=(),
+        tpm=evolve(scenario.tpm, faults=()),
+        launch=evolve(
+            scenario.launch,
+            policy="none",
+            state_pcrs=(),
+            signed=False,
+            sinit_version_min=0,
+            allow_debug=False,
+        ),
+        vcenter=None,
+        vms=(),
+        expect=ExpectSpec(),
+    )
+    machinery = build(clean, seed)
+    board = machinery.host.board
+    outcome: list[BootOutcome] = []
+    BootSequence(board, machinery.pki.trust, on_done=outcome.append, policy=machinery.host.policy).start()
+    machinery.sim.engine.run()
+    if machinery.tpm is None or not isinstance(outcome[0], BootInfo):
+        raise ScenarioError(
+            "launch.state_pcrs", "the host does not boot clean, so that there are no values to pin"
+        )
+    values = machinery.tpm.pcrs.values[TPM_ALG.SHA256]
+    return hashlib.sha256(b"".join(values[pcr] for pcr in pcrs)).digest()
 
 
 def _image(scenario: Scenario, sim: Sim, pki: Pki) -> tuple[Image, ReferenceManifest]:
@@ -167,8 +239,11 @@ def _tpm(scenario: Scenario, sim: Sim, vendor: TpmVendor) -> Tpm | None:
     return vendor.make(f"{name}-tpm", sim.rng.child(name).child("tpm0"), clock=sim)
 
 
-def _device(scenario: Scenario, sim: Sim, tpm: Tpm | None) -> Tpm | FaultyTpm | None:
-    """Return what goes into the slot: the TPM, behind its faults if the scenario declares any."""
+def _device(scenario: Scenario, sim: Sim, tpm: Tpm | None) -> Tpm | FaultyTpm | DamagedTpm | None:
+    """Return what goes into the slot: the TPM, behind its faults if the scenario declares any, or what damage left."""
+    if tpm is not None and scenario.tpm_state == "damaged":
+        stored = snapshot(tpm)
+        return wake(flip_bit(stored, sim.rng.stream("tpm0/damage").below(8 * len(stored))), tpm.profile)
     if tpm is None or not scenario.tpm.faults:
         return tpm
     return FaultyTpm(tpm, scenario.tpm.faults, on_fault=TpmFaultWatch(sim).note)

@@ -1,8 +1,9 @@
-"""What goes wrong on purpose: flipped bits, missing files, switches turned off, reboots, failing memory cells, unloads.
+"""What goes wrong on purpose: in stored files, switches, memory, modules, the late launch, the TPM, and power.
 
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
-`sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use.
+`sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use,
+`sim.scenario.strike_launch` those of a late launch and of the TPM, `sim.scenario.strike_interrupts` interrupts.
 
 Leaves out: faults of processors and network; those of TPM commands are `sim.tpm.fault_spec`.
 """
@@ -15,9 +16,10 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from sim.core.structure import FieldError, between, in_choices, matches, quantity
+from sim.core.units import SECOND
 from sim.hw.spec import MEMORY_BYTES_MAX
 
-__all__ = ["FAULT_KINDS", "FOUND_BY", "FaultSpec", "FaultTarget"]
+__all__ = ["DEFECTS", "FAULT_KINDS", "FOUND_BY", "FaultSpec", "FaultTarget"]
 
 FAULT_KINDS = (
     "flip_bit",
@@ -27,20 +29,59 @@ FAULT_KINDS = (
     "reboot",
     "memory_error",
     "unload_module",
+    "stray_interrupts",
+    "power_cycle",
+    "sinit",
+    "launch_policy",
+    "tpm_reset",
+    "suspend",
+    "alter_memory",
 )
 FOUND_BY = ("access", "scrub")
 """Who meets a memory error first: its owner, who reads the bytes at once, or the patrol scrubber on its next round."""
 
-_RUNNING_KINDS = ("reboot", "memory_error", "unload_module")
-_FILE_KINDS = ("flip_bit", "remove_file")
+DEFECTS = {
+    "sinit": ("bit", "truncated", "key", "chipset", "debug", "revoked", "old", "absent", "repaired"),
+    "launch_policy": ("mle", "state", "data", "signature", "revoked", "format", "absent"),
+}
+"""What may be wrong with the SINIT module and with the launch control policy."""
 
-_FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib)/[A-Za-z0-9][\w.+:/-]{0,200})"
+_RUNNING_KINDS = (
+    "reboot",
+    "memory_error",
+    "unload_module",
+    "stray_interrupts",
+    "power_cycle",
+    "tpm_reset",
+    "suspend",
+    "alter_memory",
+)
+_FILE_KINDS = ("flip_bit", "remove_file")
+_MEMORY_KINDS = ("memory_error", "alter_memory")
+_USES = {
+    "flip_bit": ("target", "byte", "bit", "unpacked"),
+    "remove_file": ("target",),
+    "memory_error": ("target", "byte", "bits", "found_by"),
+    "alter_memory": ("target", "byte", "bit"),
+    "unload_module": ("target",),
+    "stray_interrupts": ("vector", "count"),
+    "sinit": ("defect",),
+    "launch_policy": ("defect",),
+    "suspend": ("sleep_ns",),
+}
+"""Which fields a kind has, besides its time."""
+
+_FIELDS = ("target", "byte", "bit", "unpacked", "bits", "found_by", "vector", "count", "defect", "sleep_ns")
+
+_FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib|firmware)/[A-Za-z0-9][\w.+:/-]{0,200})"
 _MEMORY_TARGET = r"(dram|kernel|vm/[A-Za-z0-9][\w .+-]{0,79})"
 _MODULE_TARGET = r"module/[A-Za-z0-9][\w.+-]{0,79}"
 _TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET})"
 _FILE_BYTE_MAX = 2**31 - 1
 _BYTE_MAX = MEMORY_BYTES_MAX.value - 1
 _FLIPPED_MAX = 8
+_INTERRUPTS_MAX = 1_000_000
+_VECTORS = (32, 255)
 _AT_NS_MAX = 366 * 86_400 * 10**9
 
 
@@ -48,8 +89,8 @@ _AT_NS_MAX = 366 * 86_400 * 10**9
 class FaultTarget:
     """What a fault strikes.
 
-    `place` is a volume, "vib" (the first payload of that VIB) or "loader"; for a memory error "vm", "kernel" or "dram"
-    (physical addresses); for an unloading "module".
+    `place` is a volume, "vib" (the first payload of that VIB), "firmware" (a code volume of the flash) or "loader"; for
+    memory "vm", "kernel" or "dram" (physical addresses); for an unloading "module".
     """
 
     place: str
@@ -74,6 +115,12 @@ class FaultSpec:
     `found_by` says who meets it.
 
     An unloading of "module/NAME" happens while the last pCPU uses the module.
+
+    Stray interrupts are `count` interrupts (1 unless said otherwise) at `vector`, or at one that nobody owns.
+    `alter_memory` writes memory past the processor, as a probe or a device can: bit `bit` of byte `byte` is another one,
+    with a good error code.  `suspend` lets the host sleep in S3 for `sleep`.  `tpm_reset` resets the TPM alone and then
+    replays the event log into it.  `sinit` exchanges the SINIT module, `launch_policy` the launch control policy, for one
+    with a `defect`.  `power_cycle` cuts power, where `reboot` only resets.
     """
 
     kind: str = field(validator=in_choices(*FAULT_KINDS))
@@ -91,6 +138,12 @@ class FaultSpec:
     unpacked: bool = False
     bits: int | None = field(default=None, validator=optional(between(1, _FLIPPED_MAX)))
     found_by: str | None = field(default=None, validator=optional(in_choices(*FOUND_BY)))
+    vector: int | None = field(default=None, validator=optional(between(*_VECTORS)))
+    count: int | None = field(default=None, validator=optional(between(1, _INTERRUPTS_MAX)))
+    defect: str | None = field(default=None)
+    sleep_ns: int | None = field(
+        default=None, metadata=quantity("ns"), validator=optional(between(SECOND, _AT_NS_MAX))
+    )
     at_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(0, _AT_NS_MAX))
     )
@@ -98,7 +151,7 @@ class FaultSpec:
     @property
     def strikes_memory(self) -> bool:
         """Whether it is a fault of memory, not of stored files or switches."""
-        return self.kind == "memory_error"
+        return self.kind in _MEMORY_KINDS
 
     @property
     def strikes_file(self) -> bool:
@@ -107,20 +160,16 @@ class FaultSpec:
 
     def __attrs_post_init__(self) -> None:
         self._check_target()
-        flips = self.kind == "flip_bit"
-        used = {
-            "target": self.kind in _FILE_KINDS or self.strikes_memory or self.kind == "unload_module",
-            "byte": flips or self.strikes_memory,
-            "bit": flips,
-            "unpacked": flips,
-            "bits": self.strikes_memory,
-            "found_by": self.strikes_memory,
-        }
-        for name, in_use in used.items():
-            if not in_use and getattr(self, name) not in (None, False):
+        used = _USES.get(self.kind, ())
+        for name in _FIELDS:
+            if name not in used and getattr(self, name) not in (None, False):
                 raise FieldError(name, getattr(self, name), f"no {name} for {self.kind}")
-        if flips and self.byte is not None and self.byte > _FILE_BYTE_MAX:
+        if self.kind == "flip_bit" and self.byte is not None and self.byte > _FILE_BYTE_MAX:
             raise FieldError("byte", self.byte, f"at most {_FILE_BYTE_MAX} in a file")
+        if self.kind in DEFECTS and self.defect not in DEFECTS[self.kind]:
+            raise FieldError("defect", self.defect, f"one of {', '.join(DEFECTS[self.kind])}")
+        if self.kind == "suspend" and self.sleep_ns is None:
+            raise FieldError("sleep_ns", None, 'a time such as "30s" for suspend')
         if self.kind in _RUNNING_KINDS and self.at_ns is None:
             raise FieldError("at_ns", None, f"a time after the first boot for {self.kind}")
 
@@ -130,7 +179,7 @@ class FaultSpec:
         ):
             raise FieldError("target", self.target, f"a file such as bootbank/s.v00 for {self.kind}")
         if self.strikes_memory and (self.target is None or re.fullmatch(_MEMORY_TARGET, self.target) is None):
-            raise FieldError("target", self.target, 'vm/NAME, "kernel" or "dram" for memory_error')
+            raise FieldError("target", self.target, f'vm/NAME, "kernel" or "dram" for {self.kind}')
         if self.kind == "unload_module" and (
             self.target is None or re.fullmatch(_MODULE_TARGET, self.target) is None
         ):

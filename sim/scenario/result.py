@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 from sim.core.structure import plain, structure
 from sim.core.units import MIB
 from sim.errors import FormatError, ScenarioError
+from sim.hw.txt import TxtState
 
 __all__ = [
     "EVENT_LOG_FILE",
@@ -236,6 +237,8 @@ class RunResult:
     boot: BootResult
     pcrs: dict[str, dict[str, str]] = field(factory=dict)
     """bank -> PCR number -> value, in hex, as the TPM holds them at the end."""
+    txt: TxtState | None = None
+    """The TXT registers at the end, where TXT is on in the firmware's setup."""
     event_log_file: str | None = None
     event_log: bytes = field(default=b"", repr=False)
     evidence_files: tuple[str, ...] = ()

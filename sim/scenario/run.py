@@ -25,10 +25,13 @@ from sim.scenario.collect import collect
 from sim.scenario.entry import simulate
 from sim.scenario.faults import FaultSpec
 from sim.scenario.plaintable import plain_table
+from sim.scenario.programs import ProgramSpec
 from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
-from sim.scenario.strike import strike
-from sim.scenario.strike_memory import strike_memory
+from sim.scenario.start_program import start_program
+from sim.scenario.strike_interrupts import strike_interrupts
+from sim.scenario.strike_launch import strike_board, strike_tpm_reset
+from sim.scenario.strike_memory import alter_memory, strike_memory
 from sim.scenario.strike_module import strike_module
 from sim.vsphere.faults import HostConnectFault, NoCompatibleHost
 from sim.vsphere.inventory import HostEntry
@@ -60,8 +63,9 @@ def boot_only(scenario: Scenario) -> Scenario:
         duration_ns=0,
         vms=(),
         faults=faults,
+        programs=(),
         vcenter=None,
-        expect=evolve(expect, attestation=None, vms_refused=(), quarantined=None),
+        expect=evolve(expect, attestation=None, vms_refused=(), programs_refused=(), quarantined=None),
     )
 
 
@@ -82,8 +86,10 @@ class Simulation:
         self.machinery: Machinery = build(scenario, self.seed)
         self.first_ready_ns: int | None = None
         self.refused_vms: list[tuple[str, str]] = []
+        self.refused_programs: list[tuple[str, str]] = []
         self._known_end_ns: int | None = None
         self._wanted_in_vcenter = False
+        self._slept = False
         self._attestation: Procedure | None = None
         self.host.watchers.append(self._host_changed)
         self.host.power_on()
@@ -162,12 +168,18 @@ class Simulation:
     def _host_changed(self, host: Host) -> None:
         """Watch the host: start its virtual machines after every boot, and the clock of the scenario at the first."""
         if host.state is HostState.BOOTING:
+            self._slept = False
             self.machinery.agent.restart()  # the agent runs on the host: its sessions end with it
         if host.state is HostState.HALTED and self._known_end_ns is None:
             self._known_end_ns = self.sim.now
             self.sim.engine.after(0, _pause)
         elif host.state is HostState.HALTED:
             self._lose_host()
+        elif host.state is HostState.SUSPENDED:
+            self._slept = True
+        elif host.state is HostState.RUNNING and self._slept:
+            self._slept = False
+            self._attest()
         elif host.state is HostState.RUNNING:
             first = self._known_end_ns is None
             if first:
@@ -190,6 +202,8 @@ class Simulation:
         for number, fault in enumerate(self.scenario.faults):
             if fault.at_ns is not None:
                 self.sim.engine.at(now_ns + fault.at_ns, self._strike, fault, number)
+        for number, program in enumerate(self.scenario.programs):
+            self.sim.engine.at(now_ns + program.at_ns, self._start_program, program, number)
         if self.scenario.vcenter is not None:
             self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
 
@@ -222,22 +236,72 @@ class Simulation:
         self.refused_vms.append((name, why))
         self._note("virtual machine refused", f"{name}: {why}")
 
+    def _start_program(self, program: ProgramSpec, number: int) -> None:
+        self._note("run program", program.path)
+        why = start_program(program, number, self.host)
+        if why:
+            self.refused_programs.append((program.path, why))
+            self._note("program refused", f"{program.path}: {why}")
+
     def _strike(self, fault: FaultSpec, number: int) -> None:
-        if fault.strikes_memory:
-            strike_memory(fault, number, self.host)
-            return
-        if fault.kind == "unload_module":
-            strike_module(fault, number, self.host)
-            return
-        if fault.kind != "reboot":
-            strike(fault, number, self.host.board)
-            return
-        self._note("reboot", self.host.name)
+        host = self.host
+        if fault.kind == "memory_error":
+            strike_memory(fault, number, host)
+        elif fault.kind == "alter_memory":
+            alter_memory(fault, number, host)
+        elif fault.kind == "unload_module":
+            strike_module(fault, number, host)
+        elif fault.kind == "stray_interrupts":
+            strike_interrupts(fault, number, host)
+        elif fault.kind == "tpm_reset":
+            strike_tpm_reset(fault, host)
+        elif fault.kind == "suspend":
+            self._suspend(fault.sleep_ns or 0)
+        elif fault.kind in {"reboot", "power_cycle"}:
+            self._note(fault.kind.replace("_", " "), host.name)
+            self._stop_attestation()
+            if fault.kind == "power_cycle":
+                host.power_off()
+                host.power_on()
+            else:
+                host.reboot()
+        else:
+            strike_board(fault, number, host.board, self.scenario.launch)
+
+    def _suspend(self, sleep_ns: int) -> None:
+        """Suspend the host to memory, and wake it when it has slept long enough."""
         self._stop_attestation()
-        self.host.reboot()
+        try:
+            self.host.suspend()
+        except ApiError as error:
+            self._note("suspend refused", error.message)
+            return
+        self._note("suspend", self.host.name)
+        if self.host.state is HostState.SUSPENDED:
+            self.sim.engine.after(sleep_ns, self._wake, self.host.board.boot_count)
+
+    def _wake(self, boot_count: int) -> None:
+        """Wake the host, unless it was reset while it slept."""
+        if self.host.state is HostState.SUSPENDED and self.host.board.boot_count == boot_count:
+            self._note("wake", self.host.name)
+            self.host.resume()
+
+    def _attest_again(self) -> None:
+        """Attest a host of the inventory that runs, and come back after the interval."""
+        spec, vcenter = self.scenario.vcenter, self.machinery.vcenter
+        if spec is None or spec.attest_every_ns is None or vcenter is None:
+            raise SimBug("an attestation is repeated that nobody asked for")
+        known = any(entry.name == self.host.name for entry in vcenter.hosts())
+        if known and self.host.state is HostState.RUNNING:
+            self._note("attest again", self.host.name)
+            self._attestation = vcenter.reconnect_host(self.host.name)
+        self.sim.engine.after(spec.attest_every_ns, self._attest_again)
 
     def _add_host(self) -> None:
         self._wanted_in_vcenter = True
+        spec = self.scenario.vcenter
+        if spec is not None and spec.attest_every_ns is not None:
+            self.sim.engine.after(spec.attest_every_ns, self._attest_again)
         if self.host.state is HostState.RUNNING:
             self._attest()
 

@@ -2,14 +2,15 @@
 
 Models: what an attacker or bad luck does to stored bytes and firmware settings.  Every strike is traced.
 
-Leaves out: reboots, which the host does itself (`sim.scenario.run`), memory (`sim.scenario.strike_memory`), and modules
-(`sim.scenario.strike_module`).
+Leaves out: reboots, which the host does itself (`sim.scenario.run`), memory (`sim.scenario.strike_memory`), modules
+(`sim.scenario.strike_module`), and the late launch (`sim.scenario.strike_launch`).
 """
 
 from __future__ import annotations
 
 import difflib
 
+from sim.boot.latelaunch import sinit_module
 from sim.core.context import Sim
 from sim.core.trace import record
 from sim.errors import FormatError, ScenarioError
@@ -61,6 +62,9 @@ def strike(fault: FaultSpec, number: int, board: Board) -> None:
 
 
 def _strike_file(fault: FaultSpec, number: int, target: FaultTarget, board: Board) -> None:
+    if target.place == "firmware":
+        _strike_firmware(fault, number, target.name, board)
+        return
     volume, path = _find(target, f"faults[{number}]", board)
     if fault.kind == "flip_bit":
         _flip(fault, number, volume, path, board)
@@ -71,8 +75,32 @@ def _strike_file(fault: FaultSpec, number: int, target: FaultTarget, board: Boar
 
 def check_target(fault: FaultSpec, number: int, board: Board) -> None:
     """Raise `ScenarioError` unless the file that a fault strikes exists."""
-    if fault.target is not None and fault.strikes_file:
+    if fault.target is None or not fault.strikes_file:
+        return
+    if fault.target.startswith("firmware/"):
+        _firmware_volume(fault.target.removeprefix("firmware/"), number, board)
+    else:
         _find(FaultTarget.parse(fault.target), f"faults[{number}]", board)
+
+
+def _strike_firmware(fault: FaultSpec, number: int, name: str, board: Board) -> None:
+    """Flip a bit of a code volume of the flash; what is left open comes from the fault's own stream."""
+    size = len(_firmware_volume(name, number, board))
+    stream = board.sim.rng.stream(f"fault/{number}")
+    byte = fault.byte if fault.byte is not None else stream.below(size)
+    bit = fault.bit if fault.bit is not None else stream.below(8)
+    if fault.kind != "flip_bit" or fault.unpacked:
+        raise ScenarioError(f"faults[{number}].target", "firmware can only have its bits flipped")
+    if byte >= size:
+        raise ScenarioError(f"faults[{number}].byte", f"{name} has {size} bytes", got=byte)
+    board.firmware.flip_bit(name, 8 * byte + bit)
+    board.sim.trace.emit(FAULT, fault.kind, f"firmware/{name}", byte, bit)
+
+
+def _firmware_volume(name: str, number: int, board: Board) -> bytes:
+    sinit_module(board)  # the maker puts it there when somebody looks for it first
+    volumes = board.firmware.volumes
+    return volumes[_pick(name, {one: one for one in volumes}, f"faults[{number}]")]
 
 
 def _flip(fault: FaultSpec, number: int, volume: Volume, path: str, board: Board) -> None:

@@ -1,4 +1,4 @@
-"""Carrying out a memory error: bits of one DRAM word flip, and somebody reads them.
+"""Carrying out a memory error: bits of one DRAM word flip, and somebody reads them; or a bit that is written on purpose.
 
 Models: the flip itself and, for an error that is found by an access, the read of its owner: the guest for a page of a
 VM (which is touched first, if it never was), the kernel for everything else.  One that the patrol scrubber is to find
@@ -21,7 +21,7 @@ from sim.kernel.vmkernel import VMkernel
 from sim.scenario.faults import FaultSpec, FaultTarget
 from sim.scenario.strike import FAULT
 
-__all__ = ["strike_memory"]
+__all__ = ["alter_memory", "strike_memory"]
 
 FLIPPED_DEFAULT = 2
 """Two wrong bits: the least that the code cannot correct."""
@@ -55,6 +55,26 @@ def strike_memory(fault: FaultSpec, number: int, host: Host) -> None:
     host.board.flip_memory_bits(pa, bits)
     if fault.found_by != "scrub":
         _read(pa, byte, kernel, vm)
+
+
+def alter_memory(fault: FaultSpec, number: int, host: Host) -> None:
+    """Write another bit into memory past the processor, with a good error code; errors as `strike_memory`."""
+    kernel = host.kernel
+    target = FaultTarget.parse(str(fault.target))
+    vm = kernel.vms.vms.get(target.name) if kernel is not None else None
+    if kernel is None or (target.place == "vm" and (vm is None or vm.space is None)):
+        host.sim.trace.emit(FAULT, f"{fault.kind} (nothing there)", str(fault.target), -1, -1)
+        return
+    stream = host.sim.rng.stream(f"fault/{number}")
+    size = _size(target, kernel, vm)
+    byte = fault.byte if fault.byte is not None else stream.below(size)
+    if byte >= size:
+        raise ScenarioError(f"faults[{number}].byte", f"{fault.target} has {size} bytes", got=byte)
+    bit = fault.bit if fault.bit is not None else stream.below(8)
+    pa = _address(target, byte, kernel, vm)
+    old = host.board.memory.read(pa, 1)[0]
+    host.board.memory.write(pa, bytes([old ^ 1 << bit]))
+    host.sim.trace.emit(FAULT, fault.kind, str(fault.target), pa, bit)
 
 
 def _size(target: FaultTarget, kernel: VMkernel, vm: Vm | None) -> int:

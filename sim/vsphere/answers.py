@@ -37,6 +37,8 @@ class HostInfo:
     boot_id: str
     tpm_state: str
     """enabled, disabled, absent or failed."""
+    resumes: int = 0
+    """How often it came back from a suspend to memory in this boot."""
 
 
 @frozen(kw_only=True)
@@ -51,7 +53,11 @@ class Identity:
 def read_host_info(answer: object) -> HostInfo:
     """Read the answer of RetrieveHostInfo; FormatError when it is not one."""
     fields = _mapping(answer, "host info")
-    return HostInfo(boot_id=_text(fields, "boot_id"), tpm_state=_text(fields, "tpm"))
+    return HostInfo(
+        boot_id=_text(fields, "boot_id"),
+        tpm_state=_text(fields, "tpm"),
+        resumes=_typed(fields, "resumes", int) if "resumes" in fields else 0,
+    )
 
 
 def read_identity(answer: object) -> Identity:

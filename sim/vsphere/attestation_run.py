@@ -70,6 +70,7 @@ class Outcome:
 
     accepted: bool | None
     boot_id: str
+    resumes: int = 0
     message: str = ""
     reasons: tuple[Reason, ...] = ()
     report: HostTpmAttestationReport = field(factory=HostTpmAttestationReport, repr=False)
@@ -217,15 +218,17 @@ class AttestationRun:
     def _appraise(self, evidence: Evidence, database: bytes, challenge: Challenge) -> Outcome:
         known = self._known
         last = known.last_accepted if known is not None else None
-        rebooted = None
+        rebooted, resumes = None, 0
         if known is not None and last is not None:
             rebooted = self._info.boot_id != known.last_accepted_boot_id
+            resumes = self._info.resumes - known.last_accepted_resumes
         verdict = Verifier(self._policy).appraise(
-            evidence, self._nonce, challenge, last=last, rebooted=rebooted
+            evidence, self._nonce, challenge, last=last, rebooted=rebooted, resumes=resumes
         )
         return Outcome(
             accepted=verdict.accepted,
             boot_id=self._info.boot_id,
+            resumes=self._info.resumes,
             message=verdict.message,
             reasons=verdict.reasons,
             report=attestation_report(

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from sim.core.rng import FastStream
 from sim.core.units import MS
-from sim.kernel.sched.cosched import VcpuGroup
+from sim.kernel.sched.cosched_narrow import NarrowGroup
 from sim.kernel.sched.pcpu import PcpuTimes
 from sim.kernel.sched.policies.esxi import EsxiPolicy
 from sim.kernel.sched.policies.round_robin import RoundRobin
@@ -249,9 +249,8 @@ def test_skew_is_found_where_siblings_are_not_looked_at_again(monkeypatch):
 
     def stopped(self, world, begun_ns, now_ns):
         world.progress = max(now_ns, begun_ns) - world.progress
-        self._changed(world)
 
-    monkeypatch.setattr(VcpuGroup, "stopped", stopped)
+    monkeypatch.setattr(NarrowGroup, "stopped", stopped)
     assert first_broken(9, EsxiPolicy) is not None
 
 

@@ -166,20 +166,25 @@ class PcpuRunner:
                 following.last_pcpu = self
         self.turn_from_ns = start_ns
         turn_ns = self._quantum_ns(following)
-        if turn_ns > following.remaining_ns:  # noqa: PLR1730 - a call of min() costs more than this
+        if turn_ns > following.remaining_ns:
             turn_ns = following.remaining_ns
         self.due_ns = due_ns = start_ns + turn_ns
         self._arm(due_ns)
         if sched.tracing and following is not world:
-            sched.sim.trace.emit(SCHED_STATE, world.world_id, _RUN, _READY)
-            sched.sim.trace.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
+            sched.emit(SCHED_STATE, world.world_id, _RUN, _READY)
+            sched.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
 
     def start(self, world: World, now_ns: int) -> None:
         """Give this pCPU, which runs nothing, to a READY world that is in no queue and has been admitted."""
         assert self.world is None
         assert world.state is _READY
         sched = self.sched
-        switch_ns = sched.switch_cost_ns(self, world)
+        if self.last is world:
+            switch_ns = 0
+        elif sched.migration_costs:
+            switch_ns = sched.switch_cost_ns(self, world)
+        else:
+            switch_ns = self.switch_cost_ns
         self.switch_ns += switch_ns
         start_ns = now_ns + switch_ns
         world.ready_ns += start_ns - world.since_ns
@@ -203,7 +208,7 @@ class PcpuRunner:
             world.group.started(world, now_ns)
         turn_ns = self._begin_turn(world, start_ns)
         if sched.tracing:
-            sched.sim.trace.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
+            sched.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
 
     def settle(self, now_ns: int) -> None:
         """Account for what the present world has run up to now, without taking it off the pCPU."""
@@ -296,7 +301,7 @@ class PcpuRunner:
         if self.core is not None:
             self.core.change(-1, now_ns)
         if self.sched.tracing:
-            self.sched.sim.trace.emit(SCHED_IDLE, self.index)
+            self.sched.emit(SCHED_IDLE, self.index)
 
     def times(self, now_ns: int) -> PcpuTimes:
         """Return the times up to now; asking changes nothing."""
@@ -337,11 +342,14 @@ class PcpuRunner:
         self.sched.rescue(world, now_ns)
 
     def _begin_turn(self, world: World, start_ns: int) -> int:
-        longest_ns = self._quantum_ns(world)
-        turn_ns = min(longest_ns, world.grant_left_ns or world.remaining_ns, world.remaining_ns)
+        turn_ns = self._quantum_ns(world)
+        if turn_ns > world.remaining_ns:
+            turn_ns = world.remaining_ns
+        if world.grant_ns and 0 < world.grant_left_ns < turn_ns:
+            turn_ns = world.grant_left_ns
         self.turn_from_ns = start_ns
-        self.due_ns = start_ns + turn_ns
-        self.timer.arm(self.due_ns)
+        self.due_ns = due_ns = start_ns + turn_ns
+        self._arm(due_ns)
         return turn_ns
 
     def _leave(self, state: WorldState, now_ns: int) -> None:
@@ -349,16 +357,20 @@ class PcpuRunner:
         world = self.world
         assert world is not None
         begun_ns = world.since_ns
-        early_ns = begun_ns - now_ns
-        if early_ns > 0:
+        if begun_ns > now_ns:
+            early_ns = begun_ns - now_ns
             self.switch_ns -= early_ns
             world.ready_ns -= early_ns
-            world.since_ns = now_ns
         if world.bucket is not None:
             world.bucket.give_back(world, now_ns)
         self.world = None
         world.pcpu = None
-        self.sched.move(world, state, now_ns, begun_ns)
+        if self.sched.tracing:
+            self.sched.emit(SCHED_STATE, world.world_id, _RUN, state)
+        world.since_ns = now_ns  # its run time has been added
+        world.state = state
+        if world.group is not None:
+            world.group.moved(world, _RUN, begun_ns, now_ns)
 
     def check_invariants(self, now_ns: int, since_ns: int) -> None:
         """Raise `SimBug` unless the times add up to the pCPU's age and the turn is timed."""

@@ -21,7 +21,6 @@ from sim.hw.topology import Topology
 from sim.kernel.sched import machine
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
-from sim.kernel.sched.cosched import WIDE_VCPUS_MIN, VcpuGroup, WideGroup
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.numa import NumaBalancer
 from sim.kernel.sched.options import SchedOptions
@@ -29,6 +28,7 @@ from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
 from sim.kernel.sched.placement import IdleMasks, bits
 from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
+from sim.kernel.sched.siblings import make_group
 from sim.kernel.sched.steps import next_burst, sleep
 from sim.kernel.workload import FOREVER_NS, Workload
 from sim.kernel.world import COMPETING, SCHED_INTERRUPT, SCHED_STATE, World, WorldState
@@ -62,6 +62,7 @@ class Scheduler:
         self.idle = IdleMasks(topology)
         self.ended_run_ns = 0  # run time of worlds that have ended
         self.tracing = sim.trace.enabled(SCHED_DISPATCH)
+        self.emit = sim.trace.emit
         cores = len(topology.pcpus) // topology.threads_per_core
         self.pools = PoolTree(self, cores * topology.core_hz)
         self.policy = policy if policy is not None else make_policy(self.options.policy)
@@ -104,7 +105,7 @@ class Scheduler:
             world.siblings = worlds
         if len(worlds) < 2 or not self.policy.coscheduling or not self.options.costop_ns:
             return
-        group = WideGroup(self) if len(worlds) >= WIDE_VCPUS_MIN else VcpuGroup(self)
+        group = make_group(self, len(worlds))
         for world in worlds:
             group.add(world, self.sim.now)
 
@@ -244,7 +245,7 @@ class Scheduler:
         """Put a world into a state other than RUN, with its record; it has run since `begun_ns` if it ran."""
         old = world.state
         if self.tracing:
-            self.sim.trace.emit(SCHED_STATE, world.world_id, old, state)
+            self.emit(SCHED_STATE, world.world_id, old, state)
         world.enter(state, now_ns)
         if world.group is not None:
             world.group.moved(world, old, begun_ns, now_ns)
@@ -257,7 +258,7 @@ class Scheduler:
             world = self.policy.pick(pcpu, now_ns)
             if world is None:
                 return None
-            if not world.affinity >> pcpu.index & 1:
+            if world.affinity != -1 and not world.affinity >> pcpu.index & 1:
                 refuse_foreign(world, pcpu, self.policy)
             if not world.gated or self.admit(world, now_ns):
                 return world
@@ -316,7 +317,7 @@ class Scheduler:
     def can_hand_off(self, world: World, laggard: World) -> bool:
         """Whether a running vCPU can make way for a READY sibling."""
         pcpu = world.pcpu
-        return pcpu is not None and pcpu.online and self.fits(laggard, pcpu) and world.exclusive is None
+        return pcpu is not None and pcpu.online and world.exclusive is None and self.fits(laggard, pcpu)
 
     def hand_off(self, world: World) -> None:
         """Let a running vCPU that is ahead make way for its slowest sibling, which waits, before it must be stopped."""
@@ -357,6 +358,8 @@ class Scheduler:
 
     def fits(self, world: World, pcpu: PcpuRunner) -> bool:
         """Whether affinity and home node allow a pCPU."""
+        if world.affinity == -1 and world.home < 0:
+            return True
         return bool(world.affinity >> pcpu.index & 1) and (world.home < 0 or world.home == pcpu.place.node)
 
     def idle_pcpu(self, world: World) -> PcpuRunner | None:
@@ -371,8 +374,10 @@ class Scheduler:
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
         most = self.options.wakeup_pcpus
         if world.affinity == -1 and world.home < 0 and self.online == self._every:
-            end = first + min(most, len(pcpus))
-            return pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)]
+            end = first + most
+            if end <= len(pcpus):
+                return pcpus[first:end]
+            return pcpus[first:] + pcpus[: min(end, first + len(pcpus)) - len(pcpus)]
         found: list[PcpuRunner] = []
         for pcpu in pcpus[first:] + pcpus[:first]:
             if len(found) == most:

@@ -11,14 +11,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
-from sim.kernel.sched.cosched import WIDE_VCPUS_MIN, VcpuGroup, WideGroup
+from sim.kernel.sched.cosched import VcpuGroup
+from sim.kernel.sched.cosched_narrow import NarrowGroup
+from sim.kernel.sched.cosched_wide import WIDE_VCPUS_MIN, WideGroup
 from sim.kernel.world import WorldState
 
 if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["join_siblings", "part_siblings"]
+__all__ = ["join_siblings", "make_group", "part_siblings"]
+
+
+def make_group(sched: Scheduler, vcpus: int) -> VcpuGroup:
+    """Make the group of a VM with so many vCPUs, empty as yet."""
+    return WideGroup(sched) if vcpus >= WIDE_VCPUS_MIN else NarrowGroup(sched)
 
 
 def join_siblings(sched: Scheduler, present: tuple[World, ...], added: tuple[World, ...]) -> None:
@@ -33,7 +40,7 @@ def join_siblings(sched: Scheduler, present: tuple[World, ...], added: tuple[Wor
     wide = len(worlds) >= WIDE_VCPUS_MIN
     group = present[0].group
     if group is None:
-        group = WideGroup(sched) if wide else VcpuGroup(sched)
+        group = make_group(sched, len(worlds))
         for world in present:
             group.add(world, sched.sim.now)
     elif wide and not isinstance(group, WideGroup):

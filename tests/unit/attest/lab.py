@@ -281,11 +281,13 @@ class Lab:
         )
         return attrs.evolve(policy, **changes)
 
-    def appraise(self, evidence, nonce=NONCE, challenge=None, *, last=None, rebooted=None, **policy):
+    def appraise(
+        self, evidence, nonce=NONCE, challenge=None, *, last=None, rebooted=None, resumes=0, **policy
+    ):
         """Judge evidence as the answer to a challenge (default: the one whose credential it shows)."""
         challenge = challenge or CHALLENGES.get(evidence.credential_blob) or next(iter(CHALLENGES.values()))
         return Verifier(self.policy(**policy)).appraise(
-            evidence, nonce, challenge, last=last, rebooted=rebooted
+            evidence, nonce, challenge, last=last, rebooted=rebooted, resumes=resumes
         )
 
 

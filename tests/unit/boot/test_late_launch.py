@@ -9,9 +9,10 @@ import struct
 
 import pytest
 
-from sim.boot.acm import HEADER, AcmError, build_acm, chipset_key_digest, verify_acm
+from sim.boot.acm import HEADER_BYTES, USER_AREA, AcmError, authenticate, build_acm, chipset_key_digest
 from sim.boot.bootinfo import BootFailure, BootInfo
 from sim.boot.latelaunch import LaunchEvent, sinit_module
+from sim.core.keys import rsa_private_key
 from sim.core.rng import Rng
 from sim.tpm.client import TpmClient, TpmError
 from sim.tpm.eventlog import EV, parse, replay
@@ -175,29 +176,35 @@ def test_any_changed_sinit_module_resets_the_platform_before_the_tpm_is_touched(
     failure = world.boot()
     assert isinstance(failure, BootFailure)
     assert (failure.stage, failure.component) == ("tboot", "SINIT")
-    assert any("TXT.ERRORCODE 0x80000003" in line for line in failure.messages)
+    assert any("TXT.ERRORCODE: 0x80000007" in line for line in failure.messages)
     assert world.pcrs()[17] == b"\xff" * 32
 
 
 def test_every_sampled_bit_of_sinit_is_covered_by_its_check():
-    rng = Rng(3)
-    acm, digest = build_acm(rng), chipset_key_digest(rng)
-    verify_acm(acm, digest)
-    header_and_keys = range(8 * (HEADER.size + 128))
-    for bit in [*header_and_keys, *range(8 * 200, 8 * len(acm), 8191)]:
+    acm, digest = build_acm(Rng(3)), chipset_key_digest()
+    authenticate(acm, digest)
+    header, table = range(0, 8 * HEADER_BYTES, 5), range(8 * USER_AREA, 8 * (USER_AREA + 72))
+    for bit in [*range(8 * 128), *header, *table, *range(8 * USER_AREA, 8 * len(acm), 8191)]:
         flipped = bytearray(acm)
         flipped[bit >> 3] ^= 1 << (bit & 7)
         with pytest.raises(AcmError):
-            verify_acm(bytes(flipped), digest)
+            authenticate(bytes(flipped), digest)
 
 
-def test_sinit_of_another_chipset_and_every_truncation_are_refused():
-    acm, digest = build_acm(Rng(3)), chipset_key_digest(Rng(3))
-    with pytest.raises(AcmError):
-        verify_acm(build_acm(Rng(4)), digest)
+def test_scratch_space_is_no_part_of_what_is_signed_as_in_real_modules():
+    acm = bytearray(build_acm(Rng(3)))
+    acm[HEADER_BYTES : HEADER_BYTES + 4] = b"work"
+    authenticate(bytes(acm), chipset_key_digest())
+
+
+def test_sinit_of_another_maker_and_every_truncation_are_refused():
+    acm, digest = build_acm(Rng(3)), chipset_key_digest()
+    forged = build_acm(Rng(3), key=rsa_private_key(Rng(4).stream("forger")))
+    with pytest.raises(AcmError, match="key is not the chipset's"):
+        authenticate(forged, digest)
     for size in range(0, len(acm), 997):
         with pytest.raises(AcmError):
-            verify_acm(acm[:size], digest)
+            authenticate(acm[:size], digest)
 
 
 def test_launch_is_told_in_the_log_by_its_own_event_types(make_world):

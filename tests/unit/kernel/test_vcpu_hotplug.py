@@ -9,7 +9,7 @@ from sim.core.structure import FieldError
 from sim.core.units import GIB, MIB, MS
 from sim.hw.board import Board
 from sim.hw.spec import CpuSpec, HostSpec
-from sim.kernel.sched.cosched import WideGroup
+from sim.kernel.sched.cosched_wide import WideGroup
 from sim.kernel.sched.fluid_engine import make_scheduler
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.vm import AdmissionError, CpuAllocation, VmManager, VmSpec, VmStateError

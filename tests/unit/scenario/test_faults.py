@@ -35,6 +35,25 @@ def test_a_target_names_volume_and_file_or_vib_or_loader():
         ({"kind": "flip_bit", "target": "bootbank/x", "byte": 1 << 31}, "byte"),
         ({"kind": "flip_bit", "target": "bootbank/x", "bits": 2}, "bits"),
         ({"kind": "reboot", "at": "1s", "found_by": "scrub"}, "found_by"),
+        ({"kind": "stray_interrupts"}, "at"),
+        ({"kind": "stray_interrupts", "at": "1s", "vector": 31}, "vector"),
+        ({"kind": "stray_interrupts", "at": "1s", "vector": 256}, "vector"),
+        ({"kind": "stray_interrupts", "at": "1s", "count": 0}, "count"),
+        ({"kind": "stray_interrupts", "at": "1s", "target": "kernel"}, "target"),
+        ({"kind": "reboot", "at": "1s", "vector": 80}, "vector"),
+        ({"kind": "reboot", "at": "1s", "count": 2}, "count"),
+        ({"kind": "sinit"}, "defect"),
+        ({"kind": "sinit", "defect": "mle"}, "defect"),
+        ({"kind": "launch_policy", "defect": "key"}, "defect"),
+        ({"kind": "reboot", "at": "1s", "defect": "bit"}, "defect"),
+        ({"kind": "suspend", "at": "1s"}, "sleep"),
+        ({"kind": "suspend", "sleep": "5s"}, "at"),
+        ({"kind": "suspend", "at": "1s", "sleep": "1ms"}, "sleep"),
+        ({"kind": "reboot", "at": "1s", "sleep": "5s"}, "sleep"),
+        ({"kind": "tpm_reset"}, "at"),
+        ({"kind": "power_cycle"}, "at"),
+        ({"kind": "alter_memory", "target": "bootbank/s.v00", "at": "1s"}, "target"),
+        ({"kind": "alter_memory", "target": "kernel", "at": "1s", "bits": 2}, "bits"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused_at_its_key(keys, wrong):
@@ -49,8 +68,15 @@ def test_python_users_get_the_same_check():
 
 
 def test_every_kind_can_be_written():
+    more = {
+        "flip_bit": {"target": "bootbank/s.v00"},
+        "remove_file": {"target": "bootbank/s.v00"},
+        "memory_error": {"target": "vm/a"},
+        "alter_memory": {"target": "kernel"},
+        "unload_module": {"target": "module/lsi_mr3"},
+        "sinit": {"defect": "chipset"},
+        "launch_policy": {"defect": "mle"},
+        "suspend": {"sleep_ns": 10**9},
+    }
     for kind in FAULT_KINDS:
-        targets = {"flip_bit": "bootbank/s.v00", "remove_file": "bootbank/s.v00", "memory_error": "vm/a"}
-        targets["unload_module"] = "module/lsi_mr3"
-        target = targets.get(kind)
-        assert FaultSpec(kind=kind, target=target, at_ns=5).at_ns == 5
+        assert FaultSpec(kind=kind, at_ns=5, **more.get(kind, {})).at_ns == 5
