@@ -3,7 +3,7 @@
 Each function takes a host that has played a plan under any policy, and looks at nothing but its trace, its counters and
 what was asked of it.  `books` stands in for the host's own counters where somebody else's are to be judged.
 
-Leaves out: P2 and P9 while a VM is confined to a NUMA node by a home, which no record tells; the scheduler's own
+Leaves out: P2 on hosts with several NUMA nodes or while pCPUs go offline, as no record tells homes; the scheduler's own
 `check_invariants` looks at those.
 
 Sources: the numbers and tolerances are those of `sim.testing.scheduling_violation` and docs/testing-schedulers.md.

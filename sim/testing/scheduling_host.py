@@ -127,6 +127,7 @@ class TestHost:
             migrate_llc_ns=2 * plan.switch_ns * plan.scale,
             limit_burst_ns=BURST_QUANTA * quantum_ns,
             limit_slice_ns=quantum_ns,
+            entitlement_ns=quantum_ns,
             preempt_grain_ns=MS * plan.scale,
             cosched_polling=plan.polling,
         )

@@ -122,6 +122,10 @@ class PoolPlan:
     limit_hz: int | None = None
     parent: int = -1
 
+    def levels(self, pools: Sequence[PoolPlan]) -> int:
+        """Return how many pools there are from the host down to this one, itself included."""
+        return 1 if self.parent < 0 else 1 + pools[self.parent].levels(pools)
+
     def __str__(self) -> str:
         text = f"{self.shares} shares" + (f", below p{self.parent}" if self.parent >= 0 else "")
         return text if self.limit_hz is None else f"{text}, limit {self.limit_hz / HZ:.3f} CPU"

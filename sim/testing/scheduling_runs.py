@@ -56,18 +56,18 @@ def check_monotone(plan: SchedPlan, make: MakePolicy = EsxiPolicy) -> None:
         raise SchedulingViolation(7, text)
 
 
-def check_pool_isolation(plan: SchedPlan, make: MakePolicy = EsxiPolicy, quanta: int = 3) -> None:
+def check_pool_isolation(plan: SchedPlan, make: MakePolicy = EsxiPolicy) -> None:
     """P8: a change inside one pool leaves the total of another as it was, however long it lasts.
 
-    Tolerance: so many quanta for each vCPU of the other pool, P17's bound.  A quantum for each level of the tree, as
-    theory has it, needs a queue for each pool.
+    Tolerance: a quantum for each level of the tree, of which a VM is the last: two in a pool below the host.  With several
+    pCPUs one more, as turns of the pool end together in one run that follow each other in the other.
     """
     totals = []
     for one in (evolve(plan, actions=()), plan):
         host = play(one, make)
         found = host.audit()
         totals.append(sum(_ran(host, vm.name, found) for vm in one.vms if vm.pool == 1))
-    bound_ns = quanta * plan.quantum_ns * sum(vm.pool == 1 for vm in plan.vms)
+    bound_ns = plan.quantum_ns * (1 + plan.pools[1].levels(plan.pools) + (plan.cpus > 1))
     if abs(totals[1] - totals[0]) > bound_ns:
         text = (
             f"pool p1 runs {totals[0]} ns in {plan.span_ns}, and {totals[1]} ns with"

@@ -1,6 +1,6 @@
 """All 18 scheduling invariants on random scenarios for the ESXi model.
 
-Run `python tests/campaigns/sched_scenarios.py` (10,000 scenarios, about half an hour of one core) or add `--count N`.  A scenario is
+Run `python tests/campaigns/sched_scenarios.py` (10,000 scenarios, about fifty minutes of one core) or add `--count N`.  A scenario is
 a number: it gives one plan of each family of `sim.testing.scheduling`, and each invariant judges the plan of its family.
 `--state FILE` keeps how far the campaign has come and goes on from there; `--jobs N` uses N processes.  The exit status
 is 0 only if no invariant was broken.

@@ -1,9 +1,9 @@
 """Limits: a VM or a resource pool draws its CPU time from a bucket that fills at the rate of its limit.
 
 Models: a VM's bucket stands below that of its pool, and a turn is taken out of all of them.  Before a vCPU runs it
-takes the time of its turn out of the bucket; what it does not use goes back.  A vCPU
-that finds too little stands in line, max-limited, until enough has come in; the line is served by shares (`limit_line`).  What is in the bucket and what has been taken
-but not used is never more than the burst, so that in every window of length T the VM runs at most
+takes the time of its turn out of the bucket; what it does not use goes back.  A vCPU that finds too little stands in line,
+max-limited, until enough has come in; the line is served by shares (`limit_line`).  What is in the bucket and what has
+been taken but not used is never more than the burst, so that in every window of length T the VM runs at most
 `limit * T + burst`, whatever the window's start.
 
 Leaves out: ESXi's own enforcement, of which only the name and the default threshold are public.
@@ -236,5 +236,7 @@ class LimitBucket:
         """Raise `SimBug` unless the bucket holds between nothing and the burst."""
         if not 0 <= self._level <= self.burst_ns * self.denominator - self._out or self._out < 0:
             raise SimBug(f"limit bucket out of bounds: level {self._level}, out {self._out}")
+        if bool(self.parked) != (self.number in self.node.lines):
+            raise SimBug(f"limit bucket: {self.parked} worlds wait, and the line says otherwise")
         if bool(self.parked) != self.timer.armed:
             raise SimBug("limit bucket: worlds wait without a timer, or a timer runs for nobody")

@@ -63,7 +63,17 @@ class _Waiting:
 class ShareNode:
     """Children that share what flows through here; `lines` are those that wait, by the number of the bucket."""
 
-    __slots__ = ("_active", "_busy", "_pass", "_pressed", "_reference", "_seq", "_tags", "lines")
+    __slots__ = (
+        "_active",
+        "_busy",
+        "_pass",
+        "_pressed",
+        "_pressed_busy",
+        "_reference",
+        "_seq",
+        "_tags",
+        "lines",
+    )
 
     def __init__(self) -> None:
         self.lines: dict[int, _Waiting] = {}
@@ -71,6 +81,7 @@ class ShareNode:
         self._pass = 0
         self._reference = 0  # the first shares that were met here
         self._pressed: dict[Child, None] = {}  # those that came back from further behind than the bound
+        self._pressed_busy = 0  # those of them that have a turn
         self._busy: dict[Child, int] = {}  # how many turns each child has been given and not yet had
         self._active: list[tuple[int, Child]] = []  # those by tag
         self._seq = 0
@@ -89,6 +100,7 @@ class ShareNode:
     def charge(self, step: Step, turn_ns: int, bound_ns: int) -> None:
         """Count a turn that a child is given."""
         child, price = step.child, step.price
+        counted = child in self._pressed and child in self._busy
         start = self.tag(child, price, bound_ns)
         if step.free and start > self._tags.get(child, start):
             self._pressed[child] = None
@@ -97,6 +109,7 @@ class ShareNode:
         self._pass = max(self._pass, start)
         self._tags[child] = tag = start + turn_ns * price
         self._busy[child] = self._busy.get(child, 0) + 1
+        self._pressed_busy += (child in self._pressed) - counted
         heappush(self._active, (tag, child))
         if len(self._active) > 4 * len(self._busy) + _SLACK:
             self._compact()
@@ -108,6 +121,7 @@ class ShareNode:
             self._busy[child] = count
         else:
             del self._busy[child]
+            self._pressed_busy -= child in self._pressed
         if not left_ns:
             return
         self._tags[child] = tag = self._tags[child] - left_ns * price
@@ -125,7 +139,7 @@ class ShareNode:
         """
         if step.child in self._pressed:
             return False
-        if any(child in self._busy for child in self._pressed):
+        if self._pressed_busy:
             return True
         return self._others_behind(step.child, self.tag(step.child, step.price, bound_ns))
 
