@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
 .PHONY: help demo test lint types layers tests bench docs venv campaign campaign-elf campaign-image campaign-logs \
-	campaign-sched campaign-tpm coverage-tpm mutation-tpm coverage-image mutation-image ablation clean
+	campaign-sched campaign-catalogue campaign-tpm coverage-tpm mutation-tpm coverage-image mutation-image ablation clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
@@ -47,6 +47,9 @@ campaign-logs: $(STAMP)  ## long: 1,000,000 fuzzed TCG event logs, replayed or r
 campaign-sched: $(STAMP)  ## long: all 18 scheduling invariants on 10,000 random scenarios; goes on where it stopped
 	@mkdir -p out
 	$(BIN)/python tests/campaigns/sched_scenarios.py --count 10000 --state out/campaign-sched.json
+
+campaign-catalogue: $(STAMP)  ## long: the attacks of docs/threats.md, with as many cases as the page names
+	VMKSIM_CATALOGUE=whole $(BIN)/python -m pytest -q tests/catalogue
 
 campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000

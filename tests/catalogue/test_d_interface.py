@@ -31,7 +31,7 @@ WELL_FORMED = {
     "PowerOffVM_Task": {"name": "web"},
     "SuspendVM_Task": {"name": "web"},
     "ResumeVM_Task": {"name": "web"},
-    "ReconfigVM_Task": {"name": "web", "cpu": ALLOCATION},
+    "ReconfigVM_Task": {"name": "web", "cpu": ALLOCATION, "vcpus": 2},
     "UpdateAdvancedOption": {"key": "Cpu.Quantum", "value": 100},
     "CreateResourcePool": {"spec": POOL},
     "UpdateConfig": {"spec": POOL},
