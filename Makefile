@@ -5,9 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-image \
-	campaign-sched campaign-tpm \
-	coverage-tpm mutation-tpm ablation clean
+.PHONY: help demo test lint types layers tests bench docs venv campaign campaign-elf campaign-image campaign-logs \
+	campaign-sched campaign-tpm coverage-tpm mutation-tpm coverage-image mutation-image ablation clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
@@ -39,8 +38,15 @@ docs: $(STAMP)  ## rewrite the generated pages of docs/
 campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
 	$(BIN)/python tests/campaigns/bitflips.py
 
-.PHONY: help demo test lint types layers tests examples bench docs venv campaign campaign-elf campaign-image \
-	campaign-sched campaign-tpm \
+campaign-image: $(STAMP)  ## long: 100,000 single faults in signed VIBs, signature files, bundles and revocation lists
+	$(BIN)/python tests/campaigns/image_faults.py --count 100000
+
+campaign-logs: $(STAMP)  ## long: 1,000,000 fuzzed TCG event logs, replayed or refused, in less than 100 MB
+	$(BIN)/python tests/campaigns/log_mutants.py --count 1000000
+
+campaign-sched: $(STAMP)  ## long: all 18 scheduling invariants on 10,000 random scenarios; goes on where it stopped
+	@mkdir -p out
+	$(BIN)/python tests/campaigns/sched_scenarios.py --count 10000 --state out/campaign-sched.json
 
 campaign-tpm: $(STAMP)  ## long: 100,000 mutations of valid TPM commands
 	$(BIN)/python tests/campaigns/tpm_mutations.py --count 100000
@@ -55,6 +61,15 @@ coverage-tpm: $(STAMP)  ## branch coverage of sim/tpm by the tests of the TPM; f
 mutation-tpm: $(STAMP)  ## long: how many of mutmut's mutants of the TPM its tests kill; fails below 85 % (ARGS="--sample 0")
 	$(BIN)/python -m pip install -q -e '.[mutation]'
 	PYTHONHASHSEED=0 $(BIN)/python tests/campaigns/tpm_mutation_score.py $(ARGS)
+
+coverage-image: $(STAMP)  ## branch coverage of sim/image and sim/attest by their tests; fails below 95 %
+	$(BIN)/python -m pytest -q tests/unit/image tests/unit/attest tests/unit/boot tests/unit/vsphere \
+		tests/catalogue tests/vectors/test_survey.py tests/vectors/test_esxi_report.py \
+		--cov=sim.image --cov=sim.attest --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+mutation-image: $(STAMP)  ## long: the same for image parsers, signatures and the verifier (ARGS="--area parsers --sample 0")
+	$(BIN)/python -m pip install -q -e '.[mutation]'
+	PYTHONHASHSEED=0 $(BIN)/python tests/campaigns/image_mutation_score.py $(ARGS)
 
 ablation: $(STAMP)  ## long: switches each check of the verifiers off, and demands that a test fails (ARGS="--area verifier")
 	$(BIN)/python -m pip install -q -e '.[mutation]'

@@ -3,7 +3,7 @@
 Both sides make decisions on so many processors for so many entities: our dispatches, SimSo's jobs and SimGrid's
 executions, 10 ms each.  They are compared by the number of decisions for each CPU second, not by policy.  SimSo 0.8.5
 pins SimPy 2.3.1, SimGrid 4.1 is compiled: each gets a virtual environment below this folder, made when it is missing,
-by pip from PyPI.  SimGrid needs a C++ compiler, CMake and Boost's headers (Debian: libboost-dev), and takes a quarter of an hour
+by pip from PyPI.  SimGrid needs a C++ compiler, CMake and Boost's headers (Debian: libboost-dev), and takes half an hour
 and more; it is built only when VMKSIM_BENCH_SIMGRID=1 is set, or used where the environment is there already.  Where a peer
 cannot be had, its row says so.
 """
@@ -56,11 +56,13 @@ def environment(peer: str, packages: tuple[str, ...], constraints: str = "") -> 
 
 def peer_rate(python: Path, script: str, size: tuple[int, int], count: int) -> float:
     """Return decisions of a peer per CPU second."""
+    libraries = ":".join(str(folder) for folder in python.parents[1].glob("lib/python3*/site-packages"))
     done = subprocess.run(
         [python, "-W", "ignore", FOLDER / "peers" / script, *map(str, (*size, count))],
         check=True,
         capture_output=True,
         text=True,
+        env={**os.environ, "LD_LIBRARY_PATH": libraries},  # where SimGrid's own shared object lies
     )
     found = json.loads(done.stdout.strip().splitlines()[-1])
     return float(found["decisions"] / found["seconds"])

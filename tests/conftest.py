@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .replay import pytest_configure, pytest_runtest_makereport
+
+__all__ = [
+    "pytest_configure",
+    "pytest_runtest_makereport",
+]  # hooks: every failing property says how to repeat it
+
 ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile(

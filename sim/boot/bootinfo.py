@@ -16,7 +16,15 @@ import attrs
 
 from sim.boot.pcrmap import LOADER_MAP, PcrMap
 
-__all__ = ["BootFailure", "BootInfo", "BootModule", "InstalledVib", "StartupMode", "TpmState"]
+__all__ = [
+    "BootFailure",
+    "BootInfo",
+    "BootModule",
+    "InstalledVib",
+    "StartupMode",
+    "TpmFailureRule",
+    "TpmState",
+]
 
 
 class TpmState(enum.StrEnum):
@@ -35,6 +43,14 @@ class StartupMode(enum.StrEnum):
     LOCALITY_0 = "locality0"
     LOCALITY_3 = "locality3"
     H_CRTM = "hcrtm"
+
+
+class TpmFailureRule(enum.StrEnum):
+    """What the firmware does when the TPM fails under it; a setting of the platform maker."""
+
+    GO_ON = "go on"
+    """Give the TPM up, and boot without measurements, which attestation shows."""
+    STOP = "stop"
 
 
 @attrs.frozen(kw_only=True)

@@ -1,8 +1,8 @@
 """The firmware's boot manager: find a boot option that may run, verify it, measure it, start it.
 
-Models: boot options in order; the check of an EFI application against db and dbx when Secure Boot is on, at simulated
-time; its authority in PCR 7, its Authenticode digest in PCR 4, the partition table in PCR 5; the two events that frame
-the end of boot services in PCR 5.
+Models: boot options in order, with the two events between an attempt that came to nothing and the next in PCR 4; the check
+of an EFI application against db and dbx when Secure Boot is on, at simulated time; its authority in PCR 7, its Authenticode
+digest in PCR 4, the partition table in PCR 5; the two events that frame the end of boot services in PCR 5.
 
 Leaves out: network boot, the boot menu, removable media, MOK and shim.
 
@@ -47,11 +47,14 @@ class BootManager:
 
     def start_loader(self) -> None:
         """Try the boot options in order until one may be started; stop the boot when there is none."""
-        refusal, component = "No bootable device was found.", "boot order"
+        refusal, component, attempts = "No bootable device was found.", "boot order", 0
         for number in self._settings.boot_order():
             option = self._read_option(f"Boot{number:04X}")
             if option is None or not option.active:
                 continue
+            if attempts:
+                self._measure_another_attempt()
+            attempts += 1
             self._option, component = option, option.file_path
             try:
                 self.run_application(option.file_path)
@@ -92,6 +95,11 @@ class BootManager:
         for text in (uefi_events.EXIT_BOOT_SERVICES_STARTED, uefi_events.EXIT_BOOT_SERVICES_DONE):
             self._measurer.measure_platform(5, EV.EFI_ACTION, text, name="exit boot services")
         self._say("boot services ended")
+
+    def _measure_another_attempt(self) -> None:
+        """PCR 4: the last option came to nothing, and the next one is tried; the first attempt is measured already."""
+        for text in (uefi_events.RETURNING_FROM_BOOT_APPLICATION, uefi_events.CALLING_BOOT_APPLICATION):
+            self._measurer.measure_platform(4, EV.EFI_ACTION, text, name="boot attempt")
 
     def _read_option(self, name: str) -> LoadOption | None:
         data = self._settings.variables.get(name)

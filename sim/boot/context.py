@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from sim.boot.bootinfo import BootFailure, StartupMode, TpmState
+from sim.boot.bootinfo import BootFailure, StartupMode, TpmFailureRule, TpmState
 from sim.boot.launchspec import LaunchSpec
 from sim.boot.loaded import LoadedModule
 from sim.boot.pcrmap import LOADER_MAP, PcrMap
@@ -34,6 +34,7 @@ class BootPolicy:
     """How this platform boots, apart from its setup switches."""
 
     startup: StartupMode = StartupMode.LOCALITY_0
+    tpm_failure: TpmFailureRule = TpmFailureRule.GO_ON
     loader_map: PcrMap = LOADER_MAP
     launch: LaunchSpec = attrs.field(factory=LaunchSpec)
 

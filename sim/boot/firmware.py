@@ -1,15 +1,17 @@
 """The platform firmware before it looks for something to boot: start the TPM, measure itself and its settings.
 
 Models: the static root of trust of a UEFI server, in the order in which its events stand in the log: TPM start-up (at
-locality 0 or 3, or after an H-CRTM hash sequence), PCR 0 (version, code volumes), PCR 1 (setup, boot options), PCR 7
-(Secure Boot variables and their separator), PCR 2 (option ROM), separators in PCRs 0-6.  A TPM that fails is left
-alone from then on, and the boot goes on.  After S3 the TPM is started as it was shut down; one that lost its state is
-started anew, and an error separator in PCRs 0-7 keeps anybody from filling them again.
+locality 0 or 3, or after an H-CRTM hash sequence), PCR 0 (version, code volumes), PCR 7 (Secure Boot variables and their
+separator), PCR 1 (microcode, setup), PCR 2 (option ROM), PCR 1 again (SMBIOS table, boot options), the first boot attempt
+in PCR 4, separators in PCRs 0-6.  A TPM that fails is left alone from then on, and the boot goes on.  After S3 the TPM is
+started as it was shut down; one that lost its state is started anew, and an error separator in PCRs 0-7 keeps anybody
+from filling them again.
 
-Leaves out: ACPI and SMBIOS hand-off tables, microcode, capsules; `sim.boot.bootmanager` does what follows.
+Leaves out: ACPI tables, whose PCR differs between firmware makers; capsules; `sim.boot.bootmanager` does what follows.
 
-Sources: TCG PC Client Platform Firmware Profile 1.05, sections 2.3.4, 3.3.4 and 10.4; the order of events in public
-logs of real machines; EDK2, Tcg2Pei (what follows a Startup(STATE) that fails).
+Sources: TCG PC Client Platform Firmware Profile 1.05, sections 2.3.4, 3.3.4 and 10.4; EDK2, SecurityPkg Tcg2Dxe (what it
+measures when it is ready to boot) and Tcg2Pei (what follows a Startup(STATE) that fails); the order of events in eleven
+public logs of real machines.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from sim.boot.bootinfo import StartupMode, TpmState
 from sim.boot.context import BootContext
 from sim.boot.costs import FIRMWARE_POST_NS, MEMORY_TEST_NS_PER_GIB
 from sim.boot.measure import Measurer, hash_sequence
+from sim.boot.smbios import smbios_table
 from sim.core.units import GIB
 from sim.errors import FormatError
 from sim.hw.tpm_slot import TpmSlot
@@ -35,7 +38,9 @@ CODE_VOLUMES = ("SEC-PEI", "DXE")
 CODE_BASE = 0xFF00_0000
 OPTION_ROM = "OPTION-ROM"
 OPTION_ROM_BASE = 0xC000_0000
+MICROCODE = "MICROCODE"
 CRTM_VOLUME = "SEC-PEI"
+SMBIOS_ADDRESS = 0x6F00_0000
 
 STAGE = "firmware"
 
@@ -115,11 +120,6 @@ class Firmware:
             self._measurer.measure_platform(0, EV.EFI_PLATFORM_FIRMWARE_BLOB, blob, name=name, over=code)
             base += len(code)
 
-    def measure_settings(self) -> None:
-        """PCR 1: the switches of the setup screen."""
-        switches = f"tpm={self._settings.tpm_enabled:d} txt={self._settings.txt_enabled:d}"
-        self._measurer.measure_platform(1, EV.PLATFORM_CONFIG_FLAGS, switches.encode(), name="setup")
-
     def measure_secure_boot_variables(self) -> None:
         """PCR 7: the variables that define Secure Boot, then the separator that ends the policy part."""
         for name in SECURE_BOOT_VARIABLES:
@@ -127,11 +127,34 @@ class Firmware:
             self._measurer.measure_platform(7, EV.EFI_VARIABLE_DRIVER_CONFIG, data, name=name)
         self._measurer.measure_platform(7, EV.SEPARATOR, uefi_events.SEPARATOR, name="separator")
 
+    def measure_settings(self) -> None:
+        """PCR 1: what the processors were updated with, and the switches of the setup screen."""
+        self._measurer.measure_platform(
+            1,
+            EV.CPU_MICROCODE,
+            uefi_events.MICROCODE_TEXT,
+            name=MICROCODE,
+            over=self._settings.volumes[MICROCODE],
+        )
+        switches = f"tpm={self._settings.tpm_enabled:d} txt={self._settings.txt_enabled:d}"
+        self._measurer.measure_platform(1, EV.PLATFORM_CONFIG_FLAGS, switches.encode(), name="setup")
+
     def measure_option_rom(self) -> None:
         """PCR 2: the code that a plug-in card brings."""
         rom = self._settings.volumes[OPTION_ROM]
-        data = uefi_events.image_load(OPTION_ROM_BASE, len(rom), 0, b"\x7f\xff\x04\x00")
+        path = uefi_events.option_rom_path(0, len(rom) - 1)
+        data = uefi_events.image_load(OPTION_ROM_BASE, len(rom), 0, path)
         self._measurer.measure_platform(2, EV.EFI_BOOT_SERVICES_DRIVER, data, name=OPTION_ROM, over=rom)
+
+    def measure_handoff_tables(self) -> None:
+        """PCR 1: what the firmware tells of the hardware."""
+        self._measurer.measure_platform(
+            1,
+            EV.EFI_HANDOFF_TABLES,
+            uefi_events.handoff_tables((uefi_events.SMBIOS3_TABLE, SMBIOS_ADDRESS)),
+            name="SMBIOS",
+            over=smbios_table(self._context.board.spec),
+        )
 
     def measure_boot_options(self) -> None:
         """PCR 1: the boot order and each option in it."""

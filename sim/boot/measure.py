@@ -2,8 +2,8 @@
 
 Models: the measurement service that firmware offers to what it boots (TCG2): every allocated bank is extended, the
 event is appended to the log, and a full log area sets the truncation flag while extending goes on.  Each byte string
-is hashed once per bank.  A platform measurement that fails makes the firmware give the TPM up; who measures a boot
-module decides alone what a failure means.
+is hashed once per bank.  A platform measurement that fails makes the firmware give the TPM up, or stop the boot where
+the platform's policy says so; who measures a boot module decides alone what a failure means.
 
 The log is firmware's own, in the machine's memory, and says what firmware says.  Each event is also described to the
 TPM's log (`sim.tpm.pcr_log`), which is the simulator's and says what the TPM took in.
@@ -15,7 +15,7 @@ Sources: TCG EFI Protocol Specification, section 6.6 (HashLogExtendEvent); vmwar
 
 from __future__ import annotations
 
-from sim.boot.bootinfo import TpmState
+from sim.boot.bootinfo import TpmFailureRule, TpmState
 from sim.boot.context import BOOT_MEASURED, BootContext
 from sim.boot.costs import charge_hash
 from sim.boot.loaded import Digests
@@ -71,11 +71,16 @@ class Measurer:
         self._writer = EventLogWriter(self.banks, capacity_bytes=LOG_AREA_BYTES.value)
 
     def give_up(self, reason: str) -> None:
-        """Measure nothing from now on, since the TPM does not work; what was logged is thrown away."""
+        """Measure nothing from now on, since the TPM does not work; what was logged is thrown away.
+
+        Errors: `BootError` under a policy that does not boot with a failed TPM.
+        """
         self._slot = None
         self._writer = None
         self.banks = ()
         self._context.tpm_state = TpmState.FAILED
+        if self._context.policy.tpm_failure is TpmFailureRule.STOP:
+            raise self._context.stop("firmware", "TPM", f"TPM: failed: {reason}")
         self._context.say("firmware", f"TPM: given up: {reason}")
 
     def digests(self, data: bytes) -> Digests:

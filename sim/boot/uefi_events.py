@@ -1,11 +1,13 @@
 """The data of firmware events, byte for byte as a TCG event log carries them.
 
 Models: UEFI_VARIABLE_DATA, UEFI_IMAGE_LOAD_EVENT, UEFI_PLATFORM_FIRMWARE_BLOB, UEFI_GPT_DATA,
-the texts of EV_EFI_ACTION and the separator.
+UEFI_HANDOFF_TABLE_POINTERS, the texts of EV_EFI_ACTION and the separator.
 
-Leaves out: handoff tables (SMBIOS), SPDM device events, network boot paths.
+Leaves out: the second forms of blob, table pointers and boot variable, which few machines write; SPDM device events;
+network boot paths.
 
-Sources: TCG PC Client Platform Firmware Profile 1.05, sections 3.3 and 10.4; UEFI specification 2.10, appendix A.  All integers are little-endian.
+Sources: TCG PC Client Platform Firmware Profile 1.05, sections 3.3 and 10.4; UEFI specification 2.10, section 4.6 (GUIDs of
+tables), 10.3 (device paths) and appendix A.  All integers are little-endian.
 """
 
 from __future__ import annotations
@@ -20,11 +22,16 @@ __all__ = [
     "EXIT_BOOT_SERVICES_DONE",
     "EXIT_BOOT_SERVICES_STARTED",
     "HCRTM_TEXT",
+    "MICROCODE_TEXT",
+    "RETURNING_FROM_BOOT_APPLICATION",
     "SEPARATOR",
+    "SMBIOS3_TABLE",
     "firmware_blob",
     "gpt_data",
     "guid",
+    "handoff_tables",
     "image_load",
+    "option_rom_path",
     "ucs2",
     "variable_data",
     "variable_guid",
@@ -37,9 +44,12 @@ ERROR_SEPARATOR = b"\x01\0\0\0"
 """The same of one that found an error."""
 
 CALLING_BOOT_APPLICATION = b"Calling EFI Application from Boot Option"
+RETURNING_FROM_BOOT_APPLICATION = b"Returning from EFI Application from Boot Option"
 EXIT_BOOT_SERVICES_STARTED = b"Exit Boot Services Invocation"
 EXIT_BOOT_SERVICES_DONE = b"Exit Boot Services Returned with Success"
 HCRTM_TEXT = b"HCRTM"
+MICROCODE_TEXT = b"Microcode Measurement\0"
+"""EV_CPU_MICROCODE data: a description; its digest is over the microcode."""
 
 
 def guid(text: str) -> bytes:
@@ -54,6 +64,10 @@ EFI_GLOBAL_VARIABLE = guid("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 
 EFI_IMAGE_SECURITY_DATABASE = guid("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
 """Namespace of db and dbx."""
+
+
+SMBIOS3_TABLE = guid("f2fd1544-9794-4a2c-992e-e5bbcf20e394")
+"""The entry of the UEFI configuration table that points to the SMBIOS table."""
 
 
 def variable_guid(name: str) -> bytes:
@@ -85,3 +99,18 @@ def image_load(base: int, length: int, link_time_address: int, device_path: byte
 def gpt_data(header: bytes, entries: tuple[bytes, ...]) -> bytes:
     """UEFI_GPT_DATA: the partition table header and its entries that are in use."""
     return header + struct.pack("<Q", len(entries)) + b"".join(entries)
+
+
+def handoff_tables(*tables: tuple[bytes, int]) -> bytes:
+    """UEFI_HANDOFF_TABLE_POINTERS: GUID and address of each table; the digest is over the tables themselves."""
+    return struct.pack("<Q", len(tables)) + b"".join(
+        table + struct.pack("<Q", address) for table, address in tables
+    )
+
+
+def option_rom_path(first: int, last: int, *, bridge: int = 2) -> bytes:
+    """Return the device path of the bytes `first` to `last` of the ROM of a card behind PCI bridge `bridge`."""
+    root = struct.pack("<BBHII", 2, 1, 12, 0x0A03_41D0, 0)
+    bridge_and_card = struct.pack("<BBHBB", 1, 1, 6, 0, bridge) + struct.pack("<BBHBB", 1, 1, 6, 0, 0)
+    rom = struct.pack("<BBHIQQ", 4, 8, 24, 0, first, last)
+    return root + bridge_and_card + rom + struct.pack("<BBH", 0x7F, 0xFF, 4)

@@ -22,6 +22,7 @@ from sim.cli.evidence import eventlog, tpmreport
 from sim.cli.image import image
 from sim.cli.memory import attack, layout, paxtest
 from sim.cli.runs import boot, report, resume, run
+from sim.cli.sweep import sweep
 from sim.cli.tables import facts, fixtures, keys, options
 from sim.cli.tpm import tpm
 from sim.errors import CheckpointError, FormatError, ScenarioError, SimBug, VmksimError
@@ -112,6 +113,7 @@ for _command in (
     report,
     attest,
     compare,
+    sweep,
     image,
     tpm,
     eventlog,

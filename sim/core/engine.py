@@ -67,8 +67,8 @@ class Timer:
     def arm(self, when_ns: int) -> None:
         """Call back at `when_ns` (absolute), instead of any time set before."""
         engine = self.engine
-        if when_ns < engine._now:
-            raise SimBug(f"timer armed for {when_ns} ns, which is before now ({engine.now} ns)")
+        if type(when_ns) is not int or not engine._now <= when_ns <= TIME_NS_MAX:
+            raise _wrong_time("timer armed for", when_ns, engine.now)
         self.due_ns = when_ns
         queued_ns = self._queued_ns
         if queued_ns == NEVER or queued_ns > when_ns:
@@ -117,6 +117,17 @@ def _fire_call(call: _Call) -> None:
 _CALL_CALLBACKS = (_fire_call,)
 
 
+def _fire(event: Any) -> None:
+    """Process an event as `simpy.Environment.step` does: a failure that nobody took is raised."""
+    callbacks, event.callbacks = event.callbacks, None
+    for callback in callbacks:
+        callback(event)
+    if not event._ok and not hasattr(event, "_defused"):
+        failure = type(event._value)(*event._value.args)
+        failure.__cause__ = event._value
+        raise failure
+
+
 class Engine(simpy.Environment):
     """Simulated time and its event queue.
 
@@ -125,6 +136,8 @@ class Engine(simpy.Environment):
     """
 
     def __init__(self, *, start_ns: int = 0, limits: EngineLimits | None = None) -> None:
+        if type(start_ns) is not int or not 0 <= start_ns <= TIME_NS_MAX:
+            raise _wrong_time("time begins at", start_ns, 0)
         super().__init__(initial_time=start_ns)
         self.limits = limits if limits is not None else EngineLimits()
         self.events_done = 0
@@ -136,13 +149,19 @@ class Engine(simpy.Environment):
 
     def at(self, when_ns: int, callback: Callback, *arguments: object) -> None:
         """Call `callback(*arguments)` once at `when_ns` (absolute, ns)."""
-        if not self._now <= when_ns <= TIME_NS_MAX:
-            raise SimBug(f"event scheduled for {when_ns} ns, outside {self._now}..{TIME_NS_MAX}")
+        if type(when_ns) is not int or not self._now <= when_ns <= TIME_NS_MAX:
+            raise _wrong_time("event scheduled for", when_ns, self.now)
         heappush(self._queue, (when_ns, _NORMAL, next(self._eid), _Call(callback, arguments)))  # type: ignore[misc]
 
     def after(self, delay_ns: int, callback: Callback, *arguments: object) -> None:
         """Call `callback(*arguments)` once, `delay_ns` from now."""
         self.at(self.now + delay_ns, callback, *arguments)
+
+    def schedule(self, event: simpy.Event, priority: Any = _NORMAL, delay: Any = 0) -> None:
+        """Queue an event of SimPy's own, `delay` from now: the way of its timeouts and processes."""
+        if type(delay) is not int or not 0 <= delay <= TIME_NS_MAX - self.now:
+            raise _wrong_time("SimPy event scheduled with a delay of", delay, self.now)
+        super().schedule(event, priority, delay)
 
     def timer(self, callback: Callback) -> Timer:
         """Make a re-armable timer that calls `callback()`."""
@@ -153,16 +172,16 @@ class Engine(simpy.Environment):
         """Whether the queue is empty."""
         return not self._queue
 
-    def run(self, until: Any = None) -> None:
+    def run(self, until: Any = None) -> None:  # noqa: PLR0912 - the loop of everything, written out flat
         """Run every event due up to and including `until` (absolute ns; None: until the queue is empty).
 
         The loop does what `simpy.Environment.step` does, without a call for each event.
 
-        Errors: `SimBug` when a limit of `EngineLimits` is passed.
+        Errors: `SimBug` when a limit of `EngineLimits` is passed, or for a time that is past or beyond the last one.
         """
-        end_ns = TIME_NS_MAX if until is None else int(until)
-        if end_ns < self._now:
-            raise SimBug(f"cannot run back to {end_ns} ns from {self.now} ns")
+        end_ns: int = TIME_NS_MAX if until is None else until
+        if type(end_ns) is not int or not self._now <= end_ns <= TIME_NS_MAX:
+            raise _wrong_time("cannot run to", end_ns, self.now)
         queue = self._queue
         same_time_max = self.limits.same_time_events_max
         budget = self.limits.events_max - self.events_done
@@ -177,13 +196,20 @@ class Engine(simpy.Environment):
                 else:
                     last_ns = when_ns
                     same_time = 0
-                event = heappop(queue)[3]
+                event: Any = heappop(queue)[3]
                 self._now = when_ns
-                callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
-                for callback in callbacks:
-                    callback(event)
-                if not event._ok and not hasattr(event, "_defused"):
-                    self._raise_failure(event)
+                if event.__class__ is Timer:  # nearly all are: what `_fire_timer` does, written out
+                    if event._queued_ns == when_ns:
+                        event._queued_ns = NEVER
+                    due_ns = event.due_ns
+                    if due_ns == when_ns:
+                        event.due_ns = NEVER
+                        event.callback()
+                    elif due_ns > when_ns and event._queued_ns == NEVER:
+                        event._queued_ns = due_ns
+                        heappush(queue, (due_ns, _NORMAL, next(self._eid), event))  # type: ignore[misc]
+                else:
+                    _fire(event)
                 done += 1
                 if done > budget:
                     raise SimBug(f"over {self.limits.events_max} events by {when_ns} ns")
@@ -191,13 +217,6 @@ class Engine(simpy.Environment):
             self.events_done += done
         if until is not None:
             self._now = end_ns
-
-    def _raise_failure(self, event: simpy.Event) -> None:
-        """Raise what a failed SimPy event carries and nobody took, as `simpy.Environment.step` does."""
-        value = event._value
-        failure = type(value)(*value.args)
-        failure.__cause__ = value
-        raise failure
 
     def __getstate__(self) -> dict[str, object]:
         for entry in self._queue:
@@ -222,3 +241,10 @@ class Engine(simpy.Environment):
         self._eid = count(state["next_id"])
         self.limits = EngineLimits(*state["limits"])
         self.events_done = state["events_done"]
+
+
+def _wrong_time(what: str, when_ns: object, now_ns: int) -> SimBug:
+    """Return the error for a time that is no integer (floats drift), has passed, or is beyond the last nanosecond."""
+    if type(when_ns) is int and when_ns < now_ns:
+        return SimBug(f"{what} {when_ns} ns, which is before now ({now_ns} ns)")
+    return SimBug(f"{what} {when_ns!r} ns, which is no integer from {now_ns} to {TIME_NS_MAX}")

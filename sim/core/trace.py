@@ -10,8 +10,10 @@ Models nothing.  Leaves out floats, nested values and files (`sim.core.tracefile
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -36,7 +38,10 @@ SINK_RECORDS_MAX = 20_000_000
 """The most records the columnar sink keeps; later ones are counted as dropped, the digest goes on."""
 
 Column = Any  # array('q') for int fields, list for str and bytes fields
-_Entry = tuple["RecordType", int, tuple[object, ...]]
+_Columns = list[Column]  # sequence number, time, then the fields in their order
+
+_BLOCK_MASK = CHUNK_RECORDS - 1
+_BEFORE = 2  # sequence number and time stand before the values
 
 _record_types: dict[str, RecordType] = {}
 
@@ -44,35 +49,48 @@ _record_types: dict[str, RecordType] = {}
 class RecordType:
     """A kind of record: its name and its fields, each of kind int (signed 64 bits), str or bytes."""
 
-    __slots__ = ("_head", "_packer", "category", "fields", "name")
-
-    _packer: Callable[..., bytes] | None
-    """For a record of integers alone: head, time and values to bytes."""
+    __slots__ = ("category", "fields", "name", "width")
 
     def __init__(self, name: str, fields: tuple[tuple[str, type], ...]) -> None:
         self.name = name
         self.category = name.partition(".")[0]
         self.fields = fields
-        self._head = name.encode() + b"\0"
-        only_ints = all(kind is int for _, kind in fields)
-        layout = struct.Struct(f"<{len(self._head)}s{len(fields) + 1}q")
-        self._packer = layout.pack if only_ints else None
+        self.width = _BEFORE + len(fields)
 
-    def encode(self, time_ns: int, values: tuple[Any, ...]) -> bytes:
-        """Return the canonical bytes of one record."""
+    def columns(self, flat: list[Any]) -> _Columns:
+        """Return the columns of records that stand one after the other: number, time and values of each."""
+        width, rest = self.width, len(flat) % self.width
         try:
-            if self._packer is not None:
-                return self._packer(self._head, time_ns, *values)
-            parts = [self._head, struct.pack("<q", time_ns)]
-            for (_, kind), value in zip(self.fields, values, strict=True):
-                if kind is int:
-                    parts.append(struct.pack("<q", value))
-                else:
-                    data = value.encode() if kind is str else bytes(value)
-                    parts.append(struct.pack("<I", len(data)) + data)
-            return b"".join(parts)
-        except (struct.error, ValueError, TypeError, AttributeError) as error:
-            raise SimBug(f"record {self.name} does not fit its fields: {values!r}: {error}") from error
+            if rest:
+                raise ValueError("another number of values than fields")
+            if all(kind is int for _, kind in self.fields):
+                whole = array("q", flat)
+                return [whole[index::width] for index in range(width)]
+            columns: _Columns = [array("q", flat[0::width]), array("q", flat[1::width])]
+            for index, (_, kind) in enumerate(self.fields, _BEFORE):
+                column = flat[index::width]
+                if kind is not int and not all(isinstance(value, _TEXT_OR_BYTES[kind]) for value in column):
+                    raise TypeError(f"field {self.fields[index - _BEFORE][0]} wants {kind.__name__}")
+                columns.append(array("q", column) if kind is int else column)
+        except (OverflowError, TypeError, ValueError) as error:
+            shown = f"{flat[-self.width :]!r}" if len(flat) <= CHUNK_RECORDS else "a block"
+            raise SimBug(f"record {self.name} does not fit its fields: {shown}: {error}") from error
+        return columns
+
+    def digest_into(self, running: Any, columns: _Columns) -> None:
+        """Feed a running SHA-256 with the canonical bytes of columns: name, count, then column after column.
+
+        A column of integers is so many little-endian signed 64-bit numbers; one of str (UTF-8) or bytes is the lengths
+        in the same form, and then the data.
+        """
+        running.update(self.name.encode() + b"\0" + struct.pack("<q", len(columns[0])))
+        for column in columns:
+            if isinstance(column, array):
+                running.update(_little(column))
+                continue
+            data = [value.encode() if isinstance(value, str) else value for value in column]
+            running.update(_little(array("q", map(len, data))))
+            running.update(b"".join(data))
 
     def __reduce__(self) -> tuple[Callable[..., RecordType], tuple[object, ...]]:
         return (_declare, (self.name, self.fields))
@@ -100,6 +118,18 @@ def record_types() -> list[RecordType]:
     return [_record_types[name] for name in sorted(_record_types)]
 
 
+_TEXT_OR_BYTES: dict[type, tuple[type, ...]] = {str: (str,), bytes: (bytes, bytearray, memoryview)}
+
+
+def _little(numbers: array[int]) -> array[int]:
+    """Return numbers in little-endian order, whatever the host's is."""
+    if sys.byteorder == "little":
+        return numbers
+    numbers = numbers[:]
+    numbers.byteswap()
+    return numbers
+
+
 class ColumnarSink:
     """Keeps records by type, a column a field, with time and place in the whole sequence."""
 
@@ -108,36 +138,19 @@ class ColumnarSink:
         self.records = 0
         self.dropped = 0
 
-    def take(self, entries: Sequence[_Entry]) -> None:
-        """Store entries in order: those of one type together, column by column."""
-        room = SINK_RECORDS_MAX - self.records
-        if len(entries) > room:
-            self.dropped += len(entries) - room
-            entries = entries[:room]
-        groups: dict[RecordType, tuple[list[int], list[int], list[tuple[object, ...]]]] = {}
-        for seq, (kind, time_ns, values) in enumerate(entries, self.records):
-            group = groups.get(kind)
-            if group is None:
-                group = groups[kind] = ([], [], [])
-            group[0].append(seq)
-            group[1].append(time_ns)
-            group[2].append(values)
-        for kind, (seqs, times, rows) in groups.items():
-            self._extend(kind, seqs, times, rows)
-        self.records += len(entries)
-
-    def _extend(
-        self, kind: RecordType, seqs: list[int], times: list[int], rows: list[tuple[object, ...]]
-    ) -> None:
+    def take(self, kind: RecordType, columns: _Columns) -> None:
+        """Store records of one type; those beyond the limit in the whole sequence are counted as dropped."""
+        count = len(columns[0])
+        kept = bisect_left(columns[0], SINK_RECORDS_MAX)
+        self.records += kept
+        self.dropped += count - kept
         table = self.tables.get(kind.name)
         if table is None:
             table = self.tables[kind.name] = {"seq": array("q"), "time_ns": array("q")}
             for field, field_kind in kind.fields:
                 table[field] = array("q") if field_kind is int else []
-        table["seq"].extend(seqs)
-        table["time_ns"].extend(times)
-        for (field, _), column in zip(kind.fields, zip(*rows, strict=True), strict=True):
-            table[field].extend(column)
+        for column, new in zip(table.values(), columns, strict=True):
+            column.extend(new if kept == count else new[:kept])
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the records of one type as dicts {time_ns, field...}, in time order."""
@@ -152,15 +165,17 @@ class ColumnarSink:
 class Trace:
     """Takes records, stamps them with the engine's time, keeps the digest and feeds the sink.
 
-    `categories` switches on only those named (None: all).
+    `categories` switches on only those named (None: all).  Records of a block lie by type, one after the other, until
+    the block is full: then they are turned into columns, digested and stored all at once.
     """
 
     def __init__(self, engine: Engine, categories: Iterable[str] | None = None) -> None:
         self._engine = engine
         self._categories = None if categories is None else frozenset(categories)
         self._state = bytes(32)
-        self._pending: list[_Entry] = []
+        self._block: dict[RecordType, list[Any]] = {}
         self._sink = ColumnarSink()
+        self._first = 0  # the number of the block's first record
         self.records = 0
 
     def enabled(self, kind: RecordType) -> bool:
@@ -169,19 +184,20 @@ class Trace:
 
     def emit(self, kind: RecordType, *values: object) -> None:
         """Take one record: values in the order of its fields."""
-        if self._categories is not None and kind.category not in self._categories:
-            return
-        self.records += 1
-        pending = self._pending
-        pending.append((kind, int(self._engine._now), values))
-        if len(pending) >= CHUNK_RECORDS:
-            self._state = self._fold()
-            self._sink.take(pending)
-            pending.clear()
+        rows = self._block.get(kind)
+        if rows is None:
+            if not self.enabled(kind):
+                return
+            rows = self._block[kind] = []
+        number = self.records
+        self.records = number + 1
+        rows.extend((number, self._engine._now, *values))
+        if number & _BLOCK_MASK == _BLOCK_MASK:
+            self._end_block()
 
     def digest(self) -> str:
         """Return the SHA-256 over all records so far, as hex; asking changes nothing."""
-        return self._fold().hex()
+        return self._fold(self._columns()).hex()
 
     def sink(self) -> ColumnarSink:
         """Return a columnar view of everything so far."""
@@ -191,29 +207,51 @@ class Trace:
             for name, table in self._sink.tables.items()
         }
         view.records, view.dropped = self._sink.records, self._sink.dropped
-        view.take(self._pending)
+        for kind, columns in self._columns().items():
+            view.take(kind, columns)
         return view
 
     def select(self, name: str) -> list[dict[str, Any]]:
         """Return all records of one type as dicts {time_ns, field...}."""
-        rows = list(self._sink.rows(name))
         rest = ColumnarSink()
-        rest.take(self._pending)
-        return rows + list(rest.rows(name))
+        for kind, columns in self._columns().items():
+            if kind.name == name:
+                rest.take(kind, columns)
+        return [*self._sink.rows(name), *rest.rows(name)]
 
     def tail(self, count: int = 20) -> list[str]:
-        """Return the last records as text, newest last: what a bug report shows."""
-        return [f"{time_ns} {kind.name} {values!r}" for kind, time_ns, values in self._pending[-count:]]
+        """Return the last records of the present block as text, newest last: what a bug report shows."""
+        last = []
+        for kind, flat in self._block.items():
+            for index in range(max(0, len(flat) - count * kind.width), len(flat), kind.width):
+                number, time_ns, *values = flat[index : index + kind.width]
+                last.append((number, f"{time_ns} {kind.name} {tuple(values)!r}"))
+        return [text for _, text in sorted(last)[-count:]]
 
-    def _fold(self) -> bytes:
-        pieces = [self._state]
-        for kind, time_ns, values in self._pending:
-            pack = kind._packer
-            try:
-                if pack is not None:
-                    pieces.append(pack(kind._head, time_ns, *values))
-                    continue
-            except struct.error:
-                pass  # `encode` says what does not fit
-            pieces.append(kind.encode(time_ns, values))
-        return sha256(b"".join(pieces)).digest()
+    def _columns(self) -> dict[RecordType, _Columns]:
+        """Return the present block as columns, by name of the type."""
+        kinds = sorted((kind for kind, flat in self._block.items() if flat), key=lambda kind: kind.name)
+        block = {kind: kind.columns(self._block[kind]) for kind in kinds}
+        numbers = sum(sum(columns[0]) for columns in block.values())
+        if numbers != sum(
+            range(self._first, self.records)
+        ):  # two mistakes may make up for each other in length
+            raise SimBug(f"records of {', '.join(kind.name for kind in kinds)}: values do not fit the fields")
+        return block
+
+    def _end_block(self) -> None:
+        block = self._columns()
+        self._state = self._fold(block)
+        for kind, columns in block.items():
+            self._sink.take(kind, columns)
+            self._block[kind].clear()
+        self._first = self.records
+
+    def _fold(self, block: dict[RecordType, _Columns]) -> bytes:
+        """Return the digest's next state: over the present one, and the block's types by name."""
+        if not block:
+            return self._state
+        running = sha256(self._state)
+        for kind, columns in block.items():
+            kind.digest_into(running, columns)
+        return running.digest()

@@ -26,8 +26,8 @@ VOLUME_BYTES = fact(
     source="scaled down from the 16 MiB of a real flash chip",
     kind="assumed",
 )
-CODE_VOLUMES = ("SEC-PEI", "DXE", "OPTION-ROM")
-"""Code volumes in the order in which they run: core root of trust, drivers, and code of plug-in cards."""
+CODE_VOLUMES = ("SEC-PEI", "DXE", "MICROCODE", "OPTION-ROM")
+"""Code volumes: core root of trust, drivers, updates for the processors, and code of plug-in cards."""
 
 EFI_GLOBAL_VARIABLE = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 EFI_IMAGE_SECURITY_DATABASE = "d719b2cb-3d3a-4596-a3bc-dad00e67656f"

@@ -131,9 +131,10 @@ METHODS: Mapping[str, Method] = {
         _method("vm.resume", "let a suspended VM go on", Parameter("name", str), changes=True),
         _method(
             "vm.reconfigure",
-            "change shares, reservation or limit of a running VM",
+            "change shares, reservation, limit or number of vCPUs of a VM, also while it runs",
             Parameter("name", str),
-            Parameter("cpu", dict),
+            Parameter("cpu", dict, required=False),
+            Parameter("vcpus", int, required=False),
             changes=True,
         ),
         _method("module.list", "loaded modules with provider, acceptance level and place"),

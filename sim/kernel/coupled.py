@@ -11,15 +11,17 @@ Sources: none; the shapes are this project's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sim.core.rng import FastStream
 from sim.kernel.workload import Enter, Leave, Run, Step, Wait
 
 if TYPE_CHECKING:
+    from sim.kernel.workload import Workload, WorkloadSpec
     from sim.kernel.world import World
 
-__all__ = ["Barrier", "BarrierLoop", "IoLoop", "Lock", "LockLoop", "Periodic"]
+__all__ = ["Barrier", "BarrierLoop", "IoLoop", "Lock", "LockLoop", "Periodic", "leave_gate", "more_workloads"]
 
 
 class Barrier:
@@ -42,6 +44,17 @@ class Barrier:
     def leave(self, _world: World) -> list[World]:
         """Nobody holds a barrier."""
         return []
+
+    def quit(self, world: World) -> list[World]:
+        """Wait for a world no more, for good; return those that go on because nobody else is waited for."""
+        self.parties -= 1
+        if world in self._waiting:
+            self._waiting.remove(world)
+        if not self._waiting or len(self._waiting) < self.parties:
+            return []
+        self.rounds += 1
+        woken, self._waiting = self._waiting, []
+        return woken
 
 
 class Lock:
@@ -67,6 +80,34 @@ class Lock:
         self._holder = self._waiting.pop(0) if self._waiting else None
         return [] if self._holder is None else [self._holder]
 
+    def quit(self, world: World) -> list[World]:
+        """Take a world out of the line, for good, or the lock from it."""
+        if self._holder is world:
+            return self.leave(world)
+        if world in self._waiting:
+            self._waiting.remove(world)
+        return []
+
+
+def more_workloads(spec: WorkloadSpec, streams: Sequence[FastStream], sibling: Workload) -> list[Workload]:
+    """Make workloads for vCPUs that come to a VM: they take part in what the `sibling` does."""
+    drawn = [stream if spec.random else None for stream in streams]
+    if isinstance(sibling, BarrierLoop):
+        sibling.gate.parties += len(streams)
+        return [BarrierLoop(sibling.gate, spec.run_ns, spin=spec.spin, stream=each) for each in drawn]
+    if isinstance(sibling, LockLoop):
+        return [
+            LockLoop(sibling.gate, spec.outside_ns, spec.run_ns, spin=spec.spin, stream=each)
+            for each in drawn
+        ]
+    return spec.build_all(streams)
+
+
+def leave_gate(world: World) -> list[World]:
+    """Let a vCPU that goes for good leave its siblings' barrier or lock; return those that go on because of it."""
+    workload = world.workload
+    return workload.gate.quit(world) if isinstance(workload, (BarrierLoop, LockLoop)) else []
+
 
 def _drawn(ns: int, stream: FastStream | None) -> int:
     return ns if stream is None else max(1, stream.exponential_ns(ns))
@@ -78,7 +119,7 @@ class BarrierLoop:
     def __init__(
         self, barrier: Barrier, run_ns: int, *, spin: bool, stream: FastStream | None = None
     ) -> None:
-        self.barrier = barrier
+        self.gate = barrier
         self.run_ns = run_ns
         self.spin = spin
         self.stream = stream
@@ -89,7 +130,7 @@ class BarrierLoop:
         self._ran = not self._ran
         if self._ran:
             return Run(_drawn(self.run_ns, self.stream))
-        return Enter(self.barrier, spin=self.spin)
+        return Enter(self.gate, spin=self.spin)
 
 
 class LockLoop:
@@ -98,7 +139,7 @@ class LockLoop:
     def __init__(
         self, lock: Lock, outside_ns: int, inside_ns: int, *, spin: bool, stream: FastStream | None = None
     ) -> None:
-        self.lock = lock
+        self.gate = lock
         self.outside_ns = outside_ns
         self.inside_ns = inside_ns
         self.spin = spin
@@ -111,10 +152,10 @@ class LockLoop:
         if self._place == 0:
             return Run(_drawn(self.outside_ns, self.stream))
         if self._place == 1:
-            return Enter(self.lock, spin=self.spin)
+            return Enter(self.gate, spin=self.spin)
         if self._place == 2:
             return Run(_drawn(self.inside_ns, self.stream))
-        return Leave(self.lock)
+        return Leave(self.gate)
 
 
 class Periodic:

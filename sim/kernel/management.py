@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from sim.boot.mboot import kernel_options
-from sim.core.structure import structure
+from sim.core.structure import FieldError, structure
 from sim.core.units import PAGE_BYTES
 from sim.errors import FormatError, ScenarioError, VerificationError, VmksimError
 from sim.hw.disk import DiskError
@@ -198,11 +198,15 @@ class Management:
         """Resume a VM."""
         self._vm(self._kernel.vms.resume, name)
 
-    def vm_reconfigure(self, name: str, cpu: Mapping[str, object]) -> None:
-        """Change a VM's CPU allocation."""
-        allocation = _structured(cpu, CpuAllocation, "cpu")
+    def vm_reconfigure(
+        self, name: str, cpu: Mapping[str, object] | None = None, vcpus: int | None = None
+    ) -> None:
+        """Change a VM's CPU allocation or its number of vCPUs."""
+        allocation = None if cpu is None else _structured(cpu, CpuAllocation, "cpu")
         try:
-            self._kernel.vms.reconfigure(name, cpu=allocation)
+            self._kernel.vms.reconfigure(name, cpu=allocation, vcpus=vcpus)
+        except FieldError as error:
+            raise ApiError("InvalidArgument", str(error)) from error
         except (AdmissionError, PoolError, VmStateError) as error:
             raise _vm_refusal(error) from error
 

@@ -43,6 +43,7 @@ from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.machine import dedicate, give_back
 from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.vcpu_hotplug import check_hotplug, set_vcpus
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
 from sim.kernel.world import World
@@ -101,6 +102,7 @@ class Vm:
         self.managed: Guest | None = None
         self.overhead: tuple[Extent, ...] = ()
         self.bucket: LimitBucket | None = None
+        self.workload_of: WorkloadFactory | None = None
         self.overhead_bytes = 0
         self.powered_on_ns = 0
 
@@ -186,13 +188,16 @@ class VmManager:
             raise VmStateError(f"{spec.name} is {known.state}")
         if spec.encrypted and self.host_key is None:
             raise VmStateError(f"{spec.name} is encrypted, and the host holds no key")
-        streams = [self._rng.fast(f"vm/{spec.name}/vcpu{index}") for index in range(spec.vcpus)]
+        if workload_of is None:
+            spec.workload.check_complete()
+        self._admit(spec)  # before its streams are made: whoever is refused leaves nothing behind
+        streams = self.vcpu_streams(spec.name, 0, spec.vcpus)
         if workload_of is None:
             workloads = spec.workload.build_all(streams)
         else:
             workloads = [workload_of(index, stream) for index, stream in enumerate(streams)]
-        self._admit(spec)
         vm = self.vms[spec.name] = Vm(spec)
+        vm.workload_of = workload_of
         self._take_memory(vm)
         self._make_worlds(vm, workloads)
         self._set_state(vm, PowerState.POWERED_ON)
@@ -243,18 +248,26 @@ class VmManager:
         for world in vm.worlds:
             self.scheduler.resume(world)
 
-    def reconfigure(self, name: str, *, cpu: CpuAllocation) -> None:
-        """Give the VM another CPU allocation, at once if it is on.
+    def reconfigure(self, name: str, *, cpu: CpuAllocation | None = None, vcpus: int | None = None) -> None:
+        """Give the VM another CPU allocation or number of vCPUs, at once if it is on.
 
-        Errors: `AdmissionError`, and then nothing has changed.
+        Errors: `AdmissionError`, `FieldError`, `VmStateError` when a suspended VM is to be wider or narrower; and then
+        nothing has changed.
         """
         vm = self.get(name)
-        spec = attrs.evolve(vm.spec, cpu=cpu)
+        cpu = vm.spec.cpu if cpu is None else cpu
+        spec = attrs.evolve(vm.spec, cpu=cpu, vcpus=vm.spec.vcpus if vcpus is None else vcpus)
         if vm.state is PowerState.POWERED_OFF:
             vm.spec = spec
             return
+        if spec.vcpus == vm.spec.vcpus:
+            self._admit_cpu(spec)
+            self.reallocate([vm], before=lambda: setattr(vm, "spec", spec))
+            return
+        self._require(name, PowerState.POWERED_ON)
+        check_hotplug(vm, spec.vcpus)
         self._admit_cpu(spec)
-        self.reallocate([vm], before=lambda: setattr(vm, "spec", spec))
+        set_vcpus(self, vm, spec)
 
     def move(self, name: str, pool: str) -> None:
         """Move a VM into a resource pool ("": the host itself).  Errors: as `reconfigure`, and `PoolError`."""
@@ -270,7 +283,7 @@ class VmManager:
                 self.scheduler.suspend(world)
         before()
         for vm in vms:
-            self._allocate_cpu(vm)
+            self.allocate_cpu(vm)
         for vm in vms:
             for world in vm.vcpus if vm.state is PowerState.POWERED_ON else ():
                 self.scheduler.resume(world)
@@ -376,19 +389,25 @@ class VmManager:
             raise SimBug(f"{vm.name} met a memory error before anyone handles it: {what}")
         self.on_machine_check(what, vm)
 
-    def _make_worlds(self, vm: Vm, workloads: list[Workload]) -> None:
-        scheduler = self.scheduler
-        vm.vcpus = tuple(
-            scheduler.add(f"vmx-vcpu-{index}:{vm.name}", workload) for index, workload in enumerate(workloads)
-        )
-        vm.vmx = scheduler.add(f"vmx:{vm.name}", Idle(), kind="vmx")
-        scheduler.allocate(vm.vmx, shares=SHARES_NORMAL.value)
-        for world in vm.worlds:
-            self.sim.trace.emit(VM_WORLD, vm.name, world.world_id, world.name, world.kind)
-        self.scheduler.group(vm.vcpus, pages=vm.configured_bytes // PAGE_BYTES)
-        self._allocate_cpu(vm)
+    def vcpu_streams(self, name: str, first: int, end: int) -> list[FastStream]:
+        """Return the streams that the workloads of vCPUs `first` to `end` - 1 of a VM draw from."""
+        return [self._rng.fast(f"vm/{name}/vcpu{index}") for index in range(first, end)]
 
-    def _allocate_cpu(self, vm: Vm) -> None:
+    def make_vcpu(self, vm: Vm, index: int, workload: Workload) -> World:
+        """Make the world of a vCPU; it waits until it is allocated and begun."""
+        world = self.scheduler.add(f"vmx-vcpu-{index}:{vm.name}", workload)
+        self.sim.trace.emit(VM_WORLD, vm.name, world.world_id, world.name, world.kind)
+        return world
+
+    def _make_worlds(self, vm: Vm, workloads: list[Workload]) -> None:
+        vm.vcpus = tuple(self.make_vcpu(vm, index, workload) for index, workload in enumerate(workloads))
+        vm.vmx = self.scheduler.add(f"vmx:{vm.name}", Idle(), kind="vmx")
+        self.scheduler.allocate(vm.vmx, shares=SHARES_NORMAL.value)
+        self.sim.trace.emit(VM_WORLD, vm.name, vm.vmx.world_id, vm.vmx.name, vm.vmx.kind)
+        self.scheduler.group(vm.vcpus, pages=vm.configured_bytes // PAGE_BYTES)
+        self.allocate_cpu(vm)
+
+    def allocate_cpu(self, vm: Vm) -> None:
         """Divide the VM's allocation over its vCPUs: equal reservations, of which the first take the remainder."""
         cpu = vm.spec.cpu
         pool = self.pools.find(vm.spec.pool)

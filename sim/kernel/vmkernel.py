@@ -9,7 +9,7 @@ each signed module from the very bytes that were booted; user worlds; the closed
 A step that cannot be done ends in a purple screen: `Panic`, a log line, and a host that halts.  A module or an agent
 that cannot be loaded is refused, and the start goes on.
 
-Leaves out: interrupts, storage and network stacks, DCUI and shell, core dumps.  Sources: the texts are modelled on
+Leaves out: storage and network stacks, DCUI and shell, core dumps.  Sources: the texts are modelled on
 public vmkernel.log samples (of which `@BlueScreen` is what a panic leaves); the order is ours.
 """
 
@@ -37,6 +37,7 @@ from sim.kernel.api import ManagementApi
 from sim.kernel.bootbanks import note_good_boot
 from sim.kernel.configuration import ConfigurationVault
 from sim.kernel.execution import ProgramGate
+from sim.kernel.interrupts import InterruptTable
 from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
 from sim.kernel.machine_check import MachineCheckHandler
@@ -137,6 +138,7 @@ class VMkernel:
         self.loader: ModuleLoader
         self.scheduler = make_scheduler(self.sim, board.topology, sched_options)
         self.vms = VmManager(self.sim, board, self.scheduler, mem_options)
+        self.interrupts = InterruptTable(self.sim, len(board.topology.pcpus))
         self.machine_checks = MachineCheckHandler(self.sim, board, self.vms, self._hardware_failed)
         self.sampler = CpuSampler(self.vms, sample_every_ns)
         self.tpm = TpmDriver(self.sim, board, boot.tpm_state)

@@ -97,6 +97,7 @@ def _whole_pages(_instance: object, attribute: attrs.Attribute[int], value: int)
 class VmSpec:
     """A virtual machine as a scenario declares it; `pool` is the resource pool it is in, empty for the host itself.
 
+    With `cpu_hot_add`, and `cpu_hot_remove`, it may get more vCPUs, or fewer, while it is on.
     Without `mem` it gets all its memory at power-on and keeps it; with it, it takes part in the host's memory management.
     """
 
@@ -107,6 +108,8 @@ class VmSpec:
     pool: str = ""
     workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)
     encrypted: bool = False
+    cpu_hot_add: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    cpu_hot_remove: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     mem: MemorySpec | None = None
 
     def __attrs_post_init__(self) -> None:

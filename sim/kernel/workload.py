@@ -334,6 +334,13 @@ class WorkloadSpec:
         }
         return cycles.get(self.kind)
 
+    def check_complete(self) -> None:
+        """Raise `ScenarioError` when it cannot be built: a generator's function is not found, a file was not read."""
+        if self.kind == "trace" and self.file:
+            raise ScenarioError("workload.file", "the demand was not read", got=self.file)
+        if self.kind == "generator":
+            _find(self.function)
+
     def build_all(self, streams: Sequence[FastStream]) -> list[Workload]:
         """Make the workloads of all vCPUs of a VM, each with its stream.  Errors: as `build`."""
         from sim.kernel.coupled import Barrier, BarrierLoop, IoLoop, Lock, LockLoop, Periodic
@@ -357,13 +364,12 @@ class WorkloadSpec:
     def build(self, stream: FastStream) -> Workload:
         """Make the workload of one vCPU, of a kind that is not coupled; it draws from `stream` if it draws at all.
 
-        Errors: `ScenarioError` when a generator's function cannot be found or a file has not been read.
+        Errors: as `check_complete`.
         """
+        self.check_complete()
         if self.kind == "onoff":
             return OnOff(self.run_ns, self.wait_ns, stream if self.random else None)
         if self.kind == "trace":
-            if self.file:
-                raise ScenarioError("workload.file", "the demand was not read", got=self.file)
             demand = self.demand_hundredths or tuple(100 * each for each in self.demand)
             slice_ns = min(10 * MS, self.period_ns)
             return Trace(demand, self.period_ns, slice_ns=slice_ns, repeat=self.repeat)

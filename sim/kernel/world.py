@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from sim.core.engine import Timer
     from sim.kernel.sched.cosched import VcpuGroup
     from sim.kernel.sched.limit import LimitBucket
+    from sim.kernel.sched.limit_line import Step
     from sim.kernel.sched.pcpu import PcpuRunner
     from sim.kernel.sched.pools import Pool
     from sim.kernel.sched.reservation import Reservation
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
 
-__all__ = ["COMPETING", "EDGES", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+__all__ = ["COMPETING", "EDGES", "SCHED_INTERRUPT", "SCHED_STATE", "World", "WorldState", "WorldTimes"]
+
+SCHED_INTERRUPT = record("sched.interrupt", world=int, pcpu=int, cost_ns=int)
+"""A system service for a world took `cost_ns`, on the pCPU where it ran last (-1: nowhere yet); who runs there is delayed."""
 
 SCHED_STATE = record("sched.state", world=int, old=int, new=int)
 """A world changed its state (other than by a `sched.dispatch`): numbers of `WorldState`."""
@@ -70,6 +74,10 @@ EDGES = frozenset(
     + [(state, _S.ENDED) for state in _S if state is not _S.ENDED]
 )
 """The transitions that may happen: suspending leads to WAIT_VM and powering off to ENDED from everywhere."""
+
+
+_NEXT = tuple(sum(1 << new for old, new in EDGES if old is state) for state in _S)  # as bits
+_READY, _IDLE = _S.READY, _S.WAIT_IDLE
 
 
 @attrs.frozen(kw_only=True)
@@ -133,6 +141,7 @@ class World:
         "gated",
         "grant_left_ns",
         "grant_ns",
+        "grant_steps",
         "group",
         "home",
         "idle_ns",
@@ -215,6 +224,7 @@ class World:
         self.bucket: LimitBucket | None = None
         self.parked: LimitBucket | None = None  # in whose line it stands
         self.grant_ns = self.grant_left_ns = 0  # the turn taken out of the bucket, and what is left of it
+        self.grant_steps: list[Step] = []  # where it was charged
         self.special = False  # has a reservation or a bucket
         self.gated = False  # must ask its bucket or its siblings before it runs
         self.siblings: tuple[World, ...] = (self,)  # the vCPUs of its VM
@@ -236,12 +246,16 @@ class World:
 
     def enter(self, state: WorldState, now_ns: int) -> None:
         """Close the books of the present state and begin another."""
-        if (self.state, state) not in EDGES:
-            raise SimBug(
-                f"world {self.world_id} ({self.name}): {self.state.name} -> {state.name} is no transition"
-            )
-        field = _FIELDS[self.state]
-        setattr(self, field, getattr(self, field) + now_ns - self.since_ns)
+        old = self.state
+        if not _NEXT[old] >> state & 1:
+            raise SimBug(f"world {self.world_id} ({self.name}): {old.name} -> {state.name} is no transition")
+        if old is _READY:
+            self.ready_ns += now_ns - self.since_ns
+        elif old is _IDLE:
+            self.idle_ns += now_ns - self.since_ns
+        else:
+            field = _FIELDS[old]
+            setattr(self, field, getattr(self, field) + now_ns - self.since_ns)
         self.since_ns = now_ns
         self.state = state
 

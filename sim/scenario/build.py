@@ -21,6 +21,7 @@ from sim.core.context import Sim
 from sim.errors import FormatError, ScenarioError, VerificationError
 from sim.hw.board import Board
 from sim.image.acceptance import AcceptanceLevel
+from sim.image.bitflips import flip_bit
 from sim.image.bootcfg import TEXT_CHARS_MAX
 from sim.image.catalog import Image, standard_image
 from sim.image.efi_lists import encode_signature_lists
@@ -39,9 +40,11 @@ from sim.scenario.strike import TpmFaultWatch, check_target
 from sim.scenario.strike_launch import strike_board
 from sim.scenario.world import world_pki, world_tpm_vendor
 from sim.tpm.constants import TPM_ALG
+from sim.tpm.damaged import DamagedTpm, wake
 from sim.tpm.device import Tpm
 from sim.tpm.faults import FaultyTpm
 from sim.tpm.manufacture import TpmVendor
+from sim.tpm.state import snapshot
 from sim.vsphere.hostd import HostAgent
 from sim.vsphere.vcenter import VCenter
 
@@ -113,7 +116,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         sim=sim,
         pki=pki,
         tpm_vendor=vendor,
-        tpm=tpm,
+        tpm=None if scenario.tpm_state == "damaged" else tpm,
         image=image,
         manifest=manifest,
         host=host,
@@ -236,8 +239,11 @@ def _tpm(scenario: Scenario, sim: Sim, vendor: TpmVendor) -> Tpm | None:
     return vendor.make(f"{name}-tpm", sim.rng.child(name).child("tpm0"), clock=sim)
 
 
-def _device(scenario: Scenario, sim: Sim, tpm: Tpm | None) -> Tpm | FaultyTpm | None:
-    """Return what goes into the slot: the TPM, behind its faults if the scenario declares any."""
+def _device(scenario: Scenario, sim: Sim, tpm: Tpm | None) -> Tpm | FaultyTpm | DamagedTpm | None:
+    """Return what goes into the slot: the TPM, behind its faults if the scenario declares any, or what damage left."""
+    if tpm is not None and scenario.tpm_state == "damaged":
+        stored = snapshot(tpm)
+        return wake(flip_bit(stored, sim.rng.stream("tpm0/damage").below(8 * len(stored))), tpm.profile)
     if tpm is None or not scenario.tpm.faults:
         return tpm
     return FaultyTpm(tpm, scenario.tpm.faults, on_fault=TpmFaultWatch(sim).note)

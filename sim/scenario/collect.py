@@ -86,21 +86,34 @@ def collect(simulation: Simulation) -> RunResult:
         host_memory=host_memory(kernel.vms) if kernel is not None else None,
         attestation=attestation,
         metrics=sim.metrics.report(),
-        expectation=compare(simulation.scenario.expect, boot, attestation, simulation.refused_vms),
+        expectation=compare(
+            simulation.scenario.expect,
+            boot,
+            attestation,
+            simulation.refused_vms,
+            simulation.refused_programs,
+        ),
     )
 
 
 def compare(
-    expect: ExpectSpec, boot: BootResult, attestation: AttestationResult, refused_vms: list[tuple[str, str]]
+    expect: ExpectSpec,
+    boot: BootResult,
+    attestation: AttestationResult,
+    refused_vms: list[tuple[str, str]],
+    refused_programs: list[tuple[str, str]] | None = None,
 ) -> ExpectationResult:
     """Say whether a run ended as expected, and list every point in which it did not."""
-    differences = list(_differences(expect, boot, attestation, dict(refused_vms)))
+    differences = list(_differences(expect, boot, attestation))
+    for what, refused, expected in (
+        ("virtual machine", refused_vms, expect.vms_refused),
+        ("program", refused_programs or [], expect.programs_refused),
+    ):
+        differences += _refusals(what, dict(refused), expected if boot.state == "ok" else (), expected)
     return ExpectationResult(met=not differences, differences=tuple(differences))
 
 
-def _differences(
-    expect: ExpectSpec, boot: BootResult, attestation: AttestationResult, refused: dict[str, str]
-) -> Iterator[str]:
+def _differences(expect: ExpectSpec, boot: BootResult, attestation: AttestationResult) -> Iterator[str]:
     if boot.state != expect.boot:
         why = f" ({boot.component}: {boot.message})" if boot.state == "refused" else ""
         yield f"boot: expected {expect.boot}, was {boot.state}{why}"
@@ -111,11 +124,17 @@ def _differences(
         yield f"component: {expect.component} is named by no message"
     if expect.quarantined is not None and attestation.quarantined is not expect.quarantined:
         yield f"quarantined: expected {expect.quarantined}, was {attestation.quarantined}"
-    for name in sorted(refused.keys() - set(expect.vms_refused)):
-        yield f"virtual machine {name} was refused: {refused[name]}"
-    for name in expect.vms_refused:
-        if name not in refused and boot.state == "ok":
-            yield f"virtual machine {name} was not refused"
+
+
+def _refusals(
+    what: str, refused: dict[str, str], due: tuple[str, ...], expected: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield what was refused and not `expected` to be, and what is `due` and was not refused."""
+    for name in sorted(refused.keys() - set(expected)):
+        yield f"{what} {name} was refused: {refused[name]}"
+    for name in due:
+        if name not in refused:
+            yield f"{what} {name} was not refused"
 
 
 def _named(boot: BootResult, attestation: AttestationResult) -> str:
@@ -239,16 +258,17 @@ def _policies(entry: HostEntry) -> tuple[PolicyRow, ...]:
 def _attestation(machinery: Machinery) -> AttestationResult:
     """Return what vCenter shows for the host: its last verdict, or why there is none."""
     if machinery.vcenter is None:
-        return AttestationResult(status="N/A", message="there is no vCenter")
+        return AttestationResult(status="N/A", message="not attested: there is no vCenter")
     entries: list[HostEntry] = [
         entry for entry in machinery.vcenter.hosts() if entry.name == machinery.host.name
     ]
     if not entries:
-        return AttestationResult(status="N/A", message="the host is not in the inventory")
+        return AttestationResult(status="N/A", message="not attested: the host is not in the inventory")
     connection = str(entries[0].connection_state)
     info = entries[0].tpm_attestation
     if info is None:
-        return AttestationResult(status="N/A", message="the host has no TPM in use", connection=connection)
+        why = "not attested: the host has no TPM in use"
+        return AttestationResult(status="N/A", message=why, connection=connection)
     return AttestationResult(
         status=info.status,
         connection=connection,

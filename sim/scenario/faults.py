@@ -3,7 +3,7 @@
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
 `sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use,
-`sim.scenario.strike_launch` those of a late launch and of the TPM.
+`sim.scenario.strike_launch` those of a late launch and of the TPM, `sim.scenario.strike_interrupts` interrupts.
 
 Leaves out: faults of processors and network; those of TPM commands are `sim.tpm.fault_spec`.
 """
@@ -29,6 +29,7 @@ FAULT_KINDS = (
     "reboot",
     "memory_error",
     "unload_module",
+    "stray_interrupts",
     "power_cycle",
     "sinit",
     "launch_policy",
@@ -49,6 +50,7 @@ _RUNNING_KINDS = (
     "reboot",
     "memory_error",
     "unload_module",
+    "stray_interrupts",
     "power_cycle",
     "tpm_reset",
     "suspend",
@@ -62,13 +64,14 @@ _USES = {
     "memory_error": ("target", "byte", "bits", "found_by"),
     "alter_memory": ("target", "byte", "bit"),
     "unload_module": ("target",),
+    "stray_interrupts": ("vector", "count"),
     "sinit": ("defect",),
     "launch_policy": ("defect",),
     "suspend": ("sleep_ns",),
 }
 """Which fields a kind has, besides its time."""
 
-_FIELDS = ("target", "byte", "bit", "unpacked", "bits", "found_by", "defect", "sleep_ns")
+_FIELDS = ("target", "byte", "bit", "unpacked", "bits", "found_by", "vector", "count", "defect", "sleep_ns")
 
 _FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib|firmware)/[A-Za-z0-9][\w.+:/-]{0,200})"
 _MEMORY_TARGET = r"(dram|kernel|vm/[A-Za-z0-9][\w .+-]{0,79})"
@@ -77,6 +80,8 @@ _TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET})"
 _FILE_BYTE_MAX = 2**31 - 1
 _BYTE_MAX = MEMORY_BYTES_MAX.value - 1
 _FLIPPED_MAX = 8
+_INTERRUPTS_MAX = 1_000_000
+_VECTORS = (32, 255)
 _AT_NS_MAX = 366 * 86_400 * 10**9
 
 
@@ -111,6 +116,7 @@ class FaultSpec:
 
     An unloading of "module/NAME" happens while the last pCPU uses the module.
 
+    Stray interrupts are `count` interrupts (1 unless said otherwise) at `vector`, or at one that nobody owns.
     `alter_memory` writes memory past the processor, as a probe or a device can: bit `bit` of byte `byte` is another one,
     with a good error code.  `suspend` lets the host sleep in S3 for `sleep`.  `tpm_reset` resets the TPM alone and then
     replays the event log into it.  `sinit` exchanges the SINIT module, `launch_policy` the launch control policy, for one
@@ -132,6 +138,8 @@ class FaultSpec:
     unpacked: bool = False
     bits: int | None = field(default=None, validator=optional(between(1, _FLIPPED_MAX)))
     found_by: str | None = field(default=None, validator=optional(in_choices(*FOUND_BY)))
+    vector: int | None = field(default=None, validator=optional(between(*_VECTORS)))
+    count: int | None = field(default=None, validator=optional(between(1, _INTERRUPTS_MAX)))
     defect: str | None = field(default=None)
     sleep_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(SECOND, _AT_NS_MAX))

@@ -1,6 +1,6 @@
 """Scenario files: TOML to `Scenario`, with one clear error for whatever is wrong.
 
-Models nothing.  A scenario file may name other files (VIBs, demand traces), relative to itself; their content becomes
+Models nothing.  A scenario file may name other files (VIBs, programs, demand traces), relative to itself; their content becomes
 part of the scenario, so that its id does not depend on where it lies.  It runs no code, unless the caller allows that: then
 `sched.policy` may name a class in a Python file beside it ("./file.py:Class"), or "module:Class".
 
@@ -22,6 +22,7 @@ from sim.core.units import MIB
 from sim.errors import ScenarioError
 from sim.kernel.sched.own_policy import SOURCE_BYTES_MAX, module_name
 from sim.scenario.inputs import SCENARIO_BYTES_MAX, InputFile, read_input, read_text
+from sim.scenario.programs import PROGRAMS_MAX
 from sim.scenario.spec import VIBS_MAX, Scenario
 
 __all__ = ["load_scenario", "parse_scenario", "read_policy"]
@@ -36,6 +37,9 @@ KEY_CHARS_MAX = 100
 
 INTEGER_BITS_MAX = 64
 """TOML's integers are signed numbers of 64 bits."""
+
+PROGRAM_BYTES_MAX = 16 * MIB
+"""The largest program that a scenario brings along."""
 
 DEMAND_BYTES_MAX = 16 * MIB
 """The largest CSV file of a demand trace."""
@@ -70,6 +74,7 @@ def parse_scenario(
         _refuse_code(data, allow_code=allow_code)
         folder = folder if folder is not None else Path()
         _read_vibs(data, folder)
+        _read_programs(data, folder)
         own = _read_policy(data, folder)
         return evolve(_read_demands(structure(data, Scenario), folder), policy_file=own)
     except ScenarioError as error:
@@ -134,6 +139,18 @@ def _read_vibs(data: dict[str, Any], folder: Path) -> None:
         {"name": Path(path).name, "data": read_input(folder / path, f"image.vibs[{number}]")}
         for number, path in enumerate(paths)
     ]
+
+
+def _read_programs(data: dict[str, Any], folder: Path) -> None:
+    """Replace the paths of programs from elsewhere by name and content of the files."""
+    programs = data.get("programs")
+    for number, entry in enumerate(programs[:PROGRAMS_MAX] if isinstance(programs, list) else ()):
+        if isinstance(entry, dict) and "file" in entry:
+            where, path = f"programs[{number}].file", entry["file"]
+            if not isinstance(path, str):
+                raise ScenarioError(where, "wrong value", got=path, wanted="a file name")
+            content = read_input(folder / path, where, PROGRAM_BYTES_MAX)
+            entry["file"] = {"name": Path(path).name, "data": content}
 
 
 def _refuse_code(data: dict[str, Any], *, allow_code: bool) -> None:

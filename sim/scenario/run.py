@@ -25,8 +25,11 @@ from sim.scenario.collect import collect
 from sim.scenario.entry import simulate
 from sim.scenario.faults import FaultSpec
 from sim.scenario.plaintable import plain_table
+from sim.scenario.programs import ProgramSpec
 from sim.scenario.result import RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
+from sim.scenario.start_program import start_program
+from sim.scenario.strike_interrupts import strike_interrupts
 from sim.scenario.strike_launch import strike_board, strike_tpm_reset
 from sim.scenario.strike_memory import alter_memory, strike_memory
 from sim.scenario.strike_module import strike_module
@@ -60,8 +63,9 @@ def boot_only(scenario: Scenario) -> Scenario:
         duration_ns=0,
         vms=(),
         faults=faults,
+        programs=(),
         vcenter=None,
-        expect=evolve(expect, attestation=None, vms_refused=(), quarantined=None),
+        expect=evolve(expect, attestation=None, vms_refused=(), programs_refused=(), quarantined=None),
     )
 
 
@@ -82,6 +86,7 @@ class Simulation:
         self.machinery: Machinery = build(scenario, self.seed)
         self.first_ready_ns: int | None = None
         self.refused_vms: list[tuple[str, str]] = []
+        self.refused_programs: list[tuple[str, str]] = []
         self._known_end_ns: int | None = None
         self._wanted_in_vcenter = False
         self._slept = False
@@ -198,6 +203,8 @@ class Simulation:
         for number, fault in enumerate(self.scenario.faults):
             if fault.at_ns is not None:
                 self.sim.engine.at(now_ns + fault.at_ns, self._strike, fault, number)
+        for number, program in enumerate(self.scenario.programs):
+            self.sim.engine.at(now_ns + program.at_ns, self._start_program, program, number)
         if self.scenario.vcenter is not None:
             self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
 
@@ -230,6 +237,13 @@ class Simulation:
         self.refused_vms.append((name, why))
         self._note("virtual machine refused", f"{name}: {why}")
 
+    def _start_program(self, program: ProgramSpec, number: int) -> None:
+        self._note("run program", program.path)
+        why = start_program(program, number, self.host)
+        if why:
+            self.refused_programs.append((program.path, why))
+            self._note("program refused", f"{program.path}: {why}")
+
     def _strike(self, fault: FaultSpec, number: int) -> None:
         host = self.host
         if fault.kind == "memory_error":
@@ -238,6 +252,8 @@ class Simulation:
             alter_memory(fault, number, host)
         elif fault.kind == "unload_module":
             strike_module(fault, number, host)
+        elif fault.kind == "stray_interrupts":
+            strike_interrupts(fault, number, host)
         elif fault.kind == "tpm_reset":
             strike_tpm_reset(fault, host)
         elif fault.kind == "suspend":

@@ -1,6 +1,6 @@
 """What a scenario is: one frozen value that says everything about a run, and whose digest is its id.
 
-Models: the composition of the layers' own specs (hardware, TPM, image, virtual machines), of faults, of vCenter, and
+Models: the composition of the layers' own specs (hardware, TPM, image, virtual machines), of faults, programs, vCenter, and
 of how the run should end.  Times count from the end of the first boot, so that they need not change when booting
 takes longer.
 
@@ -38,6 +38,7 @@ from sim.kernel.vmspec import VmSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.inputs import InputFile
 from sim.scenario.policies import ENGINES_MAX, EngineSpec
+from sim.scenario.programs import PROGRAMS_MAX, ProgramSpec
 from sim.tpm.fault_spec import Fault
 
 __all__ = [
@@ -87,7 +88,8 @@ MODULE_BYTES_MAX = 4 * MIB
 IMAGE_BYTES_MAX = 128 * MIB
 
 ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
-TPM_STATES = ("present", "disabled", "absent")
+TPM_STATES = ("present", "damaged", "disabled", "absent")
+TPM_STATES_ENABLED = ("present", "damaged")
 BOOT_OUTCOMES = ("ok", "refused")
 LAUNCH_RULES = ("any", "required", "forbidden")
 ATTESTATION_OUTCOMES = ("accepted", "notAccepted", "N/A")
@@ -129,6 +131,7 @@ def _within_years(_instance: object, attribute: attrs.Attribute[datetime], value
 class TpmSpec:
     """The TPM: whether it is there, as `present`, `disabled` (in the BIOS) or `absent`; None leaves it to the host.
 
+    A `damaged` one is there, but a bit of what it had stored was flipped before power-on: it is in failure mode for good.
     `faults` are what goes wrong with its commands, counted from the first power-on.
     """
 
@@ -219,7 +222,7 @@ class ExpectSpec:
     """How the run should end; what is None is not checked.
 
     `component` must be named by the message of the refused boot or of the verdict; `vms_refused` are the virtual
-    machines that admission control should refuse.  `quarantined` is what the policy engines should have brought about.
+    machines that admission control should refuse, `programs_refused` the paths of programs that should not run.  `quarantined` is what the policy engines should have brought about.
     """
 
     boot: str = field(default="ok", validator=in_choices(*BOOT_OUTCOMES))
@@ -228,6 +231,7 @@ class ExpectSpec:
         default=None, validator=optional(matches(r"[ -~]{1,200}", "a printable name"))
     )
     vms_refused: tuple[str, ...] = ()
+    programs_refused: tuple[str, ...] = ()
     quarantined: bool | None = None
 
 
@@ -255,6 +259,7 @@ class Scenario:
     pools: tuple[PoolSpec, ...] = field(default=(), validator=_tuple_of_at_most(POOLS_MAX))
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
+    programs: tuple[ProgramSpec, ...] = field(default=(), validator=_tuple_of_at_most(PROGRAMS_MAX))
     vcenter: VCenterSpec | None = None
     expect: ExpectSpec = field(factory=ExpectSpec)
     policy_file: InputFile | None = field(default=None, metadata={"internal": True})
@@ -281,7 +286,7 @@ class Scenario:
 
     @property
     def tpm_state(self) -> str:
-        """Whether the TPM is "present", "disabled" or "absent"."""
+        """Whether the TPM is "present", "damaged", "disabled" or "absent"."""
         if self.tpm.state is not None:
             return self.tpm.state
         if not self.host.tpm_present:
@@ -291,7 +296,7 @@ class Scenario:
     @property
     def board_spec(self) -> HostSpec:
         """The host's hardware with the TPM's state written into it."""
-        firmware = evolve(self.host.firmware, tpm_enabled=self.tpm_state == "present")
+        firmware = evolve(self.host.firmware, tpm_enabled=self.tpm_state in TPM_STATES_ENABLED)
         return evolve(self.host, firmware=firmware, tpm_present=self.tpm_state != "absent")
 
     def virtual_machines(self) -> list[VmSpec]:
@@ -339,9 +344,9 @@ class Scenario:
 
     def _check_tpm(self) -> None:
         declared = self.tpm.state
-        if declared in ("present", "disabled") and not self.host.tpm_present:
+        if declared not in (None, "absent") and not self.host.tpm_present:
             raise FieldError("tpm", declared, "the same state in tpm.state and host.tpm_present")
-        if declared == "present" and not self.host.firmware.tpm_enabled:
+        if declared in TPM_STATES_ENABLED and not self.host.firmware.tpm_enabled:
             raise FieldError("tpm", declared, "the same state in tpm.state and host.firmware.tpm_enabled")
         if self.tpm.faults and self.tpm_state != "present":
             raise FieldError("tpm", f"faults of a TPM that is {self.tpm_state}", "a TPM that is present")
@@ -356,6 +361,11 @@ class Scenario:
                 raise FieldError(
                     "faults", f"at of {fault.at_ns} ns in number {number}", "a time within the duration"
                 )
+
+        for number, program in enumerate(self.programs):
+            if program.at_ns > self.duration_ns:
+                got = f"at of {program.at_ns} ns in number {number}"
+                raise FieldError("programs", got, "a time within the duration")
 
     def _check_memory_errors(self) -> None:
         sizes = {f"vm/{spec.name}": spec.memory_bytes for spec in self.virtual_machines()}
@@ -374,10 +384,13 @@ class Scenario:
 
 def _by_digest(scenario: Scenario) -> Scenario:
     """Return the scenario with the content of each file replaced by its SHA-256."""
-    vibs = tuple(
-        InputFile(name=one.name, data=hashlib.sha256(one.data).digest()) for one in scenario.image.vibs
+    vibs = tuple(_digest_of(one) for one in scenario.image.vibs)
+    own = None if scenario.policy_file is None else _digest_of(scenario.policy_file)
+    programs = tuple(
+        one if one.file is None else evolve(one, file=_digest_of(one.file)) for one in scenario.programs
     )
-    own = scenario.policy_file
-    if own is not None:
-        own = InputFile(name=own.name, data=hashlib.sha256(own.data).digest())
-    return evolve(scenario, image=evolve(scenario.image, vibs=vibs), policy_file=own)
+    return evolve(scenario, image=evolve(scenario.image, vibs=vibs), programs=programs, policy_file=own)
+
+
+def _digest_of(file: InputFile) -> InputFile:
+    return InputFile(name=file.name, data=hashlib.sha256(file.data).digest())

@@ -71,8 +71,7 @@ class PlainStride(Policy):
 
     def charge(self, world: World, ran_ns: int) -> None:
         """Move virtual time on."""
-        if world.world_id in self.weights:
-            self.times[world.world_id] += ran_ns / self.weights[world.world_id]
+        self.times[world.world_id] += ran_ns / self.weights[world.world_id]
 
     def enqueue(self, world: World, now_ns: int) -> None:
         """Wait."""

@@ -15,7 +15,7 @@ from sim.hw.spec import CpuSpec, FirmwareSpec, HostSpec
 from sim.kernel.vm import CpuAllocation
 from sim.kernel.workload import WorkloadSpec
 from sim.scenario.faults import FaultSpec
-from sim.scenario.spec import ImageSpec, Scenario, TpmSpec, VCenterSpec, VmEntry
+from sim.scenario.spec import TPM_STATES, ImageSpec, Scenario, TpmSpec, VCenterSpec, VmEntry
 
 __all__ = ["allocations", "cpu_specs", "file_faults", "host_specs", "scenarios", "vm_entries", "workloads"]
 
@@ -94,7 +94,7 @@ def scenarios(*, faults: bool = False) -> st.SearchStrategy[Scenario]:
         seed=st.integers(0, 2**31),
         duration_ns=st.sampled_from((1000, 1100, 1300)).map(lambda count: count * MS),
         host=host_specs(),
-        tpm=st.sampled_from(("present", "disabled", "absent")).map(lambda state: TpmSpec(state=state)),
+        tpm=st.sampled_from(TPM_STATES).map(lambda state: TpmSpec(state=state)),
         image=st.just(SMALL_IMAGE),
         options=st.sampled_from(({}, {"enableTboot": True})),
         vms=vm_entries(),

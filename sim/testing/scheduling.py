@@ -3,7 +3,7 @@
 `sched_plans` is a Hypothesis strategy for `SchedPlan`s, `seeded_plan` makes the same kinds from a number, for campaigns.
 A family of plans is what a group of invariants needs: see `FAMILIES`.
 
-Models nothing.  Leaves out coupled workloads, interrupts, more than three pools.  Sources: ranges chosen to run
+Models nothing.  Leaves out more than three pools, and devices.  Sources: ranges chosen to run
 quickly, and to meet the corners of the scheduler's fact sheet: one pCPU, idle VMs, wide VMs, shares of any ratio.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import strategies as st
 
 from sim.core.rng import FastStream
-from sim.testing.scheduling_plan import HZ, Action, Load, PoolPlan, SchedPlan, VmPlan
+from sim.testing.scheduling_plan import COUPLED, HZ, Action, Load, PoolPlan, SchedPlan, VmPlan
 
 __all__ = [
     "FAMILIES",
@@ -30,9 +30,9 @@ __all__ = [
 T = TypeVar("T")
 
 FAMILIES = {
-    "any": "everything: threads, nodes, queues, pools, wide VMs, limits, affinity, and changes while it runs",
+    "any": "everything: VMs that wait at barriers and for locks, interrupts, threads, nodes, queues, pools, wide VMs, limits, affinity, and changes while it runs",
     "plain": "VMs of one vCPU without reservation, limit or pool, on one node; threads, and changes while it runs",
-    "steady": "as plain, without changes, and with loads that scale: busy, or on and off for fixed times",
+    "steady": "as plain, without changes, and with loads that scale: busy, on and off for fixed times, I/O, recorded",
     "busy": "busy VMs of one vCPU with any shares on one queue, at no cost of switching",
     "bounded": "as busy, with reservations that fit and limits",
     "mixed": "as bounded, with loads that sleep",
@@ -41,7 +41,19 @@ FAMILIES = {
 }
 """Families of plans, and what is in them."""
 
-ACTIONS = ("add", "remove", "resize", "shares", "reservation", "limit", "move", "suspend", "resume")
+ACTIONS = (
+    "add",
+    "remove",
+    "resize",
+    "plug",
+    "demand",
+    "shares",
+    "reservation",
+    "limit",
+    "move",
+    "suspend",
+    "resume",
+)
 MACHINE_ACTIONS = ("offline", "online", "frequency", "quantum")
 
 
@@ -101,7 +113,11 @@ def seeded_plan(family: str, seed: int) -> SchedPlan:
     return _plan(_Seeded(seed), family)
 
 
-def sched_loads(kinds: Sequence[str] = ("busy", "onoff", "random", "idle")) -> st.SearchStrategy[Load]:
+LOADS = ("busy", "onoff", "random", "idle", "io", "trace", "barrier", "lock")
+"""The kinds of load that there are."""
+
+
+def sched_loads(kinds: Sequence[str] = LOADS) -> st.SearchStrategy[Load]:
     """Strategy: what one vCPU wants."""
 
     @st.composite
@@ -197,10 +213,27 @@ def _load(chooser: Chooser, kinds: Sequence[str]) -> Load:
     kind = chooser.of(kinds)
     if kind in ("busy", "idle"):
         return Load(kind=kind)
+    if kind == "trace":
+        count = chooser.integer(1, 4)
+        demand = tuple(chooser.integer(0, 100) for _ in range(count))
+        return Load(kind=kind, run_us=1000 * chooser.integer(1, 40), demand=demand)
     run_us, wait_us = chooser.integer(50, 20_000), chooser.integer(50, 20_000)
     return Load(
-        kind=kind, run_us=run_us, wait_us=wait_us, seed=chooser.integer(0, 2**31) if kind == "random" else 0
+        kind=kind,
+        run_us=run_us,
+        wait_us=0 if kind == "barrier" else wait_us,
+        seed=chooser.integer(0, 2**31) if kind == "random" else 0,
+        interrupt_us=chooser.integer(1, 200) if kind == "io" else 0,
+        spin=kind in COUPLED and chooser.of((False, True)),
     )
+
+
+def _loads(chooser: Chooser, vcpus: int) -> tuple[Load, ...]:
+    """Choose what the vCPUs of a VM want: each something of its own, or all to compute in step."""
+    if chooser.integer(0, 3) == 3:
+        return (_load(chooser, COUPLED),) * vcpus
+    kinds = ("busy", "busy", "onoff", "random", "idle", "io", "trace")
+    return tuple(_load(chooser, kinds) for _ in range(vcpus))
 
 
 def _shares(chooser: Chooser) -> int:
@@ -220,8 +253,7 @@ def _any_vms(chooser: Chooser, count_max: int, vcpus_max: int, *, pools: int) ->
     left_hz = HZ  # so that every reservation can be kept by the last pCPU
     vms = []
     for number in range(chooser.integer(1, count_max)):
-        kinds = ("busy", "busy", "onoff", "random", "idle")
-        loads = tuple(_load(chooser, kinds) for _ in range(chooser.integer(1, vcpus_max)))
+        loads = _loads(chooser, chooser.integer(1, vcpus_max))
         reservation_hz = chooser.of((0, 0, 0, left_hz // (4 * len(loads))))
         left_hz -= reservation_hz * len(loads)
         limit_hz = chooser.of((None, None, None, HZ // 3, 2 * HZ))
@@ -241,9 +273,9 @@ def _any_vms(chooser: Chooser, count_max: int, vcpus_max: int, *, pools: int) ->
 
 def _single_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]:
     kinds = {
-        "plain": ("busy", "busy", "idle", "onoff", "random"),
-        "steady": ("busy", "onoff"),
-        "mixed": ("busy", "busy", "onoff", "random", "idle"),
+        "plain": ("busy", "busy", "idle", "onoff", "random", "io", "trace"),
+        "steady": ("busy", "onoff", "io", "trace"),
+        "mixed": ("busy", "busy", "onoff", "random", "idle", "io", "trace"),
     }.get(family, ("busy",))
     left_hz = cores * HZ
     vms = []

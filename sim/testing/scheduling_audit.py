@@ -1,11 +1,11 @@
 """An audit of a scheduler: all CPU counters recomputed from its trace records alone.
 
-Models: an outsider who has the records `sched.dispatch`, `sched.state` and `sched.idle`, the shape of the host, and
-the changes of frequency that he has ordered himself.  From these follow each world's time in every state, its pieces
-of run time, dispatches and migrations, what a busy sibling thread and the frequency made of its time; and each pCPU's
-busy, switching and idle time.  None of it uses code of the scheduler's accounting.
+Models: an outsider who has the records `sched.dispatch`, `sched.state`, `sched.idle` and `sched.interrupt`, the shape of
+the host, and the changes of frequency that he has ordered himself.  From these follow each world's time in every state,
+its pieces of run time, dispatches and migrations, what a busy sibling thread and the frequency made of its time, system
+time and overlap; and each pCPU's busy, switching and idle time.  None of it uses code of the scheduler's accounting.
 
-Leaves out: system time and overlap, of which the trace has no records; wake-ups that lead to no burst.
+Leaves out: wake-ups that lead to no burst.
 
 Sources: the meaning of the records, docs/trace-records.md; 62.5 % for a thread beside a busy one, the scheduler's facts.
 """
@@ -31,9 +31,14 @@ WAITING_STATES = (IDLE, VM_WAIT, SWAP_WAIT)
 
 Interval = tuple[int, int]
 Entry = tuple[int, str, tuple[int, ...]]
-"""Time, "dispatch", "state" or "idle", and the record's values."""
+"""Time, "dispatch", "state", "idle" or "interrupt", and the record's values."""
 
-_KINDS = {"dispatch": ("pcpu", "world", "switch_ns"), "state": ("world", "old", "new"), "idle": ("pcpu",)}
+_KINDS = {
+    "dispatch": ("pcpu", "world", "switch_ns"),
+    "state": ("world", "old", "new"),
+    "idle": ("pcpu",),
+    "interrupt": ("world", "pcpu", "cost_ns"),
+}
 
 
 @frozen
@@ -58,6 +63,8 @@ class AuditedWorld:
     pieces: list[Piece] = field(factory=list)
     shared_ns: int = 0
     overclock_units: int = 0
+    system_ns: int = 0
+    overlap_ns: int = 0
     used_ns: Fraction = Fraction(0)
     since_ns: int = 0
     pcpu: int = -1
@@ -158,6 +165,8 @@ def audit(
             made[values[0]].turn(idle=True, now_ns=time_ns)
         elif kind == "state":
             _change(found, time_ns, *values)
+        elif kind == "interrupt":
+            _interrupt(found, time_ns, *values)
         else:
             _dispatch(found, time_ns, *values)
     _close(found)
@@ -240,6 +249,13 @@ def _dispatch(found: Audit, time_ns: int, index: int, number: int, switch_ns: in
     world.dispatches += 1
     world.migrations += world.last_pcpu not in (-1, index)
     world.last_pcpu = index
+
+
+def _interrupt(found: Audit, time_ns: int, number: int, index: int, cost_ns: int) -> None:
+    """Count a service for a world, and whom it delays."""
+    _world(found, number, time_ns).system_ns += cost_ns
+    if index >= 0 and found.pcpus[index].world:
+        found.worlds[found.pcpus[index].world].overlap_ns += cost_ns
 
 
 def _close(found: Audit) -> None:

@@ -1,8 +1,8 @@
 """A host under test: it plays a plan under any policy, and keeps what happened for the invariants to judge.
 
 Models a tester's hand: VMs come and go, get other shares, reservations, limits and pools, are suspended and resumed;
-pCPUs go offline and come (back) online; frequencies and the quantum change.  A VM is resized by powering it off and on
-with another number of vCPUs.  What cannot be done, such as taking away the last pCPU that a VM may use, is not done.
+pCPUs go offline and come (back) online; frequencies and the quantum change.  A VM gets another number of vCPUs while it
+is on ("plug"), or is powered off and on with another number ("resize") or another load ("demand").  What cannot be done, such as taking away the last pCPU that a VM may use, is not done.
 
 Leaves out admission control, which stands above the scheduler: plans promise no more than there is.
 
@@ -19,6 +19,7 @@ from sim.core.context import Sim
 from sim.core.units import MS, US
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
+from sim.kernel.coupled import leave_gate
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.machine import set_frequency, set_online
 from sim.kernel.sched.options import SchedOptions
@@ -27,9 +28,11 @@ from sim.kernel.sched.policies.esxi import EsxiPolicy
 from sim.kernel.sched.policy import Policy
 from sim.kernel.sched.pools import Pool, PoolSpec
 from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.sched.siblings import join_siblings, part_siblings
+from sim.kernel.sched.steps import open_gate
 from sim.kernel.world import World, WorldTimes
 from sim.testing.scheduling_audit import Audit, audit, entries_of
-from sim.testing.scheduling_plan import HZ, Action, SchedPlan, VmPlan
+from sim.testing.scheduling_plan import HZ, Action, Load, SchedPlan, Shared, VmPlan
 
 __all__ = ["BURST_QUANTA", "Books", "Machine", "MakePolicy", "TestHost", "books_of", "play"]
 
@@ -39,6 +42,18 @@ BURST_QUANTA = 4
 """How many quanta a limited VM of a plan may use at once."""
 
 VMS_MAX = 12
+
+DEMANDS = (
+    Load(),
+    Load(kind="onoff", run_us=3000, wait_us=5000),
+    Load(kind="io", run_us=200, wait_us=900, interrupt_us=20),
+    Load(kind="trace", run_us=10_000, demand=(30, 90, 0)),
+    Load(kind="barrier", run_us=700),
+    Load(kind="barrier", run_us=1500, spin=True),
+    Load(kind="lock", run_us=100, wait_us=300, spin=True),
+    Load(kind="idle"),
+)
+"""What a VM may want from now on."""
 
 
 @frozen(kw_only=True)
@@ -69,6 +84,7 @@ class Machine:
     """A VM of the host: its present plan, its worlds, and since when which plan has held (None: it is off)."""
 
     plan: VmPlan
+    shared: Shared = field(factory=lambda: Shared(()))
     worlds: tuple[World, ...] = ()
     suspended: bool = False
     history: list[tuple[int, VmPlan | None, tuple[int, ...]]] = field(factory=list)
@@ -80,12 +96,20 @@ class Machine:
 
 
 class TestHost:
-    """A scheduler with the VMs of a plan, all begun at time 0."""
+    """A scheduler with the VMs of a plan, all begun at time 0 in the order of the plan.
+
+    Its worlds are made in the same order, or the other way round if `backwards`.
+    """
 
     __test__ = False  # not a test, whatever pytest makes of its name
 
     def __init__(
-        self, plan: SchedPlan, make: MakePolicy = EsxiPolicy, categories: tuple[str, ...] = ("sched",)
+        self,
+        plan: SchedPlan,
+        make: MakePolicy = EsxiPolicy,
+        categories: tuple[str, ...] = ("sched",),
+        *,
+        backwards: bool = False,
     ) -> None:
         self.plan = plan
         sim = Sim(categories=categories)
@@ -114,8 +138,13 @@ class TestHost:
             made = PoolSpec(name=f"p{number}", parent=parent, shares=pool.shares, limit_hz=pool.limit_hz)
             self.pools.append(self.sched.pools.add(made))
         self.machines = [Machine(plan=vm) for vm in plan.vms]
+        order = self.machines[::-1] if backwards else self.machines
+        for machine in order:
+            self._add_worlds(machine)
         for machine in self.machines:
-            self._make_worlds(machine)
+            self.sched.group(machine.worlds)
+        for machine in order:
+            self._allocate(machine)
         for machine in self.machines:
             self._begin(machine)
         for action in plan.actions:
@@ -180,18 +209,48 @@ class TestHost:
             for world in machine.worlds:
                 (sched.suspend if machine.suspended else sched.resume)(world)
             return True
-        if action.what in ("remove", "resize"):
+        if action.what == "plug":
+            return self._plug(machine, 1 + value % 5)
+        if action.what in ("remove", "resize", "demand"):
             for world in machine.worlds:
                 sched.end(world)
             machine.worlds, machine.suspended = (), False
             machine.history.append((self.now_ns, None, ()))
-            if action.what == "resize":
-                plan, width = machine.plan, 1 + value % 4
-                machine.plan = evolve(plan, loads=(plan.loads * width)[:width], reservation_hz=0)
+            if action.what != "remove":
+                plan = machine.plan
+                width = 1 + value % 4 if action.what == "resize" else len(plan.loads)
+                loads = plan.loads if action.what == "resize" else (DEMANDS[value % len(DEMANDS)],)
+                machine.plan = evolve(plan, loads=(loads * width)[:width], reservation_hz=0)
                 self._make_worlds(machine)
                 self._begin(machine)
             return True
         return self._reallocate(machine, action)
+
+    def _plug(self, machine: Machine, width: int) -> bool:
+        sched, plan, old = self.sched, machine.plan, machine.worlds
+        if machine.suspended or width == len(old) or plan.reservation_hz:
+            return False
+        loads = (plan.loads * width)[:width]
+        for world in old:
+            sched.suspend(world)
+        present = old[:width]
+        added: tuple[World, ...] = ()
+        if width < len(old):
+            for world in old[width:]:
+                open_gate(leave_gate(world), self.now_ns)
+            part_siblings(sched, present, old[width:])
+        else:
+            machine.shared.barrier.parties += sum(load.kind == "barrier" for load in loads[len(old) :])
+            workloads = [load.make(self.plan.scale, machine.shared) for load in loads[len(old) :]]
+            added = tuple(sched.add(f"{plan.name}-plugged", workload) for workload in workloads)
+            join_siblings(sched, present, added)
+        machine.plan, machine.worlds = evolve(plan, loads=loads), (*present, *added)
+        self._allocate(machine)
+        for world in present:
+            sched.resume(world)
+        for world in added:
+            sched.begin(world)
+        return True
 
     def _reallocate(self, machine: Machine, action: Action) -> bool:
         plan, value = machine.plan, action.value
@@ -241,13 +300,17 @@ class TestHost:
         return True
 
     def _make_worlds(self, machine: Machine) -> None:
-        plan = machine.plan
-        machine.worlds = tuple(
-            self.sched.add(f"{plan.name}-{number}", load.make(self.plan.scale))
-            for number, load in enumerate(plan.loads)
-        )
+        self._add_worlds(machine)
         self.sched.group(machine.worlds)
         self._allocate(machine)
+
+    def _add_worlds(self, machine: Machine) -> None:
+        plan = machine.plan
+        machine.shared = Shared(plan.loads)
+        machine.worlds = tuple(
+            self.sched.add(f"{plan.name}-{number}", workload)
+            for number, workload in enumerate(plan.make(self.plan.scale, machine.shared))
+        )
 
     def _begin(self, machine: Machine) -> None:
         for world in machine.worlds:

@@ -1,7 +1,7 @@
 """A state machine that finds sequences of operations under which a CPU scheduling policy breaks an invariant.
 
-Models an administrator who does anything: adds, removes and resizes VMs, changes shares, reservation, limit and pool,
-suspends and resumes, takes pCPUs offline and adds them, changes frequencies and the quantum, lets time pass, and goes on
+Models an administrator who does anything: adds, removes and resizes VMs, on or off, changes demand, shares, reservation,
+limit and pool, suspends and resumes, takes pCPUs offline and adds them, changes frequencies and the quantum, lets time pass, and goes on
 from a checkpoint instead of the host itself.  After every step the invariants that hold at any moment are checked.
 
 Leaves out the invariants that need a plan of their own (`sim.testing.scheduling_checks` has all eighteen).
@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sim.core.units import MS, US
 from sim.kernel.sched.policies.esxi import EsxiPolicy
-from sim.testing.scheduling import MACHINE_ACTIONS, sched_hosts, sched_pools, sched_vms
+from sim.testing.scheduling import sched_hosts, sched_pools, sched_vms
 from sim.testing.scheduling_books import (
     check_audit,
     check_limit,
@@ -73,19 +73,69 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.host = TestHost(plan, type(self).make)
 
-    @rule(what=st.sampled_from(("add", "remove", "resize", "suspend", "resume")), who=_numbers, value=_values)
-    def change_vms(self, what: str, who: int, value: int) -> None:
-        """Let a VM come, go, get another width, or stand still for a while."""
+    @rule(who=_numbers, value=_values)
+    def add_vm(self, who: int, value: int) -> None:
+        """Let a VM come, into a pool if there are any."""
+        self._act("add", who, value)
+
+    @rule(who=_numbers)
+    def remove_vm(self, who: int) -> None:
+        """Let a VM go for good."""
+        self._act("remove", who, 0)
+
+    @rule(what=st.sampled_from(("plug", "resize")), who=_numbers, value=_values)
+    def resize_vm(self, what: str, who: int, value: int) -> None:
+        """Give a VM another number of vCPUs: while it is on, or by powering it off and on."""
         self._act(what, who, value)
 
-    @rule(what=st.sampled_from(("shares", "reservation", "limit", "move")), who=_numbers, value=_values)
-    def allocate(self, what: str, who: int, value: int) -> None:
-        """Give a VM another allocation, or put it into another pool."""
-        self._act(what, who, value)
+    @rule(who=_numbers, value=_values)
+    def change_demand(self, who: int, value: int) -> None:
+        """Let a VM want something else: to compute, to sleep, to do I/O, to work in step."""
+        self._act("demand", who, value)
 
-    @rule(what=st.sampled_from(MACHINE_ACTIONS), who=_numbers, value=_values)
+    @rule(who=_numbers, value=_values)
+    def change_shares(self, who: int, value: int) -> None:
+        """Give a VM other shares."""
+        self._act("shares", who, value)
+
+    @rule(who=_numbers, value=_values)
+    def change_reservation(self, who: int, value: int) -> None:
+        """Give a VM another reservation, of what is left."""
+        self._act("reservation", who, value)
+
+    @rule(who=_numbers, value=_values)
+    def change_limit(self, who: int, value: int) -> None:
+        """Give a VM another limit, or none."""
+        self._act("limit", who, value)
+
+    @rule(who=_numbers, value=_values)
+    def move_between_pools(self, who: int, value: int) -> None:
+        """Put a VM into another pool, or none."""
+        self._act("move", who, value)
+
+    @rule(who=_numbers)
+    def suspend_vm(self, who: int) -> None:
+        """Let a VM stand still."""
+        self._act("suspend", who, 0)
+
+    @rule(who=_numbers)
+    def resume_vm(self, who: int) -> None:
+        """Let a suspended VM go on."""
+        self._act("resume", who, 0)
+
+    @rule(who=_numbers)
+    def take_pcpu_offline(self, who: int) -> None:
+        """Take a pCPU out of use."""
+        self._act("offline", who, 0)
+
+    @rule(who=_numbers)
+    def hot_add_pcpu(self, who: int) -> None:
+        """Put a pCPU into use."""
+        self._act("online", who, 0)
+
+    @rule(what=st.sampled_from(("frequency", "quantum")), who=_numbers, value=_values)
     def change_machine(self, what: str, who: int, value: int) -> None:
-        """Take a pCPU offline or add one, or change a frequency or the quantum."""
+        """Change the frequency of a core, or the quantum."""
         self._act(what, who, value)
 
     @rule(length_us=st.integers(1, 40_000))
@@ -95,7 +145,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         host.run(host.now_ns + length_us * US)
 
     @rule(length_us=st.integers(1, 20_000))
-    def branch(self, length_us: int) -> None:
+    def go_on_from_checkpoint(self, length_us: int) -> None:
         """Save the host, restore it, let both go on, compare them (P11), and go on with the copy."""
         host = self._the_host()
         copy: TestHost = pickle.loads(pickle.dumps(host))  # noqa: S301 - our own bytes

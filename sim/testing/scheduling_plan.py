@@ -1,18 +1,22 @@
 """Plans: whole runs of a CPU scheduler as values, which print as a readable scenario.
 
-Models a host with its options, VMs, pools, and what is done to them when.  Leaves out coupled workloads and interrupts.
+Models a host with its options, VMs, pools, and what is done to them when; loads that sleep, wait for their siblings at a
+barrier or for a lock, cause interrupts, or follow a recorded demand.  Leaves out devices with queues.
 Sources: none, a design of ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 from sim.core.rng import FastStream
 from sim.core.units import MS, US
-from sim.kernel.workload import Busy, Idle, OnOff, Workload
+from sim.kernel.coupled import Barrier, BarrierLoop, IoLoop, Lock, LockLoop
+from sim.kernel.workload import Busy, Idle, OnOff, Trace, Workload
 
-__all__ = ["HZ", "Action", "Load", "PoolPlan", "SchedPlan", "VmPlan"]
+__all__ = ["COUPLED", "HZ", "Action", "Load", "PoolPlan", "SchedPlan", "Shared", "VmPlan"]
 
 HZ = 1_000_000_000
 """The speed of a core in plans: reservations and limits in Hz are then parts per 10**9 of a CPU."""
@@ -20,26 +24,65 @@ HZ = 1_000_000_000
 
 @frozen(kw_only=True)
 class Load:
-    """What one vCPU wants: busy, idle, onoff (fixed lengths) or random (exponential, from `seed`); lengths in us."""
+    """What one vCPU wants; lengths in us.
+
+    `kind`: busy; idle; onoff (fixed lengths) or random (exponential, from `seed`); io: as onoff, but an interrupt of
+    `interrupt_us` ends each sleep; trace: `demand` in percent, each for `run_us`; barrier: runs, then waits until all its
+    siblings of this kind have come; lock: runs `wait_us`, then `run_us` with the lock of its VM.  The last two wait by
+    spinning if `spin`.
+    """
 
     kind: str = "busy"
     run_us: int = 0
     wait_us: int = 0
     seed: int = 0
+    interrupt_us: int = 0
+    demand: tuple[int, ...] = ()
+    spin: bool = False
 
-    def make(self, scale: int = 1) -> Workload:
-        """Return the workload, with its times `scale` times as long."""
+    def make(self, scale: int = 1, shared: Shared | None = None) -> Workload:
+        """Return the workload, with its times `scale` times as long; `shared` is what it has in common with siblings."""
         if self.kind == "busy":
             return Busy()
         if self.kind == "idle":
             return Idle()
-        stream = FastStream(self.seed) if self.kind == "random" else None
-        return OnOff(self.run_us * US * scale, self.wait_us * US * scale, stream)
+        run_ns, wait_ns = self.run_us * US * scale, self.wait_us * US * scale
+        if self.kind == "io":
+            return IoLoop(run_ns, wait_ns, self.interrupt_us * US * scale)
+        if self.kind == "trace":
+            demand = tuple(100 * each for each in self.demand)
+            return Trace(demand, run_ns, slice_ns=min(10 * MS * scale, run_ns))
+        if self.kind in COUPLED:
+            shared = shared if shared is not None else Shared((self,))
+            if self.kind == "barrier":
+                return BarrierLoop(shared.barrier, run_ns, spin=self.spin)
+            return LockLoop(shared.lock, wait_ns, run_ns, spin=self.spin)
+        return OnOff(run_ns, wait_ns, FastStream(self.seed) if self.kind == "random" else None)
 
     def __str__(self) -> str:
         if self.kind in ("busy", "idle"):
             return self.kind
-        return f"{self.kind} {self.run_us} us, sleeps {self.wait_us} us"
+        how = ", spinning" if self.spin else ""
+        if self.kind == "trace":
+            return f"trace of {', '.join(map(str, self.demand))} %, each for {self.run_us} us"
+        if self.kind == "barrier":
+            return f"barrier each {self.run_us} us{how}"
+        if self.kind == "lock":
+            return f"lock for {self.run_us} us after {self.wait_us} us{how}"
+        interrupt = f", interrupt {self.interrupt_us} us" if self.kind == "io" else ""
+        return f"{self.kind} {self.run_us} us, sleeps {self.wait_us} us{interrupt}"
+
+
+COUPLED = ("barrier", "lock")
+"""The kinds of load by which the vCPUs of a VM depend on each other."""
+
+
+class Shared:
+    """The barrier and the lock of one VM with these loads."""
+
+    def __init__(self, loads: Sequence[Load]) -> None:
+        self.barrier = Barrier(sum(load.kind == "barrier" for load in loads))
+        self.lock = Lock()
 
 
 @frozen(kw_only=True)
@@ -58,6 +101,10 @@ class VmPlan:
     def always_busy(self) -> bool:
         """Whether no vCPU ever sleeps."""
         return all(load.kind == "busy" for load in self.loads)
+
+    def make(self, scale: int, shared: Shared) -> list[Workload]:
+        """Return the workload of each vCPU."""
+        return [load.make(scale, shared) for load in self.loads]
 
     def __str__(self) -> str:
         text = f"VM {self.name}: {'; '.join(map(str, self.loads))}; {self.shares} shares"

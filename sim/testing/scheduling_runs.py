@@ -3,8 +3,8 @@
 Each function takes a plan of the family that `sim.testing.scheduling_checks` names for it, and a function that makes
 the policy, and plays the plan and a changed one.
 
-Leaves out: PYTHONHASHSEED and other processes (a test of the project runs those); the order in which VMs are made,
-which breaks ties on purpose; scaling of co-stop thresholds.
+Leaves out: PYTHONHASHSEED and other processes (a test of the project runs those); the order in which VMs begin, which
+breaks ties on purpose; scaling of co-stop thresholds.
 
 Sources: the numbers and tolerances are those of the scheduler's fact sheet; docs/testing-schedulers.md tells them.
 """
@@ -77,7 +77,10 @@ def check_pool_isolation(plan: SchedPlan, make: MakePolicy = EsxiPolicy, quanta:
 
 
 def check_schedule_determinism(plan: SchedPlan, make: MakePolicy = EsxiPolicy) -> None:
-    """P11: the same plan gives the same trace, whole, in two pieces, and through a checkpoint in the middle; exact."""
+    """P11: the same plan gives the same trace, whole, in two pieces, and through a checkpoint in the middle; exact.
+
+    And the same schedule when the VMs are made in another order, before they begin in theirs.
+    """
     whole = play(plan, make)
     expected = whole.sched.sim.trace.digest()
     if play(plan, make).sched.sim.trace.digest() != expected:
@@ -93,6 +96,13 @@ def check_schedule_determinism(plan: SchedPlan, make: MakePolicy = EsxiPolicy) -
     host.run(plan.span_ns)
     if host.sched.sim.trace.digest() != expected:
         raise SchedulingViolation(11, f"a run that was saved and restored at {cut_ns} ns goes on differently")
+    backwards = TestHost(plan, make, backwards=True)
+    backwards.run(plan.span_ns)
+    before, after = _pieces_of_vms(whole), _pieces_of_vms(backwards)
+    for who, pieces in before.items():
+        if after[who] != pieces:
+            text = f"vCPU {who[1]} of {who[0]} runs differently when the VMs are made in the opposite order"
+            raise SchedulingViolation(11, text)
 
 
 def check_scaling(plan: SchedPlan, make: MakePolicy = EsxiPolicy, factor: int = 3) -> None:
@@ -125,6 +135,18 @@ def _pieces(host: TestHost) -> dict[int, list[tuple[int, int, int]]]:
         number: [(piece.pcpu, piece.begin_ns, piece.end_ns) for piece in world.pieces]
         for number, world in host.audit().worlds.items()
     }
+
+
+def _pieces_of_vms(host: TestHost) -> dict[tuple[str, int], list[tuple[int, int, int]]]:
+    """Return the pieces of run time of every vCPU, by VM and number, in all its lives."""
+    pieces = _pieces(host)
+    found: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+    for machine in host.machines:
+        lives = list(dict.fromkeys(ids for _, _, ids in machine.history if ids))
+        for ids in lives:
+            for index, number in enumerate(ids):
+                found.setdefault((machine.plan.name, index), []).extend(pieces.get(number, []))
+    return found
 
 
 def check_idle_irrelevance(plan: SchedPlan, make: MakePolicy = EsxiPolicy) -> None:

@@ -55,7 +55,7 @@ def run_command(tpm: Tpm, command: bytes) -> bytes:
     """Run one command and return its response; sets `tpm.last_latency_ns`."""
     if tpm.failed:
         tpm.last_latency_ns = tpm.profile.other_latency_ns
-        return answer_in_failure_mode(tpm, command)
+        return answer_in_failure_mode(tpm.profile, command)
     try:
         spec, response = _run(tpm, command)
     except RefusedError as refused:

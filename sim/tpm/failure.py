@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sim.tpm.constants import TPM_CAP, TPM_CC, TPM_PT, TPM_RC, TPM_ST
 
 if TYPE_CHECKING:
-    from sim.tpm.device import Tpm
+    from sim.tpm.profile import TpmProfile
 
 __all__ = ["answer_in_failure_mode"]
 
@@ -24,19 +24,19 @@ _NO_SESSIONS = TPM_ST.NO_SESSIONS.value
 _LIST_OF_ONE = struct.Struct(">BIIII")
 
 
-def answer_in_failure_mode(tpm: Tpm, command: bytes) -> bytes:
-    """Return the response to any bytes while the TPM is in failure mode."""
+def answer_in_failure_mode(profile: TpmProfile, command: bytes) -> bytes:
+    """Return the response to any bytes while a TPM of this make is in failure mode."""
     body = None
     if len(command) >= _HEADER.size:
         tag, size, code = _HEADER.unpack_from(command)
         if tag == _NO_SESSIONS and size == len(command):
-            body = _body(tpm, code, command[_HEADER.size :])
+            body = _body(profile, code, command[_HEADER.size :])
     if body is None:
         return _HEADER.pack(_NO_SESSIONS, _HEADER.size, TPM_RC.FAILURE)
     return _HEADER.pack(_NO_SESSIONS, _HEADER.size + len(body), TPM_RC.SUCCESS) + body
 
 
-def _body(tpm: Tpm, code: int, parameters: bytes) -> bytes | None:
+def _body(profile: TpmProfile, code: int, parameters: bytes) -> bytes | None:
     if code == TPM_CC.GetTestResult and not parameters:
         return struct.pack(">HI", 0, TPM_RC.FAILURE)
     if code != TPM_CC.GetCapability or len(parameters) != _CAPABILITY.size:
@@ -44,14 +44,13 @@ def _body(tpm: Tpm, code: int, parameters: bytes) -> bytes | None:
     capability, tag, count = _CAPABILITY.unpack(parameters)
     if capability != TPM_CAP.TPM_PROPERTIES or count != 1:
         return None
-    values = _identity(tpm)
+    values = _identity(profile)
     if tag not in values:
         tag = next((each for each in values if each > tag), TPM_PT.MANUFACTURER.value)
     return _LIST_OF_ONE.pack(tag != max(values), capability, 1, tag, values[tag])
 
 
-def _identity(tpm: Tpm) -> dict[int, int]:
-    profile = tpm.profile
+def _identity(profile: TpmProfile) -> dict[int, int]:
     strings = profile.vendor_string_ids
     return {
         TPM_PT.MANUFACTURER.value: profile.manufacturer_id,

@@ -73,9 +73,9 @@ def judge(engagements: tuple[Engagement, ...], case: Case) -> Judgement:
     return Judgement(decisions=tuple(decisions), actions=tuple(action for action in Action if action in due))
 
 
-def refuse_all(engagements: tuple[Engagement, ...], message: str) -> Judgement:
-    """Return the judgement on a host whose evidence could not even be fetched: nobody trusts it."""
-    finding = Finding(rule="no_evidence", message=message)
+def refuse_all(engagements: tuple[Engagement, ...], message: str, *, rule: str = "no_evidence") -> Judgement:
+    """Return the judgement on a host of which there is no evidence, or none that is still true: nobody trusts it."""
+    finding = Finding(rule=rule, message=message)
     return Judgement(
         decisions=tuple(Decision(engine=each.engine.name, findings=(finding,)) for each in engagements),
         actions=tuple(action for action in Action if any(action in each.actions for each in engagements)),

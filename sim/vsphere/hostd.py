@@ -157,8 +157,11 @@ class HostAgent:
             user = opened.account.user
             if not opened.account.role.grants(entry.privilege):
                 raise faults.NoPermission(entry.privilege)
-            check_plain(params or {})
-            answer = self._forward(entry, params or {})
+            given = {} if params is None else params
+            check_plain(given)
+            if not isinstance(given, Mapping):
+                raise faults.InvalidArgument("parameters")
+            answer = self._forward(entry, given)
         except faults.MethodFault as fault:
             self._trace(user, method, fault.wire_name)
             raise

@@ -70,7 +70,8 @@ class HostEntry:
 
     `tpm_attestation` None is shown as N/A: the host has no TPM that is switched on.  `report` holds the PCR values
     and the event details; `boot_id` tells which boot they belong to.  `decisions` are those of the policy engines, and
-    `quarantined` and `key_withheld` what follows from them.
+    `quarantined` and `key_withheld` what follows from them.  `stale` says why the verdict no longer holds, as it was
+    found when somebody looked (`VCenter.check_freshness`); the next attestation clears it.
     """
 
     name: str
@@ -78,6 +79,7 @@ class HostEntry:
     power_state: str = "poweredOn"
     boot_id: str = ""
     tpm_attestation: TpmAttestationInfo | None = None
+    stale: str = ""
     reasons: tuple[Reason, ...] = ()
     report: HostTpmAttestationReport = field(factory=HostTpmAttestationReport, repr=False)
     alarm: str = GRAY

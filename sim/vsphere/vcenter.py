@@ -5,8 +5,8 @@ the appraisal of nothing but these bytes, and what follows from the verdict: `tp
 event details, the attestation alarm and its event.  Policy engines of third
 parties are asked after the verdict, and what they refuse leads to an alarm, to quarantine or to a key that is withheld.  A host without a TPM that is switched on gets no verdict (N/A).
 
-Leaves out: clusters, placement by load and every other duty of vCenter; renewal of verdicts by itself: a verdict holds until
-the host is reconnected or rebooted, and carries its time.
+Leaves out: clusters, placement by load and every other duty of vCenter; renewal of verdicts by itself: a verdict stands until
+somebody attests the host again.  It carries its time and its boot, and `check_freshness` tells whether it still holds.
 
 Sources: VMware's vSphere Security guide (attestation on add, reboot and reconnect; Secure Boot is a requirement);
 vSphere Web Services API (HostTpmAttestationInfo); the message of an unreachable TPM as VMware's guide prints it.
@@ -24,11 +24,13 @@ from sim.attest.policy import AppraisalPolicy
 from sim.core.context import Sim
 from sim.core.procedure import Procedure
 from sim.core.trace import record
-from sim.errors import VmksimError
+from sim.errors import FormatError, VmksimError
 from sim.image.manifest import ReferenceManifest
+from sim.vsphere.answers import read_host_info
 from sim.vsphere.attestation_run import AttestationRun, Outcome
 from sim.vsphere.engagement import Action, Engagement, Judgement, judge, key_for, refuse_all
 from sim.vsphere.faults import AlreadyConnected, MethodFault, NoCompatibleHost, NotFound
+from sim.vsphere.freshness import why_stale
 from sim.vsphere.hostd import VPXUSER, HostAgent
 from sim.vsphere.inventory import (
     ALARM_NAME,
@@ -60,7 +62,7 @@ class VCenter:
     """The inventory of hosts, and who attests them.
 
     `vendor_roots` are the TPM vendors' certificates (DER) and `manifest` the published software; `policy` sets the
-    other demands, its own roots, manifest and time being replaced.
+    other demands, its own roots, manifest and time being replaced.  A verdict older than `verdict_age_ns_max` is stale.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class VCenter:
         manifest: ReferenceManifest,
         policy: AppraisalPolicy | None = None,
         engagements: tuple[Engagement, ...] = (),
+        verdict_age_ns_max: int | None = None,
         credentials: tuple[str, str] = VPXUSER,
     ) -> None:
         if policy is None:
             policy = AppraisalPolicy(vendor_roots=vendor_roots, manifest=manifest, now=sim.epoch)
         self.policy = evolve(policy, vendor_roots=vendor_roots, manifest=manifest)
         self.engagements = engagements
+        self.verdict_age_ns_max = verdict_age_ns_max
         self.events: list[VcEvent] = []
         self._sim = sim
         self._credentials = credentials
@@ -125,6 +129,29 @@ class VCenter:
         self._agents[name].restart()
         return self._attest(self._agents[name], on_done, on_error)
 
+    def check_freshness(self, name: str) -> str:
+        """Ask a host which boot it is in, and return why the verdict on it is stale; "" when it holds.
+
+        To policy engines a stale verdict is a refusal by all of them, with its actions, until the next attestation.
+        """
+        agent = self._agents[self.host(name).name]
+        try:
+            session = agent.login(*self._credentials)
+            try:
+                info = read_host_info(agent.call("RetrieveHostInfo", session=session))
+            finally:
+                agent.logout(session)
+        except (MethodFault, FormatError) as error:
+            self.lose(agent, error)
+            return str(error)
+        entry = self._hosts[name]
+        stale = why_stale(entry, info.boot_id, self._sim.utc_now(), self.verdict_age_ns_max)
+        if stale and stale != entry.stale:
+            self._hosts[name] = evolve(entry, stale=stale)
+            self._sim.log("vcenter", f"{name}: TPM attestation is stale: {stale}")
+            self._act(name, refuse_all(self.engagements, stale, rule="stale"))
+        return stale
+
     def disconnect_host(self, name: str) -> None:
         """Mark a host as disconnected; its last verdict stays, with its time."""
         self._hosts[name] = evolve(self.host(name), connection_state="disconnected")
@@ -172,6 +199,7 @@ class VCenter:
             reasons=outcome.reasons,
             case=outcome.case,
             tpm_attestation=self._info(outcome),
+            stale="",
         )
         if outcome.clock is not None and outcome.accepted:
             entry = evolve(
@@ -200,10 +228,14 @@ class VCenter:
     def place_vm(self, spec: Mapping[str, object]) -> str:
         """Power a virtual machine on, on the first connected host that may take it, and return that host's name.
 
-        `spec` is the table of a `VmSpec`.  Errors: `NoCompatibleHost` says of each host why not.
+        `spec` is the table of a `VmSpec`.  Where policy engines are engaged, the verdict on the host must still hold.
+        Errors: `NoCompatibleHost` says of each host why not.
         """
         refusals: list[tuple[str, str]] = []
-        for name, entry in self._hosts.items():
+        for name in tuple(self._hosts):
+            if self.engagements and self._hosts[name].connection_state == "connected":
+                self.check_freshness(name)
+            entry = self._hosts[name]
             if entry.connection_state != "connected" or entry.quarantined:
                 refusals.append((name, "in quarantine" if entry.quarantined else entry.connection_state))
                 continue
@@ -228,6 +260,12 @@ class VCenter:
             key = key_for(self.engagements, outcome.case, judgement)
         elif outcome.accepted is False:
             judgement = refuse_all(self.engagements, outcome.message)
+        self._act(name, judgement)
+        if key is not None:
+            self._hand_over(agent, key)
+
+    def _act(self, name: str, judgement: Judgement) -> None:
+        """Do what the policy engines' decisions on a host lead to, and say so."""
         self._hosts[name] = evolve(
             self._hosts[name],
             decisions=judgement.decisions,
@@ -242,8 +280,6 @@ class VCenter:
             self._post(POLICY_FAILED_EVENT, name, f"{judgement.message} (actions: {actions})")
         if Action.ALARM in judgement.actions or judgement.decisions:
             self._set_policy_alarm(name, RED if Action.ALARM in judgement.actions else GREEN)
-        if key is not None:
-            self._hand_over(agent, key)
 
     def _hand_over(self, agent: HostAgent, key: SealedKey) -> None:
         """Give a host its key, in a form that only its own TPM can open; a host that cannot has none."""

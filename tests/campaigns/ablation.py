@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import attrs
-from mutant_runs import BROKEN, KILLED, ROOT, SURVIVED, TIMEOUT, Runner, Tests
+from mutant_runs import BROKEN, KILLED, ROOT, SURVIVED, TIMEOUT, Runner, Tests, nearest
 
 AREAS = {
     "verifier": (
@@ -155,7 +155,7 @@ def files_of(area):
 def run(area, checks, say):
     """Yield each check with what the tests said when it was off."""
     paths = AREAS[area][1]
-    runner = Runner(Tests(paths=paths, near=lambda _path: paths))
+    runner = Runner(Tests(paths=paths, near=nearest))
     for number, (check, outcome) in enumerate(runner.outcomes(checks)):
         if outcome == BROKEN:
             raise RuntimeError(f"{check.name}: the tests do not meet the changed code")

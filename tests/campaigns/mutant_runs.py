@@ -1,9 +1,9 @@
 """Runs of tests on mutants: each in a process of its own that knows the changed module only.
 
 Models: two ways.  A mutant inside a function replaces that function's code in a forked pytest session that has
-collected its tests already, and meets only tests that call the function, the quickest first.  Code that ran before
-the tests (at import, or to make their parameters) is too late to change there, so such a mutant gets a process that
-imports the package anew, with the changed source in place of one module's.
+collected its tests already, and meets only tests that call the function, those near to it and then quick ones first.
+Code that ran before the tests (at import, or to make their parameters) is too late to change there, so such a mutant
+gets a process that imports the package anew, with the changed source in place of one module's.
 Leaves out: changes of more than one place at once.
 """
 
@@ -14,12 +14,13 @@ import gc
 import importlib
 import importlib.util
 import os
+import re
 import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -30,11 +31,13 @@ from mutants import Mutant, code_objects
 
 ROOT = Path(__file__).resolve().parents[2]
 SURVIVED, KILLED, TIMEOUT, BROKEN, LATE = "survived", "killed", "timeout", "broken", "late"
-_PYTEST = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-p", "no:warnings"]
+_PYTEST = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-W", "ignore"]
 _EXITS = {0: SURVIVED, 1: KILLED, 90: BROKEN, 91: LATE}
 _CODES = {outcome: code for code, outcome in _EXITS.items()}
-_TIMEOUTS = (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
+_TIMEOUTS = (signal.SIGXCPU, signal.SIGALRM, signal.SIGPROF, signal.SIGKILL)
 _MEMORY_BYTES_MAX = 4 << 30
+_TEST_CPU_S = 8
+"""What one test may take on a mutant beside three times what it takes without one: its fixtures may be made anew."""
 _LIBRARIES = (
     *("attrs", "cattrs", "click", "defusedxml.ElementTree", "hypothesis.stateful", "numpy", "simpy"),
     *("cryptography.x509", "cryptography.hazmat.primitives.ciphers.modes", "multiprocessing", "rich.table"),
@@ -46,10 +49,24 @@ _LIBRARIES = (
 
 @attrs.frozen(kw_only=True)
 class Tests:
-    """What the mutants must pass; of code that runs at import, a mutant meets the tests near to it first."""
+    """What the mutants must pass; each meets the tests near to its file first."""
 
     paths: tuple[str, ...]
     near: Callable[[Path], tuple[str, ...]]
+
+
+@cache
+def nearest(path: Path) -> tuple[str, ...]:
+    """Return the unit tests of a module: those in the file named after it, then those in files that import it."""
+    folder = ROOT.joinpath("tests", "unit", path.parts[1])
+    imports = re.compile(
+        rf"from {module_name(path)} import|from {module_name(path.parent)} import.*\b{path.stem}\b"
+    )
+    found = [
+        test for test in sorted(folder.glob("test_*.py")) if imports.search(test.read_text(encoding="utf-8"))
+    ]
+    found.sort(key=lambda test: test.stem != f"test_{path.stem}")
+    return tuple(str(test.relative_to(ROOT)) for test in found)
 
 
 def in_fork(action: Callable[[], str], cpu_s: int) -> str:
@@ -137,7 +154,7 @@ class _Calls:
 class Session:
     """A pytest session that tries mutants instead of running its tests once; as a plugin, in a forked process."""
 
-    def __init__(self, mutants: Sequence[Mutant], tests: Tests, tell: Callable[[int, str], None]) -> None:
+    def __init__(self, mutants: Sequence[Mutant], tests: Tests, tell: Callable[..., None]) -> None:
         self.mutants = mutants
         self.tests = tests
         self.tell = tell
@@ -154,6 +171,7 @@ class Session:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.too_late = self.calls.take()
         for number, item in enumerate(session.items):
+            sys.settrace(self.calls)  # anew, as a test that recurses too deeply ends the tracing
             start = time.process_time()
             _run(item, session.items[number + 1] if number + 1 < len(session.items) else None)
             self.seconds.append(time.process_time() - start)
@@ -165,14 +183,30 @@ class Session:
         gc.collect()
         gc.freeze()
         for number, mutant in enumerate(self.mutants):
-            self.tell(number, self._outcome(session, mutant))
+            outcome = self._outcome(session, mutant)
+            self.tell(number, outcome, *(self._files(session, mutant) if outcome == LATE else ()))
         return True
+
+    def _files(self, session: pytest.Session, mutant: Mutant) -> list[str]:
+        """Return the files of the tests that call the mutant's function, those near to it first."""
+        near = self.tests.near(mutant.path)
+        numbers = self.covering.get((str(ROOT / mutant.path), mutant.function), ())
+        files = dict.fromkeys(session.items[number].nodeid.partition("::")[0] for number in numbers)
+        return sorted(files, key=lambda file: near.index(file) if file in near else len(near))
 
     def _outcome(self, session: pytest.Session, mutant: Mutant) -> str:
         place = (str(ROOT / mutant.path), mutant.function)
         if place in self.too_late:
             return LATE
-        covering = sorted(self.covering.get(place, ()), key=lambda number: (self.seconds[number], number))
+        near = self.tests.near(mutant.path)
+        covering = sorted(
+            self.covering.get(place, ()),
+            key=lambda number: (
+                not session.items[number].nodeid.startswith(near),
+                self.seconds[number],
+                number,
+            ),
+        )
         if not covering:
             return SURVIVED
         cpu_s = 4 + int(3 * sum(self.seconds[number] for number in covering))
@@ -180,9 +214,10 @@ class Session:
         def action() -> str:
             if not _exchange(mutant):
                 return LATE
-            items = [session.items[number] for number in covering]
-            for item, following in zip(items, [*items[1:], None], strict=True):
-                if not _passes(item, following):
+            for number, following in zip(covering, [*covering[1:], None], strict=True):
+                signal.setitimer(signal.ITIMER_PROF, _TEST_CPU_S + 3 * self.seconds[number])
+                item, after = session.items[number], None if following is None else session.items[following]
+                if not _passes(item, after):
                     return KILLED
             return SURVIVED
 
@@ -244,18 +279,18 @@ class Runner:
         if not self._ready:
             raise RuntimeError("the package is imported before its mutants are")
         inside = [mutant for mutant in mutants if mutant.function]
-        late = [mutant for mutant in mutants if not mutant.function]
-        for mutant, outcome in self._inside_functions(inside):
+        late = [(mutant, self.tests) for mutant in mutants if not mutant.function]
+        for mutant, outcome, files in self._inside_functions(inside):
             if outcome == LATE:
-                late.append(mutant)
+                late.append((mutant, Tests(paths=files or self.tests.paths, near=lambda _: ())))
             else:
                 yield mutant, outcome
-        for mutant in late:
+        for mutant, tests in late:
             with _silence():
-                outcome = at_import(mutant, self.tests, self.cpu_s)
+                outcome = at_import(mutant, tests, self.cpu_s)
             yield mutant, outcome
 
-    def _inside_functions(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, str]]:
+    def _inside_functions(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, str, tuple[str, ...]]]:
         if not mutants:
             return
         reader, writer = os.pipe()
@@ -271,9 +306,9 @@ class Runner:
         count = 0
         with os.fdopen(reader, encoding="ascii") as lines:
             for line in lines:
-                number, outcome = line.split()
+                number, outcome, *files = line.split()
                 count += 1
-                yield mutants[int(number)], outcome
+                yield mutants[int(number)], outcome, tuple(files)
         os.waitpid(pid, 0)
         if count != len(mutants):
             raise RuntimeError("the tests fail, or find nothing to do, on the code as it is")

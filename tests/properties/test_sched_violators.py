@@ -8,14 +8,14 @@ from attrs import evolve
 
 from sim.core.rng import FastStream
 from sim.core.units import MS
-from sim.kernel.sched.cosched import VcpuGroup
+from sim.kernel.sched.cosched_narrow import NarrowGroup
 from sim.kernel.sched.pcpu import PcpuTimes
 from sim.kernel.sched.policies.esxi import EsxiPolicy
 from sim.kernel.sched.policies.round_robin import RoundRobin
 from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import WorldTimes
 from sim.testing.plain_stride import PlainStride
-from sim.testing.scheduling import seeded_plan
+from sim.testing.scheduling import ACTIONS, LOADS, MACHINE_ACTIONS, seeded_plan
 from sim.testing.scheduling_audit import COSTOP, ENDED, MAX_LIMITED, READY, RUN, WAITING_STATES
 from sim.testing.scheduling_books import (
     check_audit,
@@ -80,7 +80,7 @@ class TickCharging(PlainStride):
     def charge(self, world, ran_ns):
         tick_ns = self.host.options.quantum_ns
         ticks = self.host.sim.now // tick_ns - (self.host.sim.now - ran_ns) // tick_ns
-        if world.world_id in self.weights and (self.host.sim.now % tick_ns == 0 or ran_ns >= tick_ns):
+        if self.host.sim.now % tick_ns == 0 or ran_ns >= tick_ns:
             self.times[world.world_id] += ticks * tick_ns / self.weights[world.world_id]
 
 
@@ -128,6 +128,14 @@ class Alphabetic(PlainStride):
         return super().pick(pcpu, now_ns)
 
 
+class ByNumber(PlainStride):
+    """Breaks ties by the number that a world got when it was made."""
+
+    def pick(self, pcpu, now_ns):
+        self.waiting = dict(sorted(self.waiting.items()))
+        return super().pick(pcpu, now_ns)
+
+
 class CountsIdle(RoundRobin):
     """Turns of a length by share, of all shares there are, asleep or not."""
 
@@ -151,6 +159,7 @@ SEARCHED = [
     (7, Inverted),
     (8, PlainStride),
     (9, RoundRobin),
+    (11, ByNumber),
     (12, Alphabetic),
     (13, CountsIdle),
     (14, Hoarding),
@@ -240,9 +249,8 @@ def test_skew_is_found_where_siblings_are_not_looked_at_again(monkeypatch):
 
     def stopped(self, world, begun_ns, now_ns):
         world.progress = max(now_ns, begun_ns) - world.progress
-        self._changed(world)
 
-    monkeypatch.setattr(VcpuGroup, "stopped", stopped)
+    monkeypatch.setattr(NarrowGroup, "stopped", stopped)
     assert first_broken(9, EsxiPolicy) is not None
 
 
@@ -278,6 +286,46 @@ def test_tick_sampled_books_are_refused(check):
     check(host)
     with pytest.raises(SchedulingViolation):
         check(host, sampled(host))
+
+
+def interrupted():
+    """A host on which a busy VM and one that does I/O share a pCPU."""
+    io = Load(kind="io", run_us=300, wait_us=400, interrupt_us=70)
+    return play(SchedPlan(vms=(VmPlan(name="io", loads=(io,)), VmPlan(name="busy")), span_ms=100))
+
+
+@pytest.mark.parametrize("check", [check_charge, check_audit])
+@pytest.mark.parametrize("field", ["system_ns", "overlap_ns"])
+def test_services_that_are_not_counted_are_refused(check, field):
+    host = interrupted()
+    check(host)
+    books = books_of(host.sched)
+    number, times = next((number, each) for number, each in books.worlds.items() if getattr(each, field))
+    worlds = {**books.worlds, number: evolve(times, **{field: 0})}
+    with pytest.raises(SchedulingViolation):
+        check(host, evolve(books, worlds=worlds))
+
+
+def test_services_charged_to_another_vm_are_refused():
+    host = interrupted()
+    books = books_of(host.sched)
+    (one, first), (other, second) = books.worlds.items()
+    swapped = {
+        one: evolve(first, system_ns=second.system_ns),
+        other: evolve(second, system_ns=first.system_ns),
+    }
+    with pytest.raises(SchedulingViolation, match="Used is"):
+        check_charge(host, evolve(books, worlds=swapped))
+
+
+def test_plans_have_every_load_and_every_action():
+    plans = [seeded_plan("any", seed) for seed in range(300)]
+    loads = {(load.kind, load.spin) for plan in plans for vm in plan.vms for load in vm.loads}
+    assert loads >= {(kind, False) for kind in LOADS} | {("barrier", True), ("lock", True)}
+    assert {action.what for plan in plans for action in plan.actions} == {*ACTIONS, *MACHINE_ACTIONS}
+    hosts = [play(plan) for plan in plans[:40]]
+    worlds = [world for host in hosts for world in host.audit().worlds.values()]
+    assert sum(world.overlap_ns > 0 for world in worlds) >= 5
 
 
 def test_time_of_a_pcpu_that_goes_missing_is_refused():

@@ -8,6 +8,7 @@ import pytest
 from sim.scenario.load import load_scenario
 from sim.scenario.run import Simulation, boot_only
 from sim.tpm.constants import TPM_ALG
+from sim.tpm.eventlog import event_type_name, parse
 
 pytestmark = pytest.mark.client
 
@@ -48,6 +49,14 @@ def test_the_log_of_a_simulated_boot_replays_to_the_pcrs_of_its_tpm(tools, boote
     found = replayed(tools, bank)
     assert {pcr: values[pcr] for pcr in found} == found
     assert set(found) >= {0, 4, 7, 12, 13}
+
+
+def test_the_events_of_a_simulated_boot_have_the_names_that_tpm2_eventlog_gives_them(tools, booted):
+    tools.write("boot.log", booted[1])
+    printed = re.findall(r"PCRIndex: (\d+)\n  EventType: (\w+)", tools("eventlog boot.log"))
+    ours = [(str(event.pcr), event_type_name(event.type)) for event in parse(booted[1]).events]
+    assert printed == [("0", "EV_NO_ACTION"), *ours]
+    assert {"EV_CPU_MICROCODE", "EV_EFI_HANDOFF_TABLES"} <= {name for _, name in ours}
 
 
 def test_a_quote_of_the_booted_host_agrees_with_its_log(tools, booted):

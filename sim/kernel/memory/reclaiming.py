@@ -1,7 +1,8 @@
 """Taking pages from VMs: the balloon, compression, swap, and the sharing scan.
 
-Models: a balloon that gets idle pages of the guest first, at its pace and within its bound; random pages compressed, or
-swapped where they do not shrink to half; the oldest pages of a full cache swapped; pages of equal content merged.
+Models: a balloon that gets idle pages of the guest first, at its pace and within its bound, or nothing from a driver that
+does not answer; random pages compressed, or swapped where they do not shrink to half; the oldest pages of a full cache
+swapped; pages of equal content merged; shared pages swapped where a VM that was admitted needs the frames at once.
 
 Leaves out: which guest pages a real guest would give up; the time of the scan.
 
@@ -88,6 +89,40 @@ class Reclaiming:
         guest.frames.give_back(len(rest))
         return len(rest) + len(zipped)
 
+    def take_the_rest(self, wanted: int) -> None:
+        """Swap what no balance takes, compressed pages and shared ones, until `wanted` frames are free.
+
+        Sharers of a content lose it together, since only the last one frees the frame; what is reserved stays.
+        """
+        guests = list(self._host.guests.values())
+        for guest in guests:
+            self._empty_cache(guest, wanted - self._host.free)
+        moved = 1
+        while moved and self._host.free < wanted:
+            short = wanted - self._host.free
+            moved = sum(self._swap_shared(guest, short) for guest in guests)
+
+    def _empty_cache(self, guest: Guest, frames: int) -> None:
+        """Swap the oldest compressed pages, so that up to `frames` frames of the cache are free."""
+        own = guest.pages
+        old = own.oldest_zipped(max(0, own.cache_frames - max(0, frames)))[: self._swap_room(guest)]
+        own.zip_out(old)
+        own.move(old, SWAPPED)
+        guest.swapped_out += len(old)
+        guest.cache.give_back(guest.cache.count - own.cache_frames)
+
+    def _swap_shared(self, guest: Guest, wanted: int) -> int:
+        """Swap up to `wanted` shared pages of a VM, those with the highest content numbers; return how many."""
+        own = guest.pages
+        pages = np.flatnonzero(own.place == SHARED)
+        wanted = max(0, min(wanted, len(pages), self._spare(guest), self._swap_room(guest)))
+        order = np.argsort(own.content[pages], kind="stable")
+        chosen = np.sort(pages[order[len(pages) - wanted :]])
+        self._host.release_shared(guest, chosen)
+        own.move(chosen, SWAPPED)
+        guest.swapped_out += len(chosen)
+        return len(chosen)
+
     def _zip(self, guest: Guest, pages: Ints, classes: Ints) -> Ints:
         """Compress pages into the cache, of which the oldest pages are swapped where it is full; return those that went in."""
         own, most = guest.pages, cache_frames_max(len(guest.pages), self._options)
@@ -126,6 +161,8 @@ class Reclaiming:
     def _inflate(self, guest: Guest, wanted: int) -> None:
         """Let the guest give pages up: first those behind its working set, from the end."""
         own = guest.pages
+        if not guest.spec.workload.balloon_driver:
+            return
         held = np.flatnonzero((own.place == RESIDENT) | (own.place == SHARED))
         pages = held[max(0, len(held) - min(wanted, self._spare(guest))) :]
         own.whole[pages // 512] = False

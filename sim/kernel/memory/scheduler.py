@@ -211,7 +211,10 @@ class MemoryScheduler:
         return int(self.table.columns["reservation"].sum()) - held
 
     def make_room(self, frames: int) -> None:
-        """Take pages from VMs at once, by shares, so that `frames` are free; what is reserved stays."""
+        """Take pages from VMs at once, by shares, so that `frames` are free; what is reserved stays.
+
+        Private pages go first, those in the compression cache and shared ones after them.
+        """
         short = frames + self.reserve - self.free
         if short <= 0:
             return
@@ -219,6 +222,7 @@ class MemoryScheduler:
         targets = self._targets(int(held.sum()) - short)
         for guest, above in zip(self.guests.values(), (held - targets).tolist(), strict=True):
             self.reclaiming.swap(guest, above, zip_too=False)
+        self.reclaiming.take_the_rest(frames + self.reserve)
 
     # -------------------------------------------------------------- the balance
 

@@ -54,6 +54,7 @@ class MemoryWorkload:
     compressible_percent: int = attrs.field(default=50, validator=between(0, 100))
     image: str = attrs.field(default="guest", validator=matches(_NAME, "a name"))
     copies: int = attrs.field(default=1, validator=between(1, 1 << 20))
+    balloon_driver: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
 
     def __attrs_post_init__(self) -> None:
         if self.zero_percent + self.common_percent > 100:

@@ -4,27 +4,29 @@ Models: progress of each vCPU of a VM, which moves on while the vCPU runs in the
 it is ready, co-stopped, max-limited or waits for swap.  Skew is a vCPU's progress less that of its slowest sibling.
 In analytic mode the moment at which a running vCPU's skew will reach the threshold is computed, and one timer of the
 VM fires then; in polling mode a timer looks at all of them every `CoschedPollUsec`.  A stopped vCPU starts again when
-its skew is down to the co-start threshold.  A halted vCPU gathers no skew: when it wakes it is at most as far ahead
-as when it halted, or level with its slowest sibling.  In a wide VM everything is O(log n) in the number of vCPUs.
+its skew is down to the co-start threshold.  Before that comes the hand-off: a vCPU that is ahead by the co-start threshold
+of a sibling that waits for a pCPU gives it its own, and is ready, not stopped.  So co-stop is left for siblings that no
+pCPU can help: max-limited, waiting for swap, or confined to pCPUs that others have.  A halted vCPU gathers no skew: when
+it wakes it is at most as far ahead as when it halted, or level with its slowest sibling.
 
 The bound holds exactly: the analytic threshold is lower by the longest time that switching a laggard in takes, in which
-the laggard falls further behind.
+the laggard falls further behind.  Once the laggard runs nobody's skew grows, and siblings within the bound go on beside it.
 
 Leaves out: time in the hypervisor on a vCPU's own behalf, and the hand-off within a last-level cache
 (`CoschedHandoffLLC` is stored only).
 
 Sources: thresholds and poll period are ESXi's options; that progress is guest time or halted time, that skew is measured
 against the slowest sibling and that the leading vCPU alone stops, VMware's white paper on the CPU scheduler, as
-quoted; the rule for halted vCPUs and the co-start rule are ours.
+quoted; the rules for halted vCPUs, for the hand-off and for co-start are ours.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from sim.core.engine import NEVER
 from sim.errors import SimBug
+from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import WorldState
 
 if TYPE_CHECKING:
@@ -32,22 +34,21 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["WIDE_VCPUS_MIN", "VcpuGroup", "WideGroup"]
+__all__ = ["MOVING", "Extremes", "VcpuGroup"]
 
 _S = WorldState
-_MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
-_RUN, _IDLE, _VM, _COSTOP = _S.RUN, _S.WAIT_IDLE, _S.WAIT_VM, _S.COSTOP
-_SLACK = 64
 
-WIDE_VCPUS_MIN = 12
-"""From this number of vCPUs on heaps are faster than looking at each."""
+MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
+"""The states in which progress moves on with time."""
 
-Entry = tuple[int, int, "World"]
-Extremes = tuple[int | None, int | None, "World | None", "World | None"]
+Extremes = tuple[int | None, int | None, "World | None", "World | None", "World | None"]
+"""What decides: the least progress of those that stand, the largest offset of those that move; then the world with the
+smallest offset of those that run, the co-stopped one with the least progress, and, if that waits for a pCPU, the one with
+the least progress of those that stand."""
 
 
 class VcpuGroup:
-    """The vCPUs of one VM as co-scheduling sees them; of a VM with more than a few see `WideGroup`.
+    """The vCPUs of one VM as co-scheduling sees them; `cosched_narrow` and `cosched_wide` answer what decides.
 
     Of a moving world `progress` is an offset: its progress is the time less the offset.  Of one that stands still it is
     the progress itself.
@@ -55,11 +56,12 @@ class VcpuGroup:
 
     __slots__ = (
         "_host",
-        "_known",
         "_looking",
         "costart_ns",
         "costop_ns",
         "costops",
+        "handoff_ns",
+        "highest_ns",
         "poll_ns",
         "timer",
         "worlds",
@@ -73,8 +75,9 @@ class VcpuGroup:
         self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
         margin_ns = 0 if self.poll_ns else host.switch_ns_max
         self.costop_ns = max(1, options.costop_ns - margin_ns)
+        self.highest_ns = max(self.costop_ns, options.costop_ns)
+        self.handoff_ns = min(self.costart_ns, self.costop_ns)
         self.costops = 0
-        self._known: Extremes | None = None  # until something changes
         self._looking = False
         self.timer: Timer = host.sim.engine.timer(self.look)
 
@@ -88,6 +91,16 @@ class VcpuGroup:
         self._changed(world)
         self._arm(now_ns)
 
+    def take_over(self, other: VcpuGroup, now_ns: int) -> None:
+        """Go on for another group, all of whose worlds are suspended, with their progress as it is."""
+        other.timer.cancel()
+        self.costops += other.costops
+        for world in other.worlds:
+            self.worlds.append(world)
+            world.group = self
+            self._changed(world)
+        self._arm(now_ns)
+
     def remove(self, world: World, now_ns: int) -> None:
         """Let a world go that has ended."""
         self.worlds.remove(world)
@@ -97,14 +110,12 @@ class VcpuGroup:
 
     def slowest(self, now_ns: int, but: World | None = None) -> int:
         """Return the progress of the slowest vCPU, of all `but` one (0 if there is none)."""
-        standing, offset, _, _ = self._extremes(but)
-        if standing is None:
-            return 0 if offset is None else now_ns - offset
-        return standing if offset is None or standing < now_ns - offset else now_ns - offset
+        standing, offset, *_ = self._extremes(but)
+        return _slowest(standing, offset, now_ns)
 
     def progress(self, world: World, now_ns: int) -> int:
         """Return how far a vCPU has come, in ns."""
-        if world.state in _MOVING:
+        if world.state in MOVING:
             return max(now_ns, world.since_ns) - world.progress
         return world.progress
 
@@ -125,8 +136,8 @@ class VcpuGroup:
         self._arm(now_ns)
 
     def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
-        """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (0)."""
-        if begun_ns:
+        """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (-1)."""
+        if begun_ns >= 0:
             world.progress_asleep = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
         else:
             world.progress_asleep = world.progress
@@ -152,14 +163,14 @@ class VcpuGroup:
         new = world.state
         if new is _S.ENDED:
             self.remove(world, now_ns)
-        elif new in _MOVING:
+        elif new in MOVING:
             if old is _S.RUN:
                 self.slept(world, begun_ns, now_ns)
-            elif old not in _MOVING:
-                self.slept(world, 0, now_ns)
+            elif old not in MOVING:
+                self.slept(world, -1, now_ns)
         elif old is _S.RUN:
             self.stopped(world, begun_ns, now_ns)
-        elif old in _MOVING:
+        elif old in MOVING:
             self.woke(world, now_ns)
         else:
             self.restood(world, now_ns)
@@ -169,95 +180,100 @@ class VcpuGroup:
         now_ns = self._host.sim.now
         self._looking = True
         while True:
-            _, _, fastest, stopped = self._extremes()
-            slowest_ns = self.slowest(now_ns)
+            found = self._extremes()
+            standing, offset, fastest, stopped, _ = found
+            slowest_ns = _slowest(standing, offset, now_ns)
             if fastest is not None:
                 skew_ns = now_ns - fastest.progress - slowest_ns
-                if skew_ns > self.costop_ns or (skew_ns == self.costop_ns and not self.poll_ns):
+                grows = standing == slowest_ns
+                if skew_ns > (self.costop_ns - (not self.poll_ns) if grows else self.highest_ns):
                     self.costops += 1
                     self._host.costop(fastest)
+                    continue
+                if standing is not None and self._makes_way(found, now_ns):
+                    self._host.hand_off(fastest)
                     continue
             if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
                 break
             self._host.costart(stopped)
         self._looking = False
-        self._arm(now_ns)
+        self._set_timer(now_ns, found)
 
     def laggard(self) -> World | None:
         """Return the slowest vCPU if it waits for a pCPU."""
-        standing, _, _, _ = self._extremes()
-        for world in self.worlds:
-            if world.progress == standing and world.state is _S.READY:
-                return world
-        return None
+        return self._extremes()[4]
+
+    def _makes_way(self, found: Extremes, now_ns: int) -> bool:
+        """Whether the fastest vCPU is to make way now for the slowest, which stands and waits for a pCPU."""
+        standing, offset, fastest, _, laggard = found
+        assert standing is not None
+        assert fastest is not None
+        due_ns = self._handoff_due_ns(standing + fastest.progress, fastest, laggard)
+        return due_ns <= now_ns and (offset is None or standing + offset <= now_ns)
+
+    def _handoff_due_ns(self, level_ns: int, fastest: World, laggard: World | None) -> int:
+        """Return when the fastest vCPU, which is level with the slowest at `level_ns`, makes way for it if it can."""
+        if laggard is None or not self._host.can_hand_off(fastest, laggard):
+            return FOREVER_NS
+        due_ns = level_ns + self.handoff_ns
+        soonest_ns = laggard.since_ns + self._host.options.handoff_skip_ns
+        return due_ns if due_ns > soonest_ns else soonest_ns
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
-        if self._looking:
-            return
+        if not self._looking:
+            self._set_timer(now_ns, self._extremes())
+
+    def _set_timer(self, now_ns: int, found: Extremes) -> None:
+        """Set the timer to the next moment at which, by the extremes, something must be done."""
         timer = self.timer
-        standing, offset, fastest, stopped = self._extremes()
-        if fastest is None and stopped is None:
+        if found[2] is None and found[3] is None:  # nobody runs, nobody is stopped
             timer.due_ns = NEVER
-            return
-        if self.poll_ns:
+        elif self.poll_ns:
             if timer.due_ns == NEVER:
                 timer.arm((now_ns // self.poll_ns + 1) * self.poll_ns)
-            return
+        else:
+            due_ns = self._due(now_ns, found)
+            if due_ns == NEVER:
+                timer.due_ns = NEVER
+            elif due_ns != timer.due_ns:
+                timer.arm(due_ns if due_ns > now_ns else now_ns)
+
+    def _due(self, now_ns: int, found: Extremes) -> int:
+        """Return the next moment at which a vCPU is too far ahead, or no longer is; it may have passed."""
+        standing, offset, fastest, stopped, laggard = found
         due_ns = NEVER
         if fastest is not None:
-            if offset is not None and offset - fastest.progress >= self.costop_ns:
+            if offset is not None and offset - fastest.progress > self.highest_ns:
                 due_ns = now_ns  # while a laggard is being switched in it falls behind: it would be too far in the end
             elif standing is not None:
-                due_ns = standing + fastest.progress + self.costop_ns
+                level_ns = standing + fastest.progress
+                due_ns = level_ns + self.costop_ns
+                if laggard is not None:
+                    handoff_ns = self._handoff_due_ns(level_ns, fastest, laggard)
+                    if handoff_ns < due_ns:
+                        due_ns = handoff_ns
+                if offset is not None and standing + offset > due_ns:
+                    due_ns = standing + offset  # until then another is slower, and the skew stays as it is
         if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:
             start_ns = now_ns if offset is None else stopped.progress - self.costart_ns + offset
             if due_ns == NEVER or start_ns < due_ns:
                 due_ns = start_ns
-        if due_ns == NEVER:
-            timer.due_ns = NEVER
-        elif due_ns != timer.due_ns:
-            timer.arm(due_ns if due_ns > now_ns else now_ns)
+        return due_ns
 
-    # -- what is kept to answer quickly: here nothing
+    # -- what is kept to answer quickly
 
     def _changed(self, world: World) -> None:
         """Take in that a world's progress or state is another."""
-        self._known = None
+        raise NotImplementedError
 
     def _forget(self, world: World) -> None:
         """Take in that a world is no longer of the group."""
-        self._known = None
+        raise NotImplementedError
 
     def _extremes(self, but: World | None = None) -> Extremes:
-        """Return what decides, of all `but` one.
-
-        That is: the least progress of those that stand, the largest offset of those that move, the world with the
-        smallest offset of those that run, and the co-stopped world with the least progress.
-        """
-        if but is None and self._known is not None:
-            return self._known
-        standing = offset = fastest = stopped = None
-        for world in self.worlds:
-            state = world.state
-            progress = world.progress
-            if state is _RUN:
-                if fastest is None or progress < fastest.progress:
-                    fastest = world
-            elif state is not _IDLE and state is not _VM:
-                if world is but:
-                    continue
-                if standing is None or progress < standing:
-                    standing = progress
-                if state is _COSTOP and (stopped is None or progress < stopped.progress):
-                    stopped = world
-                continue
-            if world is not but and (offset is None or progress > offset):
-                offset = progress
-        found = standing, offset, fastest, stopped
-        if but is None:
-            self._known = found
-        return found
+        """Return what decides, of all `but` one."""
+        raise NotImplementedError
 
     def check_invariants(self, now_ns: int) -> None:
         """Raise `SimBug` unless the heaps agree with the worlds and no vCPU has run too far ahead."""
@@ -276,61 +292,8 @@ class VcpuGroup:
                 raise SimBug(f"world {world.world_id} is co-stopped and has no sibling")
 
 
-class WideGroup(VcpuGroup):
-    """The vCPUs of a wide VM: heaps answer in O(log n).  An entry of a heap counts while its stamp is the world's."""
-
-    __slots__ = ("_fastest", "_seq", "_slowest", "_standing", "_stopped")
-
-    def __init__(self, host: Scheduler) -> None:
-        super().__init__(host)
-        self._seq = 0
-        self._standing: list[Entry] = []  # by progress
-        self._slowest: list[Entry] = []  # moving, by falling offset
-        self._fastest: list[Entry] = []  # running, by offset
-        self._stopped: list[Entry] = []  # by progress
-
-    def laggard(self) -> World | None:
-        """Return the slowest vCPU if it waits for a pCPU."""
-        first = self._first(self._standing)
-        return first[2] if first is not None and first[2].state is _S.READY else None
-
-    def _changed(self, world: World) -> None:
-        self._forget(world)
-        if world.state in _MOVING:
-            heappush(self._slowest, (-world.progress, self._seq, world))
-            if world.state is _RUN:
-                heappush(self._fastest, (world.progress, self._seq, world))
-            return
-        entry = (world.progress, self._seq, world)
-        heappush(self._standing, entry)
-        if world.state is _COSTOP:
-            heappush(self._stopped, entry)
-
-    def _forget(self, world: World) -> None:
-        self._seq += 1
-        world.cosched_stamp = self._seq
-        if self._seq % (_SLACK + 8 * len(self.worlds)) == 0:
-            for heap in (self._standing, self._slowest, self._fastest, self._stopped):
-                heap[:] = [entry for entry in heap if entry[2].cosched_stamp == entry[1]]
-                heapify(heap)
-
-    def _extremes(self, but: World | None = None) -> Extremes:
-        if but is not None:
-            self._forget(but)  # it is entered again at once, by `_changed`
-        standing, slowest = self._first(self._standing), self._first(self._slowest)
-        fastest, stopped = self._first(self._fastest), self._first(self._stopped)
-        return (
-            None if standing is None else standing[0],
-            None if slowest is None else -slowest[0],
-            None if fastest is None else fastest[2],
-            None if stopped is None else stopped[2],
-        )
-
-    @staticmethod
-    def _first(heap: list[Entry]) -> Entry | None:
-        while heap:
-            first = heap[0]
-            if first[2].cosched_stamp == first[1]:
-                return first
-            heappop(heap)
-        return None
+def _slowest(standing: int | None, offset: int | None, now_ns: int) -> int:
+    """Return the lesser of the least progress of those that stand and of those that move; 0 if there is nobody."""
+    if standing is None:
+        return 0 if offset is None else now_ns - offset
+    return standing if offset is None or standing < now_ns - offset else now_ns - offset

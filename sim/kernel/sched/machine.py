@@ -84,6 +84,7 @@ def dedicate(sched: Scheduler, world: World) -> None:
     for index in chosen:
         set_online(sched, index, online=False)
     world.exclusive = sched.pcpus[chosen[0]]
+    world.exclusive.follow(None)
     world.bucket = None
     world.gated = world.group is not None
 
@@ -93,6 +94,7 @@ def give_back(sched: Scheduler, world: World) -> None:
     pcpu = world.exclusive
     assert pcpu is not None
     world.exclusive = None
+    pcpu.follow(sched.policy)
     for each in sched.pcpus:
         if each.place.core == pcpu.place.core:
             set_online(sched, each.index, online=True)

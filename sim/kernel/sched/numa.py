@@ -143,6 +143,20 @@ class NumaBalancer:
         if not self._timer.armed:
             self._timer.arm(self._host.sim.now + self._period_ns)
 
+    def widen(self, present: Iterable[World], added: Iterable[World]) -> None:
+        """Give vCPUs that come to those of a VM their homes: with the fewest of its others that leave room, or alone."""
+        clients = list(
+            dict.fromkeys(each for world in present if (each := self.client_of(world)) is not None)
+        )
+        for world in added if clients else ():
+            client = min(clients, key=lambda each: len(each.worlds))
+            if len(client.worlds) >= self.node_cores:
+                client = NumaClient([], self._emptiest(), [0] * self._host.topology.nodes, self._host.sim.now)
+                self.clients.append(client)
+                clients.append(client)
+            client.worlds.append(world)
+            world.home = client.node
+
     def release(self, world: World) -> None:
         """Let a world go: it has ended, or has an affinity now."""
         world.home = -1

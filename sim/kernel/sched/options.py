@@ -92,7 +92,7 @@ class SchedOptions:
     a quantum, or the fluid ideal (`fluid_engine`), which knows no policy.  `policy`: a policy's name, or "module:Class".  `queues`: one queue of READY worlds for the host, for each last-level cache (llc) or each
     pCPU; NUMA home nodes need llc or pcpu.  `quantum_ns`: the longest turn.  `bound_lag_quanta`: how far behind or ahead of the
     common virtual time a world may be when it starts to compete.  `limit_burst_ns`: how much CPU time a limited VM may
-    use at once after a rest; `limit_slice_ns`: its longest turn.  `costop_ns`, `costart_ns`: the skews at which a vCPU
+    use at once after a rest; `limit_slice_ns`: its longest turn (less below a limit of many CPUs).  `costop_ns`, `costart_ns`: the skews at which a vCPU
     is stopped and starts again (0: no co-scheduling); `cosched_polling`: look every `cosched_poll_ns` instead of
     computing the moment.  `handoff_skip_ns`: a lagging sibling that has waited less is not handed the pCPU of one that
     is stopped.  `world_switch_ns`: the time a pCPU loses when it changes worlds; `migrate_llc_ns`: the more when the

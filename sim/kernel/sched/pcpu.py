@@ -22,8 +22,11 @@ from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import SCHED_STATE, World, WorldState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sim.hw.topology import Pcpu
     from sim.kernel.sched.cores import CoreClock
+    from sim.kernel.sched.policy import Policy
     from sim.kernel.sched.scheduler import Scheduler
 
 __all__ = ["SCHED_DISPATCH", "PcpuRunner", "PcpuTimes"]
@@ -36,6 +39,14 @@ SCHED_IDLE = record("sched.idle", pcpu=int)
 
 _RUN = WorldState.RUN
 _READY = WorldState.READY
+
+
+def _charge_nobody(_world: World, _ran_ns: int) -> None:
+    """Charge nothing: a world with a pCPU of its own takes none from others."""
+
+
+def _plain_quantum_ns(world: World) -> int:
+    return world.sched.options.quantum_ns
 
 
 @attrs.frozen(kw_only=True)
@@ -95,14 +106,19 @@ class PcpuRunner:
         self.switch_cost_ns = sched.options.world_switch_ns
         self.timer = sched.sim.engine.timer(self.expire)
         self._arm = self.timer.arm
-        policy = sched.policy
-        self._charge, self._swap, self._quantum_ns = policy.charge, policy.swap, policy.quantum_ns
+        self._swap = sched.policy.swap
+        self.follow(sched.policy)
         self.world: World | None = None
         self.last: World | None = None  # whose state the processor holds
         self.due_ns = 0  # when the present turn ends
         self.turn_from_ns = 0
         self.busy_ns = self.switch_ns = self.idle_ns = 0
         self.idle_since_ns = sched.sim.now
+
+    def follow(self, policy: Policy | None) -> None:
+        """Let a policy say how long turns are, and hear of what was run; None while one world has this pCPU to itself."""
+        self._charge: Callable[[World, int], None] = _charge_nobody if policy is None else policy.charge
+        self._quantum_ns: Callable[[World], int] = _plain_quantum_ns if policy is None else policy.quantum_ns
 
     def expire(self) -> None:
         """Timer: the turn is over.  The policy says who is next, which may be the same world."""
@@ -150,20 +166,25 @@ class PcpuRunner:
                 following.last_pcpu = self
         self.turn_from_ns = start_ns
         turn_ns = self._quantum_ns(following)
-        if turn_ns > following.remaining_ns:  # noqa: PLR1730 - a call of min() costs more than this
+        if turn_ns > following.remaining_ns:
             turn_ns = following.remaining_ns
         self.due_ns = due_ns = start_ns + turn_ns
         self._arm(due_ns)
         if sched.tracing and following is not world:
-            sched.sim.trace.emit(SCHED_STATE, world.world_id, _RUN, _READY)
-            sched.sim.trace.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
+            sched.emit(SCHED_STATE, world.world_id, _RUN, _READY)
+            sched.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
 
     def start(self, world: World, now_ns: int) -> None:
         """Give this pCPU, which runs nothing, to a READY world that is in no queue and has been admitted."""
         assert self.world is None
         assert world.state is _READY
         sched = self.sched
-        switch_ns = sched.switch_cost_ns(self, world)
+        if self.last is world:
+            switch_ns = 0
+        elif sched.migration_costs:
+            switch_ns = sched.switch_cost_ns(self, world)
+        else:
+            switch_ns = self.switch_cost_ns
         self.switch_ns += switch_ns
         start_ns = now_ns + switch_ns
         world.ready_ns += start_ns - world.since_ns
@@ -187,7 +208,7 @@ class PcpuRunner:
             world.group.started(world, now_ns)
         turn_ns = self._begin_turn(world, start_ns)
         if sched.tracing:
-            sched.sim.trace.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
+            sched.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
 
     def settle(self, now_ns: int) -> None:
         """Account for what the present world has run up to now, without taking it off the pCPU."""
@@ -212,13 +233,18 @@ class PcpuRunner:
 
     def requeue(self, now_ns: int) -> None:
         """End the present turn early or in time: the world goes back to the queue, and the next one runs."""
+        world = self.put_back(now_ns)
+        self.run_next(now_ns)
+        self.sched.rescue(world, now_ns)
+
+    def put_back(self, now_ns: int) -> World:
+        """Let the present world go back to the queue, and return it; the pCPU runs nothing then."""
         self.settle(now_ns)
         world = self.world
         assert world is not None
         self._leave(_READY, now_ns)
         self.sched.policy.enqueue(world, now_ns)
-        self.run_next(now_ns)
-        self.sched.rescue(world, now_ns)
+        return world
 
     def steal(self, ns: int, now_ns: int) -> None:
         """Let a system service interrupt the present world for `ns`: it stays in RUN, and its burst ends later."""
@@ -275,7 +301,7 @@ class PcpuRunner:
         if self.core is not None:
             self.core.change(-1, now_ns)
         if self.sched.tracing:
-            self.sched.sim.trace.emit(SCHED_IDLE, self.index)
+            self.sched.emit(SCHED_IDLE, self.index)
 
     def times(self, now_ns: int) -> PcpuTimes:
         """Return the times up to now; asking changes nothing."""
@@ -316,11 +342,14 @@ class PcpuRunner:
         self.sched.rescue(world, now_ns)
 
     def _begin_turn(self, world: World, start_ns: int) -> int:
-        longest_ns = self._quantum_ns(world)
-        turn_ns = min(longest_ns, world.grant_left_ns or world.remaining_ns, world.remaining_ns)
+        turn_ns = self._quantum_ns(world)
+        if turn_ns > world.remaining_ns:
+            turn_ns = world.remaining_ns
+        if world.grant_ns and 0 < world.grant_left_ns < turn_ns:
+            turn_ns = world.grant_left_ns
         self.turn_from_ns = start_ns
-        self.due_ns = start_ns + turn_ns
-        self.timer.arm(self.due_ns)
+        self.due_ns = due_ns = start_ns + turn_ns
+        self._arm(due_ns)
         return turn_ns
 
     def _leave(self, state: WorldState, now_ns: int) -> None:
@@ -328,16 +357,20 @@ class PcpuRunner:
         world = self.world
         assert world is not None
         begun_ns = world.since_ns
-        early_ns = begun_ns - now_ns
-        if early_ns > 0:
+        if begun_ns > now_ns:
+            early_ns = begun_ns - now_ns
             self.switch_ns -= early_ns
             world.ready_ns -= early_ns
-            world.since_ns = now_ns
         if world.bucket is not None:
             world.bucket.give_back(world, now_ns)
         self.world = None
         world.pcpu = None
-        self.sched.move(world, state, now_ns, begun_ns)
+        if self.sched.tracing:
+            self.sched.emit(SCHED_STATE, world.world_id, _RUN, state)
+        world.since_ns = now_ns  # its run time has been added
+        world.state = state
+        if world.group is not None:
+            world.group.moved(world, _RUN, begun_ns, now_ns)
 
     def check_invariants(self, now_ns: int, since_ns: int) -> None:
         """Raise `SimBug` unless the times add up to the pCPU's age and the turn is timed."""

@@ -31,6 +31,9 @@ class Policy:
 
     `coscheduling`: whether the host stops vCPUs that run ahead of their siblings.  `limits`: whether the host holds
     the limits of VMs and pools.  `numa`: whether VMs get home nodes.  Every method is called by the host at the time `now_ns`.
+
+    A policy never hears of a world that has a pCPU of its own (latency sensitivity High), except by `allocated`: no queue
+    knows it, and what it runs is charged to nobody.
     """
 
     name = "policy"
@@ -67,7 +70,10 @@ class Policy:
         return self.host.options.quantum_ns
 
     def charge(self, world: World, ran_ns: int) -> None:
-        """Learn that `world` has run for `ran_ns` (called at the end of a turn, and when books are closed)."""
+        """Learn that `world` has run for `ran_ns`: at the end of a turn, and when books are closed.
+
+        It competes: `join` came before, and `leave` comes later.
+        """
 
     def swap(self, pcpu: PcpuRunner, world: World, now_ns: int) -> World | None:
         """End the turn of `world`, which wants more: put it back and take the next, which may be the same one.

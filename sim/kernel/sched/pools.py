@@ -17,6 +17,7 @@ import attrs
 from sim.core.structure import FieldError, between, matches, quantity
 from sim.errors import SimBug
 from sim.kernel.sched.entitlement import POOL_SHARES, Promise, drawn, scaled_shares
+from sim.kernel.sched.limit_line import WANTED_BITS, ShareNode
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -76,18 +77,41 @@ class PoolSpec:
 
 
 class Pool:
-    """One pool that exists; `number` orders pools by age, `bucket` holds its limit."""
+    """One pool that exists; `number` orders pools by age, `bucket` holds its limit, `node` what was had below it.
 
-    __slots__ = ("bucket", "core_hz", "number", "parent", "spec")
+    `inside`: the shares of what is in it and wants CPU below a limit, in parts (`WANTED_BITS`).
+    """
 
-    def __init__(
-        self, number: int, spec: PoolSpec, parent: Pool | None, bucket: LimitBucket | None, core_hz: int
-    ) -> None:
+    __slots__ = ("bucket", "core_hz", "inside", "node", "number", "parent", "spec")
+
+    def __init__(self, number: int, spec: PoolSpec, parent: Pool | None, core_hz: int) -> None:
         self.number = number
         self.spec = spec
         self.parent = parent
-        self.bucket = bucket
+        self.bucket: LimitBucket | None = None
+        self.node = ShareNode()
+        self.inside = 0
         self.core_hz = core_hz
+
+    @property
+    def wanted_shares(self) -> int:
+        """The pool's shares as long as something in it wants CPU, in parts; 0 if nothing does."""
+        if not self.inside:
+            return 0
+        if not self.spec.scalable:
+            return self.spec.plain_shares << WANTED_BITS
+        level = self.spec.shares if isinstance(self.spec.shares, str) else "normal"
+        return self.inside * POOL_SHARES[level] // POOL_SHARES["normal"]
+
+    def want(self, shares: int) -> None:
+        """Count shares of a world in, or out again if negative, here and in the pools above whose own change by it."""
+        change, pool = shares << WANTED_BITS, self
+        while change:
+            before = pool.wanted_shares
+            pool.inside += change
+            if pool.parent is None:
+                break
+            change, pool = pool.wanted_shares - before, pool.parent
 
     @property
     def depth(self) -> int:
@@ -116,8 +140,8 @@ class PoolTree:
     def add(self, spec: PoolSpec) -> Pool:
         """Make a resource pool; the caller has checked that it may be (`check`)."""
         parent = self.pools[spec.parent] if spec.parent else None
-        bucket = None if spec.limit_hz is None else self._sched.bucket(spec.limit_hz, parent)
-        pool = Pool(self._next_number, spec, parent, bucket, self._sched.topology.core_hz)
+        pool = Pool(self._next_number, spec, parent, self._sched.topology.core_hz)
+        self._limit(pool)
         self._next_number += 1
         self.pools[spec.name] = pool
         self._sched.policy.reconfigured()
@@ -128,7 +152,7 @@ class PoolTree:
         if pool.bucket is not None:
             pool.bucket.timer.cancel()
         pool.spec = spec
-        pool.bucket = None if spec.limit_hz is None else self._sched.bucket(spec.limit_hz, pool.parent)
+        self._limit(pool)
         for other in self.pools.values():
             if other.bucket is not None and other.parent is not None:
                 other.bucket.parent = other.parent.nearest_bucket()
@@ -142,6 +166,11 @@ class PoolTree:
         if pool.bucket is not None:
             pool.bucket.timer.cancel()
         self._sched.policy.reconfigured()
+
+    def _limit(self, pool: Pool) -> None:
+        """Give a pool the bucket that its limit wants."""
+        limit_hz = pool.spec.limit_hz
+        pool.bucket = None if limit_hz is None else self._sched.bucket(limit_hz, pool.parent, of=pool)
 
     def get(self, name: str) -> Pool:
         """Return a pool; errors: `KeyError`."""

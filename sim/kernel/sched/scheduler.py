@@ -21,7 +21,6 @@ from sim.hw.topology import Topology
 from sim.kernel.sched import machine
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
-from sim.kernel.sched.cosched import WIDE_VCPUS_MIN, VcpuGroup, WideGroup
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.numa import NumaBalancer
 from sim.kernel.sched.options import SchedOptions
@@ -29,9 +28,10 @@ from sim.kernel.sched.pcpu import SCHED_DISPATCH, PcpuRunner
 from sim.kernel.sched.placement import IdleMasks, bits
 from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
+from sim.kernel.sched.siblings import make_group
 from sim.kernel.sched.steps import next_burst, sleep
 from sim.kernel.workload import FOREVER_NS, Workload
-from sim.kernel.world import COMPETING, SCHED_STATE, World, WorldState
+from sim.kernel.world import COMPETING, SCHED_INTERRUPT, SCHED_STATE, World, WorldState
 
 __all__ = ["Scheduler"]
 
@@ -62,6 +62,7 @@ class Scheduler:
         self.idle = IdleMasks(topology)
         self.ended_run_ns = 0  # run time of worlds that have ended
         self.tracing = sim.trace.enabled(SCHED_DISPATCH)
+        self.emit = sim.trace.emit
         cores = len(topology.pcpus) // topology.threads_per_core
         self.pools = PoolTree(self, cores * topology.core_hz)
         self.policy = policy if policy is not None else make_policy(self.options.policy)
@@ -104,7 +105,7 @@ class Scheduler:
             world.siblings = worlds
         if len(worlds) < 2 or not self.policy.coscheduling or not self.options.costop_ns:
             return
-        group = WideGroup(self) if len(worlds) >= WIDE_VCPUS_MIN else VcpuGroup(self)
+        group = make_group(self, len(worlds))
         for world in worlds:
             group.add(world, self.sim.now)
 
@@ -145,11 +146,12 @@ class Scheduler:
         world.reservation_hz = reservation_hz
         self.policy.allocated(world)
 
-    def bucket(self, limit_hz: int, pool: Pool | None = None) -> LimitBucket:
-        """Make the bucket that the vCPUs of one VM share, below that of its pool."""
+    def bucket(self, limit_hz: int, pool: Pool | None = None, *, of: Pool | None = None) -> LimitBucket:
+        """Make the bucket that the vCPUs of one VM share, or the VMs in the pool `of`, below that of `pool`."""
         self._next_bucket += 1
         above = None if pool is None else pool.nearest_bucket()
-        return LimitBucket(self, self._next_bucket, limit_hz, self.topology.core_hz, above)
+        core_hz = self.topology.core_hz
+        return LimitBucket(self, self._next_bucket, limit_hz, core_hz, parent=above, pool=of)
 
     # -- lives
 
@@ -233,6 +235,9 @@ class Scheduler:
         """
         world.system_ns += cost_ns
         pcpu = world.last_pcpu
+        if self.tracing:
+            where = -1 if pcpu is None else pcpu.index
+            self.sim.trace.emit(SCHED_INTERRUPT, world.world_id, where, cost_ns)
         if pcpu is not None and pcpu.world is not None:
             pcpu.steal(cost_ns, self.sim.now)
 
@@ -240,7 +245,7 @@ class Scheduler:
         """Put a world into a state other than RUN, with its record; it has run since `begun_ns` if it ran."""
         old = world.state
         if self.tracing:
-            self.sim.trace.emit(SCHED_STATE, world.world_id, old, state)
+            self.emit(SCHED_STATE, world.world_id, old, state)
         world.enter(state, now_ns)
         if world.group is not None:
             world.group.moved(world, old, begun_ns, now_ns)
@@ -253,7 +258,7 @@ class Scheduler:
             world = self.policy.pick(pcpu, now_ns)
             if world is None:
                 return None
-            if not world.affinity >> pcpu.index & 1:
+            if world.affinity != -1 and not world.affinity >> pcpu.index & 1:
                 refuse_foreign(world, pcpu, self.policy)
             if not world.gated or self.admit(world, now_ns):
                 return world
@@ -275,6 +280,8 @@ class Scheduler:
 
     def withdraw(self, world: World, now_ns: int) -> None:
         """Tell the policy that a world competes no more."""
+        if world.bucket is not None and world.pool is not None:
+            world.pool.want(-world.weight)
         if world.exclusive is None:
             self.policy.leave(world, now_ns)
 
@@ -290,12 +297,8 @@ class Scheduler:
         self.place(world, now_ns)
 
     def costop(self, world: World) -> None:
-        """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one.
-
-        The sibling gets the rest of the turn: a whole new one for each hand-off would give the VM more than its share.
-        """
-        now_ns = self.sim.now
-        pcpu, group = world.pcpu, world.group
+        """Stop a running vCPU that is too far ahead; its pCPU goes to the slowest sibling, if that waits for one."""
+        now_ns, pcpu, group = self.sim.now, world.pcpu, world.group
         assert pcpu is not None
         assert group is not None
         turn_from_ns = pcpu.turn_from_ns
@@ -307,12 +310,38 @@ class Scheduler:
             and self.fits(laggard, pcpu)
             and now_ns - laggard.since_ns >= self.options.handoff_skip_ns
         ):
-            self.policy.dequeue(laggard)
-            if self.admit(laggard, now_ns):
-                pcpu.start(laggard, now_ns)
-                pcpu.go_on_with_turn(turn_from_ns, now_ns)
-                return
-        pcpu.run_next(now_ns)
+            self._run_laggard(laggard, pcpu, turn_from_ns, now_ns)
+        else:
+            pcpu.run_next(now_ns)
+
+    def can_hand_off(self, world: World, laggard: World) -> bool:
+        """Whether a running vCPU can make way for a READY sibling."""
+        pcpu = world.pcpu
+        return pcpu is not None and pcpu.online and world.exclusive is None and self.fits(laggard, pcpu)
+
+    def hand_off(self, world: World) -> None:
+        """Let a running vCPU that is ahead make way for its slowest sibling, which waits, before it must be stopped."""
+        now_ns, pcpu, group = self.sim.now, world.pcpu, world.group
+        assert pcpu is not None
+        assert group is not None
+        laggard = group.laggard()
+        assert laggard is not None
+        turn_from_ns = pcpu.turn_from_ns
+        pcpu.put_back(now_ns)
+        self._run_laggard(laggard, pcpu, turn_from_ns, now_ns)
+        self.rescue(world, now_ns)
+
+    def _run_laggard(self, laggard: World, pcpu: PcpuRunner, turn_from_ns: int, now_ns: int) -> None:
+        """Give a pCPU to a READY world, and the rest of the turn that another began there.
+
+        A whole new turn for each hand-off would give the VM more than its share.
+        """
+        self.policy.dequeue(laggard)
+        if self.admit(laggard, now_ns):
+            pcpu.start(laggard, now_ns)
+            pcpu.go_on_with_turn(turn_from_ns, now_ns)
+        else:
+            pcpu.run_next(now_ns)
 
     def costart(self, world: World) -> None:
         """Let a co-stopped vCPU compete again."""
@@ -329,6 +358,8 @@ class Scheduler:
 
     def fits(self, world: World, pcpu: PcpuRunner) -> bool:
         """Whether affinity and home node allow a pCPU."""
+        if world.affinity == -1 and world.home < 0:
+            return True
         return bool(world.affinity >> pcpu.index & 1) and (world.home < 0 or world.home == pcpu.place.node)
 
     def idle_pcpu(self, world: World) -> PcpuRunner | None:
@@ -343,8 +374,10 @@ class Scheduler:
         first = world.last_pcpu.index if world.last_pcpu is not None else 0
         most = self.options.wakeup_pcpus
         if world.affinity == -1 and world.home < 0 and self.online == self._every:
-            end = first + min(most, len(pcpus))
-            return pcpus[first:end] if end <= len(pcpus) else pcpus[first:] + pcpus[: end - len(pcpus)]
+            end = first + most
+            if end <= len(pcpus):
+                return pcpus[first:end]
+            return pcpus[first:] + pcpus[: min(end, first + len(pcpus)) - len(pcpus)]
         found: list[PcpuRunner] = []
         for pcpu in pcpus[first:] + pcpus[:first]:
             if len(found) == most:
@@ -405,6 +438,8 @@ class Scheduler:
 
     def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
         """Make a world READY, and find it a place."""
+        if world.bucket is not None and world.pool is not None:
+            world.pool.want(world.weight)
         if world.exclusive is None:
             self.policy.join(world, now_ns, fresh=fresh)
         self.move(world, _S.READY, now_ns)

@@ -14,7 +14,7 @@ from sim.errors import ScenarioError
 from sim.kernel.workload import FOREVER_NS, Enter, Run, Wait
 from sim.kernel.world import World, WorldState
 
-__all__ = ["STEPS_MAX", "next_burst", "sleep"]
+__all__ = ["STEPS_MAX", "next_burst", "open_gate", "sleep"]
 
 STEPS_MAX = 1000
 """The most steps without length that a workload may give in a row."""
@@ -38,15 +38,15 @@ def next_burst(world: World, now_ns: int) -> bool:
                 world.spinning = step.spin
                 world.remaining_ns = FOREVER_NS if step.spin else 0
                 return step.spin
-            _open(woken, now_ns)
+            open_gate(woken, now_ns)
         else:
-            _open(step.gate.leave(world), now_ns)
+            open_gate(step.gate.leave(world), now_ns)
         if world.remaining_ns > 0:
             return True
     raise ScenarioError("workload", f"{world.name} gave {STEPS_MAX} steps of no length in a row")
 
 
-def _open(worlds: Iterable[World], now_ns: int) -> None:
+def open_gate(worlds: Iterable[World], now_ns: int) -> None:
     """Let worlds go on that have waited at a gate; one that spins sees it a nanosecond later."""
     for world in worlds:
         if world.spinning:

@@ -19,7 +19,7 @@ from sim.errors import LimitError
 from sim.tpm.eventlog import EV, EventLogWriter, parse
 from sim.tpm.wire import TPMS_ATTEST
 
-from .lab import ALL_BANKS, QUOTED, Lab, boot_steps, codes, replaced
+from .lab import ALL_BANKS, QUOTED, Lab, Step, boot_steps, codes, replaced
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,22 @@ def test_events_are_not_judged_behind_a_log_that_does_not_replay(booted):
 def test_events_are_not_judged_behind_one_that_no_quote_covers(booted):
     log = changed_log(booted.machine.log, lambda events: [*events, attrs.evolve(events[0], pcr=16)])
     assert codes(booted.appraise(booted.machine.evidence(event_log=log))) == ["event_uncovered"]
+
+
+def test_a_replay_is_not_judged_behind_a_log_that_its_own_writer_calls_cut_off(booted):
+    log = changed_log(booted.machine.log, lambda events: [events[0], *events[2:]])
+    evidence = booted.machine.evidence(event_log=log, log_truncated=True)
+    assert codes(booted.appraise(evidence)) == ["log_truncated"]
+
+
+def test_no_event_is_read_behind_a_pcr_that_differs_from_its_golden_value():
+    lab = Lab()
+    lab.machine.boot([*boot_steps(), Step(4, EV.IPL, b"an unknown kind")])
+    evidence = lab.machine.evidence()
+    assert codes(lab.appraise(evidence)) == ["event_type"]
+    verdict = lab.appraise(evidence, reference_pcrs={"sha256": {0: (bytes(32),)}})
+    assert codes(verdict) == ["reference_pcr"]
+    assert not verdict.replayed
 
 
 def test_secure_boot_is_not_judged_behind_an_event_of_an_unknown_kind():

@@ -86,7 +86,7 @@ def test_flip_of_any_stored_bit_shows_without_secure_boot(make_world, clean):
 def test_flip_in_any_measured_variable_or_volume_of_the_firmware_moves_its_pcr(make_world, clean):
     _, pcrs = clean[False]
     stream = FastStream(12)
-    places = {"SEC-PEI": 0, "DXE": 0, "OPTION-ROM": 2}
+    places = {"SEC-PEI": 0, "DXE": 0, "MICROCODE": 1, "OPTION-ROM": 2}
     for name, pcr in places.items():
         for bit in sample(len(make_world().board.firmware.volumes[name]), stream):
             world = make_world(secure_boot=False)

@@ -12,6 +12,7 @@ import pytest
 from sim.boot.bootinfo import BootInfo, StartupMode, TpmState
 from sim.boot.context import BootPolicy
 from sim.boot.measure import LOG_AREA_BYTES, Measurer
+from sim.boot.smbios import smbios_table
 from sim.image.pe import authenticode_digest
 from sim.tpm.device import Tpm
 from sim.tpm.eventlog import EV, parse, replay
@@ -74,10 +75,12 @@ def test_firmware_events_come_in_the_order_of_the_specification(booted):
         (0, kind.S_CRTM_VERSION),
         (0, kind.EFI_PLATFORM_FIRMWARE_BLOB),
         (0, kind.EFI_PLATFORM_FIRMWARE_BLOB),
-        (1, kind.PLATFORM_CONFIG_FLAGS),
         *[(7, kind.EFI_VARIABLE_DRIVER_CONFIG)] * 5,
         (7, kind.SEPARATOR),
+        (1, kind.CPU_MICROCODE),
+        (1, kind.PLATFORM_CONFIG_FLAGS),
         (2, kind.EFI_BOOT_SERVICES_DRIVER),
+        (1, kind.EFI_HANDOFF_TABLES),
         (1, kind.EFI_VARIABLE_BOOT),
         (1, kind.EFI_VARIABLE_BOOT),
         (4, kind.EFI_ACTION),
@@ -112,10 +115,49 @@ def test_pcr_0_is_the_version_and_the_code_of_the_flash(booted, extend):
     assert world.pcrs()[0] == extend(SHA256, bytes(32), digests)
 
 
+def test_pcr_1_is_microcode_setup_hardware_and_boot_options(booted, extend):
+    world, info = booted
+    firmware = world.board.firmware
+    variables = firmware.variables
+    space = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
+    options = [
+        space
+        + struct.pack("<QQ", len(name), len(variables[name]))
+        + name.encode("utf-16-le")
+        + variables[name]
+        for name in ("BootOrder", "Boot0001")
+    ]
+    digests = [
+        sha256(firmware.volumes["MICROCODE"]),
+        sha256(b"tpm=1 txt=0"),
+        sha256(smbios_table(world.board.spec)),
+        *map(sha256, options),
+        sha256(bytes(4)),
+    ]
+    assert world.pcrs()[1] == extend(SHA256, bytes(32), digests)
+    tables = [event.data for event in events_of(info) if event.type == EV.EFI_HANDOFF_TABLES]
+    guid = bytes.fromhex("4415fdf29497 2c4a992ee5bbcf20e394")
+    assert tables == [struct.pack("<Q16sQ", 1, guid, 0x6F000000)]
+    assert [event.data for event in events_of(info) if event.pcr == 1][3:5] == options
+
+
+def test_other_hardware_shows_in_pcr_1_alone(make_world, booted):
+    world = make_world(kernelopt="runweasel=1 quiet")
+    board = world.board
+    board.spec = attrs.evolve(board.spec, cpu=attrs.evolve(board.spec.cpu, packages=2))
+    assert isinstance(world.boot(), BootInfo)
+    before, after = booted[0].pcrs(), world.pcrs()
+    assert [pcr for pcr in range(24) if before[pcr] != after[pcr]] == [1]
+
+
 def test_pcr_2_is_the_option_rom_and_pcrs_3_and_6_hold_one_separator(booted, extend):
     world, _ = booted
     pcrs = world.pcrs()
-    rom = sha256(world.board.firmware.volumes["OPTION-ROM"])
+    volume = world.board.firmware.volumes["OPTION-ROM"]
+    rom = sha256(volume)
+    (driver,) = [event.data for event in events_of(booted[1]) if event.type == EV.EFI_BOOT_SERVICES_DRIVER]
+    assert struct.unpack_from("<QQQQ", driver) == (0xC0000000, len(volume), 0, 52)
+    assert struct.unpack_from("<QQ", driver, 64) == (0, len(volume) - 1)
     assert pcrs[2] == extend(SHA256, bytes(32), [rom, sha256(bytes(4))])
     assert pcrs[3].hex().startswith("3d458cfe")
     assert pcrs[3].hex().endswith("7969")

@@ -12,6 +12,7 @@ from sim.image.efi_lists import encode_signature_lists
 from sim.image.payload import content_of, gzip_stored
 from sim.image.pe import authenticode_digest
 from sim.image.trailer import split_trailer
+from sim.tpm.eventlog import EV, parse, replay
 
 FATAL_NOT_FOUND = "Fatal error: 15 (Not found)"
 FATAL_INCONSISTENT = "Fatal error: 33 (Inconsistent data)"
@@ -107,6 +108,26 @@ def test_broken_boot_option_is_passed_over_and_the_next_one_boots(make_world):
     firmware.set_variable("BootOrder", b"\x07\x00\x09\x00\x03\x00\x01\x00")
     assert isinstance(world.boot(), BootInfo)
     assert any("Unable to boot Gone" in line for line in world.lines("firmware"))
+
+
+def test_every_boot_attempt_after_the_first_is_announced_in_pcr_4(make_world):
+    world = make_world()
+    firmware = world.board.firmware
+    firmware.set_boot_option(3, "Gone", "\\EFI\\gone.efi")
+    firmware.set_boot_option(4, "Gone too", "\\EFI\\gone2.efi")
+    firmware.set_variable("Boot0007", b"\x01\x00")
+    firmware.set_variable("BootOrder", b"\x03\x00\x07\x00\x04\x00\x01\x00")
+    events = [event for event in parse(world.boot().event_log).events if event.pcr == 4]
+    calling = b"Calling EFI Application from Boot Option"
+    returning = b"Returning from EFI Application from Boot Option"
+    assert [event.data for event in events[:6]] == [calling, bytes(4), returning, calling, returning, calling]
+    assert [event.type for event in events] == [
+        EV.EFI_ACTION,
+        EV.SEPARATOR,
+        *[EV.EFI_ACTION] * 4,
+        *[EV.EFI_BOOT_SERVICES_APPLICATION] * 2,
+    ]
+    assert replay(parse(world.board.tpm.device.event_log))[0x0B][4] == world.pcrs()[4]
 
 
 def test_firmware_without_a_boot_option_finds_no_device(make_world):

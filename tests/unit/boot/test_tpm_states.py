@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from sim.boot.bootinfo import BootFailure, BootInfo, TpmState
+from sim.boot.bootinfo import BootFailure, BootInfo, TpmFailureRule, TpmState
+from sim.boot.context import BootPolicy
 from sim.hw.tpm_slot import TpmSlot
 from sim.tpm.client import TpmClient, TpmError
 from sim.tpm.constants import TPM_CC, TPM_SU
@@ -76,8 +77,26 @@ def test_tpm_that_fails_a_firmware_measurement_is_given_up_and_no_half_log_remai
         assert (info.tpm_state, info.event_log) == (TpmState.FAILED, b"")
 
 
+@pytest.mark.parametrize(
+    ("code", "working"),
+    [(TPM_CC.Startup, 0), (TPM_CC.SelfTest, 0), (TPM_CC.PCR_Extend, 0), (TPM_CC.PCR_Extend, 20)],
+)
+def test_a_platform_may_refuse_to_boot_with_a_failed_tpm(make_world, code, working):
+    policy = BootPolicy(tpm_failure=TpmFailureRule.STOP)
+    failure = make_world(device=BrokenTpm(code, working), policy=policy).boot()
+    assert isinstance(failure, BootFailure)
+    assert (failure.stage, failure.component, failure.event_log) == ("firmware", "TPM", b"")
+    assert failure.message.startswith("TPM: failed: ")
+
+
+def test_that_policy_is_about_failed_tpms_alone(make_world):
+    policy = BootPolicy(tpm_failure=TpmFailureRule.STOP)
+    for options in ({}, {"tpm": False}, {"tpm_enabled": False}):
+        assert isinstance(make_world(policy=policy, **options).boot(), BootInfo)
+
+
 def test_failed_module_measurement_ends_the_boot(make_world):
-    platform = 25  # extends before the first module
+    platform = 27  # extends before the first module
     for working in (platform, platform + 3, platform + 20):
         failure = make_world(device=BrokenTpm(TPM_CC.PCR_Extend, working=working)).boot()
         assert isinstance(failure, BootFailure)

@@ -40,10 +40,32 @@ def test_image_load_event_carries_the_length_of_its_device_path():
     assert data[32:] == b"path"
 
 
+def test_option_rom_path_is_a_walk_from_the_root_bridge_to_the_bytes():
+    path = uefi_events.option_rom_path(0x1000, 0x1FFF, bridge=3)
+    nodes, at = [], 0
+    while at < len(path):
+        kind, subtype, size = struct.unpack_from("<BBH", path, at)
+        nodes.append((kind, subtype, path[at + 4 : at + size]))
+        at += size
+    assert [node[:2] for node in nodes] == [(2, 1), (1, 1), (1, 1), (4, 8), (0x7F, 0xFF)]
+    assert [node[2] for node in nodes[1:3]] == [b"\x00\x03", b"\x00\x00"]
+    assert nodes[3][2] == struct.pack("<IQQ", 0, 0x1000, 0x1FFF)
+
+
+def test_handoff_tables_are_counted_and_named_by_guid_and_address():
+    guid = bytes.fromhex("4415fdf294972c4a992ee5bbcf20e394")
+    assert guid == uefi_events.SMBIOS3_TABLE
+    assert uefi_events.handoff_tables() == bytes(8)
+    assert uefi_events.handoff_tables((guid, 0x1000), (bytes(16), 2)) == (
+        struct.pack("<Q", 2) + guid + struct.pack("<Q", 0x1000) + bytes(16) + struct.pack("<Q", 2)
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
         (uefi_events.CALLING_BOOT_APPLICATION, 40),
+        (uefi_events.RETURNING_FROM_BOOT_APPLICATION, 47),
         (uefi_events.EXIT_BOOT_SERVICES_STARTED, 29),
         (uefi_events.EXIT_BOOT_SERVICES_DONE, 40),
     ],

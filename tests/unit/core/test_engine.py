@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 
 from sim.core.engine import NEVER, Engine, EngineLimits
@@ -89,16 +90,50 @@ def test_the_past_is_refused():
     engine.run(100)
     with pytest.raises(SimBug, match="before now"):
         engine.timer(engine.run).arm(99)
-    with pytest.raises(SimBug, match="outside"):
+    with pytest.raises(SimBug, match="before now"):
         engine.at(99, engine.run)
-    with pytest.raises(SimBug, match="back"):
+    with pytest.raises(SimBug, match="before now"):
+        engine.after(-1, engine.run)
+    with pytest.raises(SimBug, match="before now"):
         engine.run(50)
 
 
-def test_time_past_63_bits_is_refused():
+LAST = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "when_ns", [2**63, 2**80, 1e18, 0.5, float("nan"), float("inf"), True, "5", np.int64(5)]
+)
+def test_no_clock_is_set_beyond_the_last_nanosecond_or_to_what_is_no_integer(when_ns):
     engine = Engine()
-    with pytest.raises(SimBug, match="outside"):
-        engine.at(2**63, engine.run)
+    for wrong in (engine.timer(engine.run).arm, engine.run, lambda one: engine.at(one, engine.run)):
+        with pytest.raises(SimBug, match="no integer from 0 to 9223372036854775807"):
+            wrong(when_ns)
+    if not isinstance(when_ns, str):
+        with pytest.raises(SimBug, match="no integer"):
+            engine.timeout(when_ns)
+        with pytest.raises(SimBug, match="no integer"):
+            Engine(start_ns=when_ns)
+    assert engine.idle
+    assert engine.now == 0
+
+
+def test_at_the_last_nanosecond_nothing_can_be_delayed():
+    engine = Engine(start_ns=LAST - 5)
+    log = Recorder(engine)
+    engine.after(5, log.note, "last")
+    for delay in (
+        engine.timeout,
+        lambda ns: engine.after(ns, log.note),
+        lambda ns: log.timer.arm(engine.now + ns),
+    ):
+        with pytest.raises(SimBug):
+            delay(6)
+    engine.run(LAST)
+    assert log.seen == [(LAST, "last")]
+    with pytest.raises(SimBug):
+        engine.after(1, log.note)
+    assert (engine.now, engine.now - 1, type(engine.now)) == (LAST, LAST - 1, int)
 
 
 class Spinner:

@@ -26,9 +26,11 @@ def fill(sim, count=3):
 def test_the_digest_is_the_documented_one():
     sim = Sim()
     fill(sim, 1)
-    body = b"unit.numbers\0" + struct.pack("<3q", 0, 0, 0)
-    body += b"unit.mixed\0" + struct.pack("<q", 0)
-    body += struct.pack("<I", 5) + "näme".encode() + struct.pack("<I", 2) + b"\x00\xff" + struct.pack("<q", 0)
+    fill(sim, 1)
+    body = b"unit.mixed\0" + struct.pack("<5q", 2, 1, 3, 0, 0)  # count, numbers, times
+    body += struct.pack("<2q", 5, 5) + "nämenäme".encode() + struct.pack("<2q", 2, 2) + b"\x00\xff\x00\xff"
+    body += struct.pack("<2q", 0, 0)
+    body += b"unit.numbers\0" + struct.pack("<9q", 2, 0, 2, 0, 0, 0, 0, 0, 0)
     assert sim.trace.digest() == sha256(bytes(32) + body).hexdigest()
 
 
@@ -88,6 +90,22 @@ def test_values_that_do_not_fit_are_our_bug(values):
     sim = Sim()
     sim.trace.emit(NUMBERS, *values)
     with pytest.raises(SimBug, match=r"unit\.numbers"):
+        sim.trace.digest()
+
+
+def test_mistakes_that_make_up_for_each_other_in_length_are_found():
+    sim = Sim()
+    sim.trace.emit(NUMBERS, 1)
+    sim.trace.emit(NUMBERS, 1, 2, 3)
+    with pytest.raises(SimBug, match="do not fit"):
+        sim.trace.digest()
+
+
+@pytest.mark.parametrize("values", [(1, b"", 1), ("x", "", 1), ("x", b"", None), ("x", 5, 1), ("x", b"")])
+def test_values_of_another_kind_are_our_bug(values):
+    sim = Sim()
+    sim.trace.emit(MIXED, *values)
+    with pytest.raises(SimBug, match=r"unit\.mixed"):
         sim.trace.digest()
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.core.rng import Stream
-from sim.image import der
+from sim.image import certificate, der
 from sim.image.algorithms import key_problem, signature_identifier
-from sim.image.certificate import load_certificate
+from sim.image.bitflips import flip_bit
+from sim.image.certificate import Certificate, load_certificate
 from sim.image.issue import CertificateSpec, issue
 from sim.image.trust import SignatureError
 
@@ -140,6 +141,99 @@ def test_a_certificate_out_of_form_is_refused(check: str, data: bytes) -> None:
     assert refusal.value.check == check, str(refusal.value)
 
 
+PLACES = {
+    "contents": "expected the fields of a version 3 certificate with extensions",
+    "serial": "expected a positive number",
+    "validity": "expected two times",
+    "name": "expected pairs of type and value",
+    "extensions": "expected each extension once, with identifier and value",
+    "basic constraints": "expected an authority's mark and perhaps a path length",
+    "key usage": "expected a bit string in its shortest form",
+    "signature": "expected whole bytes",
+}
+BITS = der.tlv(der.BIT_STRING, b"\x01" + OUTER[2][1][1:])
+UNSIGNED = der.tlv(der.SEQUENCE, OUTER[0][2], OUTER[1][2])
+NO_PAIR = der.tlv(der.SEQUENCE, der.tlv(der.SET, der.tlv(der.SEQUENCE, TIMES)))
+TYPELESS = der.tlv(der.SEQUENCE, der.tlv(der.SET, der.tlv(der.SEQUENCE, TIMES, TIMES)))
+TWICE = with_extensions(*[extension("2.5.29.15", b"\x03\x02\x07\x80")] * 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "data"),
+    [
+        ("contents", with_field(VERSION, der.tlv(0xA0, der.encode_integer(1)))),
+        ("serial", with_field(SERIAL, der.encode_integer(0))),
+        ("validity", with_field(VALIDITY, der.tlv(der.SEQUENCE, TIMES))),
+        ("name", with_field(SUBJECT, NO_PAIR)),
+        ("name", with_field(SUBJECT, TYPELESS)),
+        ("extensions", TWICE),
+        ("basic constraints", constraints(der.encode_integer(0))),
+        ("basic constraints", constraints(TRUE, der.encode_integer(0), der.encode_integer(0))),
+        ("key usage", usage(b"\x08\x80")),
+        ("signature", der.tlv(der.SEQUENCE, OUTER[0][2], OUTER[1][2], BITS)),
+    ],
+)
+def test_a_certificate_is_refused_by_place_and_reason(place: str, data: bytes) -> None:
+    with pytest.raises(SignatureError) as refusal:
+        load_certificate(data)
+    assert refusal.value.message == f"certificate: {place}: {PLACES[place]}"
+
+
+def refusal_of(data: bytes, **options: bool) -> tuple[str, str]:
+    with pytest.raises(SignatureError) as refusal:
+        load_certificate(data, **options)
+    return (refusal.value.check, refusal.value.message)
+
+
+def test_other_refusals_of_a_certificate_are_told() -> None:
+    assert refusal_of(UNSIGNED) == (
+        "certificate",
+        "certificate: expected contents, algorithm and signature",
+    )
+    assert refusal_of(constraints(TRUE, der.tlv(der.INTEGER, b"\xff"))) == (
+        "certificate",
+        "certificate: basic constraints: a negative path length",
+    )
+    assert refusal_of(bytes(8193)) == (
+        "certificate",
+        "8193 bytes in a certificate, at most 8192 are read",
+    )
+    assert refusal_of(bytes(8192))[1].startswith("certificate: ")
+    assert refusal_of(with_field(ALGORITHM, signature_identifier("ec", "sha384"))) == (
+        "certificate-algorithm",
+        "a certificate is signed with an algorithm that is not allowed",
+    )
+    assert refusal_of(with_extensions(extension("1.2.3", b"", TRUE))) == (
+        "critical-extension",
+        "a certificate has the critical extension 1.2.3, not understood here",
+    )
+    alternative = with_extensions(extension("2.5.29.17", b"0\0", TRUE))
+    assert refusal_of(alternative)[0] == "critical-extension"
+    assert load_certificate(alternative, alternative_names=True).alternative_name == b"0\0"
+    assert refusal_of(with_field(KEY, der.tlv(der.SEQUENCE))) == (
+        "key",
+        "a certificate carries a key that cannot be read",
+    )
+    other_curve = public_key(ec.derive_private_key(7, ec.SECP256K1()))
+    assert refusal_of(with_field(KEY, other_curve)) == (
+        "key",
+        "a certificate carries an EC key on curve secp256k1",
+    )
+
+
+@pytest.mark.parametrize("bit", [0, 2, 4, 5, 6])
+def test_each_bit_of_a_key_usage_stands_for_one_right(bit: int) -> None:
+    rights = {
+        0: "digital_signature",
+        2: "key_encipherment",
+        4: "key_agreement",
+        5: "key_cert_sign",
+        6: "crl_sign",
+    }
+    read = load_certificate(usage(bytes((7 - bit, 0x80 >> bit))))
+    assert [number for number, right in rights.items() if getattr(read, right)] == [bit]
+
+
 def test_a_certificate_without_extensions_of_ours_is_for_nothing() -> None:
     bare = load_certificate(with_extensions())
     assert (
@@ -194,8 +288,28 @@ def test_mutated_certificates_are_refused_or_differ_but_nothing_escapes(
     for at, value in changes:
         mutant[at] = value
     try:
-        certificate = load_certificate(bytes(mutant))
+        read = load_certificate(bytes(mutant))
     except SignatureError:
         return
-    assert certificate.der == bytes(mutant)
-    assert bytes(mutant) == GOOD or not certificate.is_issued_by(load_certificate(GOOD))
+    assert read.der == bytes(mutant)
+    assert bytes(mutant) == GOOD or not read.is_issued_by(load_certificate(GOOD))
+
+
+def test_parts_at_fixed_places_are_read_as_anywhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and extensions of the usual shape are cut out at fixed places: no changed bit may make a difference."""
+    mutants = [GOOD, *(flip_bit(GOOD, bit) for bit in range(8 * len(GOOD)))]
+
+    def outcomes() -> list[object]:
+        found: list[object] = []
+        for mutant in mutants:
+            try:
+                found.append(load_certificate.__wrapped__(mutant))
+            except SignatureError as error:
+                found.append(error.check)
+        return found
+
+    short = outcomes()
+    assert sum(isinstance(one, Certificate) for one in short) > 100
+    monkeypatch.setattr(certificate, "_common_extension", lambda *_: (b"", None))
+    monkeypatch.setattr(certificate, "_is_common_name", lambda _: False)
+    assert outcomes() == short

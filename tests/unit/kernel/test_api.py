@@ -124,6 +124,17 @@ def test_vms_live_through_the_interface(machinery):
     assert refused(machinery, "vm.power_off", {"name": "nobody"}).code == "InvalidState"
 
 
+def test_vcpus_are_plugged_through_the_interface(machinery):
+    host = machinery.host
+    host.call("vm.power_on", {"spec": {"name": "a", "memory": "64MiB", "cpu_hot_add": True}})
+    host.call("vm.reconfigure", {"name": "a", "vcpus": 2})
+    assert host.call("vm.list")[0]["vcpus"] == 2
+    code = refused(machinery, "vm.reconfigure", {"name": "a", "vcpus": 1}).code
+    assert code == "CpuHotPlugNotSupported"
+    assert refused(machinery, "vm.reconfigure", {"name": "a", "vcpus": 0}).code == "InvalidArgument"
+    host.call("vm.power_off", {"name": "a"})
+
+
 def test_admission_refuses_with_the_api_s_fault(machinery):
     too_much = {"name": "a", "memory": "64GiB"}
     assert "Memory" in refused(machinery, "vm.power_on", {"spec": too_much}).code

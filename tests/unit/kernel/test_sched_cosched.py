@@ -71,19 +71,72 @@ def test_a_running_vcpu_is_never_further_ahead_than_the_threshold(poll, bound_us
 
 
 def test_the_moment_of_co_stop_is_exact():
-    sched = host(cores=1, world_switch_ns=0)
-    first, second = vm(sched, Busy(), Busy())
-    sched.begin(first)
-    sched.begin(second)
+    """The laggard cannot use the leader's pCPU, and its own is taken until 12 ms."""
+    sched = host(world_switch_ns=0, quantum_ns=12 * MS)
+    first, second = vm(sched, Busy(), Busy(), affinity=[1, 2])
+    other = add(sched, Busy(), affinity=2)
+    for world in (other, first, second):
+        sched.begin(world)
     sched.sim.engine.run(3 * MS - 1)
     assert first.state is WorldState.RUN
     sched.sim.engine.run(3 * MS)
     assert first.state is WorldState.COSTOP
-    assert second.state is WorldState.RUN, "the pCPU is handed to the one that lags"
-    sched.sim.engine.run(4 * MS - 1)
+    sched.sim.engine.run(13 * MS - 1)
+    assert second.state is WorldState.RUN
     assert first.state is WorldState.COSTOP
-    sched.sim.engine.run(4 * MS)
-    assert first.state is not WorldState.COSTOP, "co-start once it is no more than 2 ms ahead"
+    sched.sim.engine.run(13 * MS)
+    assert first.state is WorldState.RUN, "co-start once it is no more than 2 ms ahead"
+
+
+def test_the_leader_makes_way_before_it_must_be_stopped():
+    """Its pCPU is handed to the sibling that lags, when it is as far ahead as one may be that starts."""
+    sched = host(cores=1, world_switch_ns=0)
+    first, second = vm(sched, Busy(), Busy())
+    sched.begin(first)
+    sched.begin(second)
+    sched.sim.engine.run(2 * MS - 1)
+    assert first.state is WorldState.RUN
+    sched.sim.engine.run(2 * MS)
+    assert (first.state, second.state) == (WorldState.READY, WorldState.RUN)
+    sched.sim.engine.run(6 * MS)
+    assert (first.state, second.state) == (WorldState.RUN, WorldState.READY)
+    sched.sim.engine.run(100 * MS)
+    assert first.times(sched.sim.now).costop_ns == second.times(sched.sim.now).costop_ns == 0
+    assert max(skews([first, second], sched.sim.now)) <= 2 * MS
+
+
+def test_siblings_as_far_ahead_as_the_stopped_one_go_on_beside_the_laggard():
+    """They are no further ahead once it runs; so one pCPU goes to it, not three."""
+    sched = host(cores=4, world_switch_ns=2000)
+    worlds = vm(sched, *(Busy() for _ in range(4)))
+    other = add(sched, Busy(), shares=4000)
+    for world in (*worlds, other):
+        sched.begin(world)
+    sched.sim.engine.run(2000 * MS)
+    sched.check_invariants()
+    assert sum(pcpu.times(sched.sim.now).idle_ns for pcpu in sched.pcpus) == 0
+    ran = [world.times(sched.sim.now).run_ns for world in worlds]
+    assert sum(ran) == pytest.approx(3 * 2000 * MS, rel=0.01)
+    assert max(ran) - min(ran) <= 3 * MS
+    assert sum(world.times(sched.sim.now).costop_ns for world in worlds) == 0
+
+
+def test_co_stop_caused_by_a_limit_is_counted():
+    """A max-limited laggard cannot be helped: its siblings are stopped."""
+    sched = host(cores=4, world_switch_ns=0)
+    bucket = sched.bucket(10**9)
+    worlds = [sched.add(f"v{number}", Busy()) for number in range(4)]
+    for world in worlds:
+        sched.allocate(world, shares=1000, bucket=bucket)
+    sched.group(worlds)
+    for world in worlds:
+        sched.begin(world)
+    sched.sim.engine.run(2000 * MS)
+    sched.check_invariants()
+    assert sum(world.times(sched.sim.now).run_ns for world in worlds) == pytest.approx(
+        2000 * MS, abs=200 * MS
+    )
+    assert sum(world.times(sched.sim.now).costop_ns for world in worlds) > 20 * MS
 
 
 def test_a_halted_sibling_stops_nobody_and_gathers_no_skew():

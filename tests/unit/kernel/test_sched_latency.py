@@ -9,6 +9,8 @@ from sim.core.units import GIB, MIB, MS
 from sim.hw.board import Board
 from sim.hw.spec import CpuSpec, HostSpec
 from sim.kernel.sched.options import SchedOptions
+from sim.kernel.sched.policies.round_robin import RoundRobin
+from sim.kernel.sched.policy import POLICIES, make_policy
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.vm import AdmissionError, CpuAllocation, VmManager, VmSpec
 from sim.kernel.workload import WorkloadSpec
@@ -16,13 +18,13 @@ from sim.kernel.workload import WorkloadSpec
 GHZ = 10**9
 
 
-def manager(cores=4, threads=2):
+def manager(cores=4, threads=2, policy=None):
     sim = Sim(seed=3)
     cpu = CpuSpec(cores_per_node=cores, threads_per_core=threads, core_hz=GHZ)
     board = Board(sim, HostSpec(cpu=cpu, memory_bytes=4 * GIB, tpm_present=False))
     board.power_on()
     options = SchedOptions(quantum_ns=10 * MS, world_switch_ns=0)
-    return VmManager(sim, board, Scheduler(sim, board.topology, options))
+    return VmManager(sim, board, Scheduler(sim, board.topology, options, policy))
 
 
 def vm(vms, name, vcpus=1, workload="busy", **cpu):
@@ -99,7 +101,7 @@ def test_it_pickles():
     for cut in (False, True):
         vms = manager()
         vm(vms, "quick", vcpus=2, workload="onoff", latency="high", reservation_hz=2 * GHZ)
-        for number in range(9):
+        for number in range(20):
             vm(vms, f"b{number}", workload="onoff")
         if cut:
             vms.sim.engine.run(77 * MS)
@@ -107,3 +109,42 @@ def test_it_pickles():
         run(vms, 300 - (77 if cut else 0))
         digests.append(vms.sim.trace.digest())
     assert digests[0] == digests[1]
+
+
+class Strict(RoundRobin):
+    """Knows only who competes, and has no guards."""
+
+    def attach(self, host):
+        super().attach(host)
+        self.ran_ns = {}
+
+    def join(self, world, now_ns, *, fresh):
+        self.ran_ns[world.world_id] = 0
+
+    def leave(self, world, now_ns):
+        del self.ran_ns[world.world_id]
+
+    def charge(self, world, ran_ns):
+        self.ran_ns[world.world_id] += ran_ns
+
+    def quantum_ns(self, world):
+        return super().quantum_ns(world) - self.ran_ns[world.world_id] % 3
+
+
+@pytest.mark.parametrize("make", [Strict, *(lambda name=name: make_policy(name) for name in POLICIES)])
+def test_policy_is_not_asked_about_a_world_with_a_pcpu_of_its_own(make):
+    vms = manager(policy=make())
+    for number in range(20):
+        vm(vms, f"other{number}", workload="busy" if number % 4 else "onoff")
+    quick = vm(vms, "quick", latency="high", reservation_hz=GHZ)
+    charge = type(vms.scheduler.policy).charge
+    pcpu = quick.vcpus[0].exclusive
+    run(vms, 500)
+    assert pcpu._charge.__name__ == "_charge_nobody"
+    assert quick.vcpus[0].times(vms.sim.now).run_ns == 500 * MS
+    vms.suspend("quick")
+    vms.resume("quick")
+    vms.reconfigure("quick", cpu=CpuAllocation())
+    run(vms, 500)
+    assert pcpu._charge.__func__ is charge
+    assert 0 < quick.vcpus[0].times(vms.sim.now).run_ns < 1000 * MS

@@ -67,6 +67,22 @@ def test_a_vm_is_a_group_of_vcpu_worlds_and_a_helper():
     assert [row["name"] for row in rows] == ["vmx-vcpu-0:a", "vmx-vcpu-1:a", "vmx-vcpu-2:a", "vmx:a"]
 
 
+def test_who_is_refused_leaves_nothing_behind():
+    vms = manager()
+    incomplete = WorkloadSpec(kind="trace", file="demand.csv")
+    unknown = WorkloadSpec(kind="generator", function="nowhere:nothing")
+    sizes = []
+    for _ in range(3):
+        for number in range(20):
+            with pytest.raises(AdmissionError):
+                vms.power_on(spec(name=f"big{number}", memory_bytes=4 * GIB))
+            for workload in (incomplete, unknown):
+                with pytest.raises(ScenarioError):
+                    vms.power_on(VmSpec(name=f"odd{number}", memory_bytes=64 * MIB, workload=workload))
+        sizes.append((len(vms._rng._fast), len(vms.vms)))
+    assert sizes == [(0, 0)] * 3
+
+
 def test_memory_is_taken_as_the_guest_touches_it_and_given_back():
     vms = manager()
     memory = vms._memory

@@ -42,6 +42,7 @@ def test_a_count_of_one_keeps_the_name_and_more_are_numbered():
     [
         (HostSpec(), TpmSpec(), "present", True, True),
         (HostSpec(), TpmSpec(state="disabled"), "disabled", True, False),
+        (HostSpec(), TpmSpec(state="damaged"), "damaged", True, True),
         (HostSpec(), TpmSpec(state="absent"), "absent", False, False),
         (HostSpec(tpm_present=False), TpmSpec(), "absent", False, False),
         (HostSpec(firmware=FirmwareSpec(tpm_enabled=False)), TpmSpec(), "disabled", True, False),
@@ -59,6 +60,10 @@ def test_two_different_states_of_the_tpm_are_refused():
         Scenario(host=HostSpec(tpm_present=False), tpm=TpmSpec(state="disabled"))
     with pytest.raises(FieldError):
         Scenario(host=HostSpec(firmware=FirmwareSpec(tpm_enabled=False)), tpm=TpmSpec(state="present"))
+    with pytest.raises(FieldError):
+        Scenario(host=HostSpec(tpm_present=False), tpm=TpmSpec(state="damaged"))
+    with pytest.raises(FieldError):
+        Scenario(host=HostSpec(firmware=FirmwareSpec(tpm_enabled=False)), tpm=TpmSpec(state="damaged"))
 
 
 @pytest.mark.parametrize(

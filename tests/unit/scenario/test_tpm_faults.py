@@ -6,8 +6,9 @@ from sim.errors import ScenarioError
 from sim.kernel.host import HostState
 from sim.scenario.load import parse_scenario
 from sim.scenario.run import Simulation
-from sim.tpm.constants import TPM_CC
+from sim.tpm.constants import TPM_CC, TPM_RC
 from sim.tpm.state import fork
+from sim.vsphere.attestation_run import TPM_UNREACHABLE
 
 HEAD = 'duration = "20s"\n[image]\nmodules = 3\n[vcenter]\nadd_host = "1s"\n'
 
@@ -50,6 +51,18 @@ def test_an_extend_of_the_firmware_that_fails_costs_the_attestation(quiet):
     assert simulation.host.state is HostState.RUNNING
     assert result.attestation.status == "notAccepted"
     assert len(commands(simulation, TPM_CC.PCR_Extend)) == 3, "the firmware gave the TPM up"
+
+
+def test_a_tpm_with_a_damaged_state_costs_the_attestation_and_makes_no_key():
+    simulation, result = ran('[tpm]\nstate = "damaged"\n')
+    assert simulation.host.state is HostState.RUNNING
+    assert (result.boot.tpm, result.pcrs) == ("failed", {})
+    assert result.attestation.status == "notAccepted"
+    assert result.attestation.message == TPM_UNREACHABLE
+    assert simulation.machinery.host.board.tpm.device.damage.startswith("TPM state")
+    sent = simulation.sim.trace.select("tpm.command")
+    assert sent
+    assert {each["rc"] for each in sent} == {TPM_RC.FAILURE}
 
 
 def test_a_quote_that_is_delayed_delays_the_verdict_by_as_much(quiet):
@@ -110,6 +123,7 @@ def test_faults_are_part_of_the_scenario_and_of_its_id():
         (fault(kind="fail", frist=3), "scenario: tpm.faults[0].frist", "first"),
         (fault(kind="delay", delay="soon"), "scenario: tpm.faults[0].delay", None),
         ('[tpm]\nstate = "disabled"\n' + fault(kind="fail"), "scenario: tpm", None),
+        ('[tpm]\nstate = "damaged"\n' + fault(kind="fail"), "scenario: tpm", None),
         ("[host]\ntpm_present = false\n" + fault(kind="fail"), "scenario: tpm", None),
     ],
 )

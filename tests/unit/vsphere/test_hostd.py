@@ -131,6 +131,15 @@ def test_what_is_no_plain_value_is_an_invalid_argument(desk, value):
     assert desk.host.calls == []
 
 
+@pytest.mark.parametrize("params", [3, 0, "", "spec", [], [("spec", {})], b"", False])
+def test_arguments_without_names_are_an_invalid_argument(desk, params):
+    session = desk.agent.login("root", "secret")
+    with pytest.raises(faults.InvalidArgument, match="parameters"):
+        desk.agent.call("QueryModules", params, session=session)
+    assert desk.host.calls == []
+    assert desk.outcomes()[-1] == ("root", "QueryModules", "InvalidArgument")
+
+
 @pytest.mark.parametrize("user", ["root", "nobody", "", "\ud800", None, 5])
 def test_a_wrong_login_does_not_say_what_was_wrong(desk, user):
     with pytest.raises((faults.InvalidLogin, faults.InvalidArgument)) as caught:

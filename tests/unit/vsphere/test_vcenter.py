@@ -55,6 +55,15 @@ def test_the_inventory_holds_pcr_values_and_events_that_replay(world):
     assert {type(one.event_details) for one in entry.report.tpm_events} >= {VersionDetails}
 
 
+def test_a_boot_option_that_comes_to_nothing_is_no_reason_against_a_host(world):
+    w = world()
+    w.board.firmware.set_boot_option(3, "Network", "\\EFI\\network.efi")
+    w.board.firmware.set_variable("BootOrder", b"\x03\x00\x01\x00")
+    assert w.add().tpm_attestation.status == "accepted"
+    returning = b"Returning from EFI Application from Boot Option"
+    assert returning in [event.data for event in parse(w.host.boot.event_log).events]
+
+
 def test_a_dynamic_launch_shows_in_pcr_17_to_21(world):
     entry = world(kernelopt="enableTboot=TRUE", txt=True, launch="required").add()
     assert entry.tpm_attestation.status == "accepted"

@@ -103,8 +103,6 @@ class Credit(Policy):
     def charge(self, world: World, ran_ns: int) -> None:
         """Pay for what has run."""
         account: Account = world.note
-        if world.exclusive is not None:
-            return  # a pCPU of its own costs no credit
         account.credit_ns -= ran_ns
         if account.credit_ns < 0:
             account.active = True

@@ -86,8 +86,6 @@ class Eevdf(VirtualTimePolicy):
 
     def charge(self, world: World, ran_ns: int) -> None:
         """Move the world's virtual time on, and V."""
-        if world.exclusive is not None:
-            return  # a pCPU of its own is no part of the competition
         world.vtime += ran_ns * world.price
         self._moment += ran_ns * world.price * self.weight_of(world)
 

@@ -55,7 +55,7 @@ class EsxiPolicy(EsxiQueues):
         self._vtime, self._vtime_at_ns = 0, now_ns
         self._alone_ns = (now_ns, now_ns)  # when all last had a pCPU each
         self._level_timer = host.sim.engine.timer(self._find_level)
-        self._level_found_ns = now_ns - host.options.quantum_ns
+        self._level_found_ns = now_ns - max(host.options.quantum_ns, host.options.entitlement_ns)
         self._begun = 0
 
     # -- time and price
@@ -143,8 +143,10 @@ class EsxiPolicy(EsxiQueues):
 
     def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
         """Forget all but a few quanta of what a world has missed while it did not compete."""
-        lag_ns = self.host.options.bound_lag_quanta * self.host.options.quantum_ns
-        world.vtime = max(world.vtime, vtime - lag_ns * world.price)
+        options = self.host.options
+        least = vtime - options.bound_lag_quanta * options.quantum_ns * world.price
+        if world.vtime < least:
+            world.vtime = least
         if world.reservation is not None:
             world.reservation.wake(now_ns)
 
@@ -159,17 +161,17 @@ class EsxiPolicy(EsxiQueues):
         host, level = self.host, self.level
         furthest = self._key(world) + host.options.preempt_grain_ns * world.price
         begun_ns, ended_ns = self._alone_ns
+        plain, contended = self.plain_keys, self.contended
         for pcpu in host.wakeup_candidates(world):
             runner = pcpu.world
-            if runner is None or (runner.price <= level and not self.plain_keys):
+            if runner is None or (runner.price <= level and not plain):
                 continue
             reached = runner.vtime
             ran_ns = now_ns - runner.since_ns
-            if ran_ns > 0 and (self.contended or runner.affinity != -1):
+            if ran_ns > 0 and (contended or runner.affinity != -1):
                 reached += ran_ns * runner.price
-            free_ns = ended_ns - max(begun_ns, pcpu.turn_from_ns)
-            if free_ns > 0:
-                reached += free_ns * runner.price
+            if ended_ns > pcpu.turn_from_ns:
+                reached += (ended_ns - max(begun_ns, pcpu.turn_from_ns)) * runner.price
             if reached > furthest and runner.remaining_ns > ran_ns:
                 found, furthest = pcpu, reached
         return found

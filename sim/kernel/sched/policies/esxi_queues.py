@@ -58,7 +58,7 @@ class EsxiQueues(Policy):
 
     def place(self, world: World, now_ns: int) -> PcpuRunner | None:
         """Return an idle pCPU; if there is none, the world goes to the shortest of the nearest queues."""
-        pcpu = self.host.idle_pcpu(world)
+        pcpu = self.host.idle_pcpu(world) if self.host.idle.idle else None
         if pcpu is None and self.split:
             world.queue = self.balancer.choose(world, self.host.options.wakeup_pcpus)
         return pcpu
@@ -71,13 +71,12 @@ class EsxiQueues(Policy):
             number = world.queue
             if number < 0 or not balancer.masks[number] & self.host.allowed(world):
                 number = world.queue = balancer.choose(world, 1)
-        self.seq += 1
-        world.seq = self.seq
+        self.seq = world.seq = seq = self.seq + 1
         heap = self.heaps[number]
-        heappush(heap, (self._key(world), self.seq, world))
+        heappush(heap, (self._key(world), seq, world))
         balancer.waiting[number] += 1
         if world.reservation is not None:
-            self.dues[number].push(world, self.seq)
+            self.dues[number].push(world, seq)
         if (
             world.bucket is not None
             and world.vtime > self.vtime(now_ns)
@@ -94,6 +93,19 @@ class EsxiQueues(Policy):
 
     def pick(self, pcpu: PcpuRunner, now_ns: int) -> World | None:
         """Take the world that runs next: one whose reservation is due, or the first by shares; here or near by."""
+        if not self.plain_keys and not self.reserved:  # the hot path: one queue, and anybody may run here
+            heap = self.heaps[0]
+            while heap:
+                _, seq, world = heappop(heap)
+                if world.seq == seq:
+                    world.seq = 0
+                    self.balancer.waiting[0] -= 1
+                    return world
+            return None
+        return self._pick_slowly(pcpu, now_ns)
+
+    def _pick_slowly(self, pcpu: PcpuRunner, now_ns: int) -> World | None:
+        """Take the next world where there are several queues, affinities or reservations."""
         world = self._take(pcpu.queue, pcpu, now_ns)
         if not self.split:
             return world
@@ -200,8 +212,9 @@ class EsxiQueues(Policy):
         return _FIRST if world.price <= self.level and not self.plain_keys else world.vtime
 
     def _requeue_stranded(self, now_ns: int) -> None:
-        """Move the worlds out of queues of which no pCPU is left for them."""
-        for world in self.host.worlds.values():
+        """Move the worlds out of queues of which no pCPU is left for them, in the order in which they were queued."""
+        queued = [world for world in self.host.worlds.values() if self.host.is_queued(world)]
+        for world in sorted(queued, key=lambda each: each.seq):
             if self.host.is_queued(world) and not self.balancer.masks[world.queue] & self.host.allowed(world):
                 self.dequeue(world)
                 self.host.place(world, now_ns)

@@ -81,8 +81,6 @@ class Stride(VirtualTimePolicy):
 
     def charge(self, world: World, ran_ns: int) -> None:
         """Move the world's pass on."""
-        if world.exclusive is not None:
-            return  # a pCPU of its own is no part of the competition
         world.vtime += ran_ns * world.price
         self._served_ns += ran_ns
 

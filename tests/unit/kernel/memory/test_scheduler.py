@@ -201,6 +201,50 @@ def test_room_is_made_at_once_for_who_gets_memory_whole():
     assert guest.held * PAGE_BYTES >= 100 * MIB
 
 
+def test_room_is_made_of_shared_pages_where_private_ones_do_not_suffice():
+    mem = scheduler(large_pages=False, share_scan_ns=SECOND, share_scan_mb_ghz=10**5)
+    twins = [
+        add(mem, name, 200, workload(200, common_percent=100, zero_percent=0), salt="x") for name in "ab"
+    ]
+    run(mem, 30)
+    assert all(int(one.pages.counts[SHARED]) > 45_000 for one in twins)
+    mem.table.columns["reservation"][twins[0].row] = 100 * MIB // PAGE_BYTES
+    mem.table.columns["reservation"][twins[1].row] = 60 * MIB // PAGE_BYTES
+    mem.make_room(350 * MIB // PAGE_BYTES)
+    mem.check_invariants()
+    check_conservation(mem.picture())
+    assert mem.free >= 350 * MIB // PAGE_BYTES
+    assert [one.swapped_out * PAGE_BYTES // MIB for one in twins] == [
+        39,
+        39,
+    ]  # the same ones, no more than needed
+    mem.make_room(500 * MIB // PAGE_BYTES)  # more than there is beside the reservations
+    mem.check_invariants()
+    assert [megabytes(one)["shared"] + megabytes(one)["resident"] for one in twins] == [100, 60]
+
+
+def test_room_is_made_of_the_compression_cache():
+    mem = scheduler(large_pages=False, share_scan_ns=0)
+    guest = add(mem, "a", 400, workload(400, 50, zero_percent=0, common_percent=0, compressible_percent=100))
+    run(mem, 10)
+    mem.reclaiming.swap(guest, 100 * MIB // PAGE_BYTES, zip_too=True)
+    assert guest.cache.count > 1000
+    mem.make_room(mem.memory.frames_total - mem.reserve)
+    mem.check_invariants()
+    assert (guest.cache.count, megabytes(guest)["compressed"], megabytes(guest)["swapped"]) == (0, 0, 400)
+
+
+def test_a_balloon_without_a_driver_takes_nothing_and_other_means_follow():
+    mem = scheduler(large_pages=False, share_scan_ns=0)
+    load = {"zero_percent": 0, "common_percent": 0, "balloon_driver": False}
+    guests = [add(mem, name, 400, workload(300, 20, **load)) for name in "ab"]
+    run(mem, 240)
+    assert all(one.pages.counts[BALLOONED] == 0 for one in guests)
+    assert all(one.zipped > 0 < one.swapped_out for one in guests)
+    states = [row["new"] for row in mem.sim.trace.select("mem.state")]
+    assert states.index("soft") < states.index("hard")
+
+
 def test_no_means_takes_a_vm_below_its_reservation():
     mem = scheduler(large_pages=False)
     guest = add(mem, "a", 100, workload(100, 0), reservation_bytes=60 * MIB)

@@ -1,0 +1,77 @@
+"""How many mutants of image parsers, signatures and the verifier do their tests kill?  Prints a table; fails below a share.
+
+Areas: parsers (archives, descriptors, DER, ELF and PE), signatures, attest (all of `sim/attest`).  See `mutation_score`
+for the manner.
+"""
+
+import sys
+from pathlib import Path
+
+from mutant_runs import KILLED, SURVIVED, Tests, nearest
+from mutation_score import Area, Planted, Study, files_of, main
+
+PARSERS = (
+    *("ar", "boundedxml", "boundedzip", "tar", "vtar", "payload", "trailer", "der"),
+    *("descriptor", "vib", "metadata", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents"),
+    *("elf_file", "elf_format", "elf_object", "elf_read", "elf_text", "elf_values", "elf_versions", "pe"),
+)
+SIGNATURES = (
+    *("cms", "signed_data", "chain", "certificate", "crl", "algorithms", "trust"),
+    *("efi", "efi_lists", "bankcheck"),
+)
+UNIT = "tests/unit/image/test_"
+PARSER_TESTS = (
+    *("ar", "boundedxml", "bundle", "tar", "vtar", "payload", "trailer", "der", "certificate"),
+    *("descriptor", "vib", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents", "install"),
+    *("elf", "elf_linking", "elf_objects", "elf_refusals", "efi", "bankcheck"),
+)
+SIGNATURE_TESTS = (
+    *("cms", "cms_structure", "certificate", "crl", "pki", "trailer", "efi", "bankcheck", "vib"),
+    *("acceptance", "cms_openssl"),
+)
+ATTEST_TESTS = (
+    *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py"),
+    *("tests/vectors/test_esxi_report.py", "tests/vectors/test_survey.py"),
+)
+
+
+def unit(names):
+    return tuple(f"{UNIT}{name}.py" for name in names)
+
+
+def area(package, names, paths):
+    return Area(files=files_of(package, names), tests=Tests(paths=paths, near=nearest))
+
+
+VTAR = {"path": Path("sim/image/vtar.py"), "function": "is_vtar", "was": "data[257:265] =="}
+CHAIN = {"path": Path("sim/image/chain.py"), "function": "check_path_length", "was": "below > authority"}
+QUOTE = {
+    "path": Path("sim/attest/quote.py"),
+    "function": "check_qualified_signer",
+    "was": "qualifiedSigner !=",
+}
+PLANTED = {
+    Planted(**VTAR, now="data[257:264] =="): KILLED,
+    Planted(**VTAR, now="data[0x101:265] =="): SURVIVED,
+    Planted(**CHAIN, now="below >= authority"): KILLED,
+    Planted(**CHAIN, now="+below > authority"): SURVIVED,
+    Planted(**QUOTE, now="qualifiedSigner =="): KILLED,
+    Planted(**QUOTE, now="qualifiedSigner is not None and attest.qualifiedSigner !="): SURVIVED,
+}
+"""Changes of one function in each area, with the outcomes that they must have."""
+
+STUDY = Study(
+    title=__doc__.partition("\n")[0],
+    areas={
+        "parsers": area("image", PARSERS, unit(PARSER_TESTS)),
+        "signatures": area("image", SIGNATURES, unit(SIGNATURE_TESTS)),
+        "attest": area("attest", ("*", "engines/*"), ATTEST_TESTS),
+    },
+    planted=PLANTED,
+    sample=150,
+    survivors="image-mutants.txt",
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))

@@ -1,0 +1,99 @@
+"""What engines of third parties find, in words, components and evidence."""
+
+import hashlib
+
+import attrs
+import pytest
+
+from sim.attest.engines import AllowListEngine, Case
+from sim.attest.engines.case import FINDINGS_MAX, Decision, Finding, decision, measured_files, unproven
+from sim.attest.verdict import Reason, Verdict
+from sim.image.manifest import ReferenceManifest
+from sim.tpm.eventlog import EventLogWriter
+from sim.tpm.tagged import EsxTag
+
+from .alone import SHA256, component, evidence, refused
+from .lab import boot_steps, tagged
+
+
+def case(steps=None, verdict=None, **values):
+    writer = EventLogWriter((SHA256,))
+    for step in boot_steps() if steps is None else steps:
+        writer.measure(step.pcr, step.type, step.data, step.over)
+    given = evidence(event_log=writer.to_bytes(), pcr_values=values)
+    return Case(host="esx01", evidence=given, verdict=verdict or Verdict(status="accepted", replayed=True))
+
+
+def test_an_engine_reads_nothing_that_is_not_proven():
+    assert unproven(case()) is None
+    reasons = (Reason(code="x", message="m" * 300),)
+    finding = unproven(case(verdict=Verdict(status="notAccepted", reasons=reasons)))
+    assert finding == Finding(
+        rule="unproven",
+        message="the measurements are not proven by a quote of a known TPM",
+        evidence="m" * 200,
+    )
+    (only,) = (
+        AllowListEngine(allowed=ReferenceManifest(components=(component(),)))
+        .decide(case(verdict=Verdict(status="notAccepted")))
+        .findings
+    )
+    assert only.rule == "unproven"
+
+
+def test_measured_files_are_modules_and_option_files_in_their_order():
+    files = measured_files(case([tagged(14, EsxTag.BOOT_OPT, b"a.gz\0"), tagged(12, EsxTag.MOD, b"b.b00\0"),
+                                 tagged(14, EsxTag.CMD_OPT, b"text")]))  # fmt: skip
+    assert [each.title for each in files] == ["a.gz", "b.b00"]
+    assert refused(measured_files, case([tagged(14, EsxTag.CMD_OPT, b"text")]))[:2] == (
+        "no_modules", "the event log names no boot module",
+    )  # fmt: skip
+
+
+def test_an_allow_list_refuses_an_unlisted_file_a_log_without_files_and_another_pcr():
+    engine = AllowListEngine(
+        allowed=ReferenceManifest(components=(component(),)),
+        reference_pcrs={"sha1": {0: (b"\x05",), 1: (b"\x01",)}},
+    )
+    digest = hashlib.sha256(b"net").digest()
+    listed = attrs.evolve(engine, allowed=ReferenceManifest(components=(component(digest=digest),)))
+    booted = case([tagged(13, EsxTag.MOD, b"net.v00\0", b"net")], sha1={0: b"\x05", 1: b"\x02"})
+    pcr = Finding(rule="reference_pcr", message="PCR 1 of the sha1 bank has no listed value", evidence="02")
+    assert listed.decide(booted) == Decision(engine="allow-list", findings=(pcr,))
+    unlisted = Finding(
+        rule="unlisted",
+        message="net.v00 is not on the list",
+        component="net.v00",
+        evidence=f"PCR 13, digest {digest.hex()}",
+    )
+    assert engine.decide(booted).findings == (unlisted, pcr)
+    (unreadable,) = engine.decide(case([tagged(14, EsxTag.CMD_OPT, b"")])).findings
+    assert unreadable == Finding(
+        rule="unreadable",
+        message="what the host sent cannot be read: the event log names no boot module",
+    )
+    without = attrs.evolve(listed, reference_pcrs={"sha256": {0: (b"\x05",)}})
+    assert without.decide(booted).findings[0].message == "PCR 0 of the sha256 bank has no listed value"
+
+
+@pytest.mark.parametrize(("least", "trusted"), [("8.0-1", True), ("8.0-2", False), ("10.0-0", False)])
+def test_an_allow_list_may_want_a_least_version(least, trusted):
+    digest = hashlib.sha256(b"net").digest()
+    allowed = ReferenceManifest(components=(component(digest=digest),))
+    engine = AllowListEngine(allowed=allowed, least_versions={"esx-base": least, "other": "9"})
+    found = engine.decide(case([tagged(13, EsxTag.MOD, b"net.v00\0", b"net")]))
+    assert found.trusted is trusted
+    if not trusted:
+        words = f"esx-base 8.0-1 is older than {least}"
+        seen = f"digest {digest.hex()}"
+        assert found.findings == (Finding(rule="too_old", message=words, component="net.v00", evidence=seen),)
+
+
+def test_a_decision_lists_and_says_only_so_much():
+    findings = [Finding(rule="x", message=f"m{number}") for number in range(FINDINGS_MAX + 1)]
+    found = decision("engine", findings)
+    assert found.findings == tuple(findings[:FINDINGS_MAX])
+    assert found.message == "m0; m1; m2; m3; m4; m5"
+    assert not found.trusted
+    assert decision("engine", []) == Decision(engine="engine")
+    assert (decision("engine", []).message, decision("engine", []).trusted) == ("", True)
