@@ -216,7 +216,7 @@ class World:
         self.reservation_hz = 0
         self.floor: tuple[int, int] | None = None
         self.reservation: Reservation | None = None
-        self.claim: tuple[object, ...] = ()  # worlds with equal claims are entitled to the same
+        self.claim = 0  # worlds with equal claims are entitled to the same
         self.price = 1  # virtual time of one nanosecond of CPU
         self.vtime = 0
         self.seq = 0  # of the queue entry that counts; 0: in no queue

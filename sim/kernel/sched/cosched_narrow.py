@@ -68,30 +68,23 @@ class NarrowGroup(VcpuGroup):
         self._standers -= 1
         if not self._standers:
             self._standing = _FAR
-        due_ns = self._standing + offset + self.handoff_ns
-        if (
-            self._stopped
-            or self._offset - self._leading > self.highest_ns
-            or due_ns < self.timer.due_ns
-            or (self.timer.due_ns == NEVER and due_ns < _FAR)
-            or self.poll_ns
-        ):
+        if self._stopped or self._offset - self._leading > self.highest_ns or self.poll_ns:
             self._arm(now_ns)
+        else:
+            self._sooner(self._standing + offset + self.handoff_ns, now_ns)
 
     def stopped(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world that has run since `begun_ns` stands still from now on (its new state is set)."""
         world.progress = progress = (now_ns if now_ns > begun_ns else begun_ns) - world.progress
         self._standers += 1
-        sooner = self.poll_ns > 0
         if world.state is _COSTOP:
             self._stopped += 1
-            sooner = True
-        if progress < self._standing:
-            self._standing = progress
-            due_ns = progress + self._leading + self.handoff_ns
-            sooner = sooner or due_ns < self.timer.due_ns or self.timer.due_ns == NEVER
-        if sooner:
             self._arm(now_ns)
+        elif self.poll_ns:
+            self._arm(now_ns)
+        elif progress < self._standing:
+            self._standing = progress
+            self._sooner(progress + self._leading + self.handoff_ns, now_ns)
 
     def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (-1)."""
@@ -109,23 +102,36 @@ class NarrowGroup(VcpuGroup):
 
     def woke(self, world: World, now_ns: int) -> None:
         """Learn that a sleeping world is READY from now on."""
-        standing, offset, fastest, stopped, laggard = self._extremes(world)
-        counted = now_ns - world.progress
-        others = _FAR if standing is None else standing
-        if offset is not None and now_ns - offset < others:
-            others = now_ns - offset
-        if others == _FAR:
-            others = counted
-        progress = world.progress_asleep if world.progress_asleep > others else others
-        world.progress = progress = progress if progress < counted else counted
-        if standing is None or progress < standing or (progress == standing and laggard is None):
-            standing, laggard = progress, world
-        self._standing = standing
+        asleep = world.progress_asleep
+        progress = now_ns - world.progress
+        for other in self.worlds:
+            if other is world:
+                continue
+            state = other.state
+            others = other.progress
+            if state is _RUN or state is _IDLE or state is _VM:
+                others = now_ns - others
+            if others < progress:
+                progress = others
+                if others <= asleep:
+                    progress = asleep  # it is no further than where it fell asleep, whoever is slower still
+                    break
+        world.progress = progress
         self._standers += 1
-        self._offset = -_FAR if offset is None else offset
-        self._leading = _FAR if fastest is None else fastest.progress
-        if not self._looking:
-            self._set_timer(now_ns, (standing, offset, fastest, stopped, laggard))
+        if self.poll_ns:
+            self._arm(now_ns)
+        elif progress < self._standing:
+            self._standing = progress
+            self._sooner(progress + self._leading + self.handoff_ns, now_ns)
+
+    def _sooner(self, due_ns: int, now_ns: int) -> None:
+        """Make sure that the timer fires by `due_ns`, before which nothing is due but what it is set for already."""
+        timer = self.timer
+        if due_ns < timer.due_ns or (timer.due_ns == NEVER and due_ns < _FAR):
+            if due_ns > now_ns:
+                timer.arm(due_ns)
+            elif not self._looking:
+                self._set_timer(now_ns, self._extremes())
 
     def moved(self, world: World, old: WorldState, begun_ns: int, now_ns: int) -> None:
         """Learn that a world has gone from `old` to another state but RUN; if that was RUN it ran since `begun_ns`."""

@@ -22,8 +22,11 @@ STEPS_MAX = 1000
 
 def next_burst(world: World, now_ns: int) -> bool:
     """Ask the workload for its next step; True: it wants CPU, False: it sleeps and its timer is set."""
+    step = world.workload.next(now_ns)
+    if step.__class__ is Run and step.ns > 0:  # the hot path
+        world.remaining_ns = step.ns
+        return True
     for _ in range(STEPS_MAX):
-        step = world.workload.next(now_ns)
         if isinstance(step, Run):
             world.remaining_ns = step.ns
         elif isinstance(step, Wait):
@@ -43,6 +46,7 @@ def next_burst(world: World, now_ns: int) -> bool:
             open_gate(step.gate.leave(world), now_ns)
         if world.remaining_ns > 0:
             return True
+        step = world.workload.next(now_ns)
     raise ScenarioError("workload", f"{world.name} gave {STEPS_MAX} steps of no length in a row")
 
 

@@ -93,7 +93,7 @@ class ActiveWeights:
         self._total = 0
         self._counts: dict[int, int] = {}
         self._order: list[int] = []  # the weights seen, rising
-        self._classes: dict[tuple[object, ...], _Class] = {}  # of special worlds; with pools, of all
+        self._classes: dict[int, _Class] = {}  # of special worlds; with pools, of all
         self._special_count = 0
 
     def knows(self, weight: int) -> bool:
@@ -139,13 +139,26 @@ class ActiveWeights:
         free = max(self.unit // world.weight, level)
         return level * bucket.denominator * bucket.width > free * bucket.numerator
 
-    def add(self, world: World) -> None:
-        """Count a world in: it begins to compete."""
-        self._change(world, 1)
-
-    def remove(self, world: World) -> None:
-        """Count a world out: it stops competing."""
-        self._change(world, -1)
+    def change(self, world: World, by: int) -> None:
+        """Count a world in (1): it begins to compete; or out (-1)."""
+        weight = world.weight
+        self.count += by
+        self._total += weight * by
+        self._counts[weight] += by
+        if world.special:
+            self._special_count += by
+            if world.floor is not None:
+                self.reserved += by
+            if world.bucket is not None:
+                world.bucket.competing += by
+        elif not self.pooled:
+            return
+        one = self._classes.get(world.claim)
+        if one is None:
+            one = self._classes[world.claim] = _Class(world)
+        one.count += by
+        if not one.count:
+            del self._classes[world.claim]
 
     @property
     def contended(self) -> bool:
@@ -232,36 +245,13 @@ class ActiveWeights:
     def _cpus(hz: int, pool: Pool) -> Fraction:
         return Fraction(hz, pool.core_hz)
 
-    def _change(self, world: World, by: int) -> None:
-        weight = world.weight
-        self.count += by
-        self._total += weight * by
-        self._counts[weight] += by
-        if world.special:
-            self._special_count += by
-            if world.floor is not None:
-                self.reserved += by
-            if world.bucket is not None:
-                world.bucket.competing += by
-        elif not self.pooled:
-            return
-        self._classify(world, by)
-
-    def _classify(self, world: World, by: int) -> None:
-        one = self._classes.get(world.claim)
-        if one is None:
-            one = self._classes[world.claim] = _Class(world)
-        one.count += by
-        if not one.count:
-            del self._classes[world.claim]
-
     def regroup(self, worlds: list[World], *, pooled: bool) -> None:
         """Sort the competing `worlds` anew: the host has got its first pool, or lost its last."""
         self.pooled = pooled
         self._classes.clear()
         for world in worlds:
             if pooled or world.special:
-                self._classify(world, 1)
+                self._classes.setdefault(world.claim, _Class(world)).count += 1
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless the counts agree."""

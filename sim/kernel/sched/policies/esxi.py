@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sim.core.engine import NEVER
 from sim.errors import SimBug
 from sim.kernel.sched.policies.esxi_queues import EsxiQueues
 from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION, Reservation
@@ -57,6 +58,7 @@ class EsxiPolicy(EsxiQueues):
         self._level_timer = host.sim.engine.timer(self._find_level)
         self._level_found_ns = now_ns - max(host.options.quantum_ns, host.options.entitlement_ns)
         self._begun = 0
+        self._claims: dict[tuple[object, ...], int] = {}  # what worlds are entitled to, numbered
 
     # -- time and price
 
@@ -89,14 +91,17 @@ class EsxiPolicy(EsxiQueues):
         world.special = hz > 0 or world.bucket is not None
         bucket = -1 if world.bucket is None else world.bucket.number
         pool = 0 if world.pool is None else world.pool.number
-        world.claim = (world.weight, world.floor, bucket, pool)
+        claim = (world.weight, world.floor, bucket, pool)
+        world.claim = self._claims.setdefault(claim, len(self._claims))
 
     def join(self, world: World, now_ns: int, *, fresh: bool) -> None:
         """Count a world in, and bound what it may catch up."""
         if not self.weights.knows(world.weight):
             self._learn(world.weight, now_ns)
         self._count(world, 1, now_ns)
-        vtime = self.vtime(now_ns)
+        vtime = self._vtime
+        if self.contended:
+            vtime += self.level * (now_ns - self._vtime_at_ns)
         if world.affinity != -1:
             vtime = self._vtime_of_pinned(world, vtime)
         if fresh:
@@ -137,8 +142,10 @@ class EsxiPolicy(EsxiQueues):
         self.balancer.configure()
         if self.split:
             self._requeue_stranded(now_ns)
-        self._set_contended(now_ns)
-        if self.contended:
+        contended = self.weights.contended or self.split
+        if contended != self.contended:
+            self._turn_contended(now_ns)
+        if contended:
             self._level_timer.arm(now_ns)
 
     def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
@@ -180,35 +187,35 @@ class EsxiPolicy(EsxiQueues):
 
     def _count(self, world: World, by: int, now_ns: int) -> None:
         """Count a world in or out of those that compete; the new level is found soon, once for all changes."""
-        if by > 0:
-            self.weights.add(world)
-        else:
-            self.weights.remove(world)
+        weights = self.weights
+        weights.change(world, by)
         if world.affinity != -1:
             self._close_books(now_ns)
             self.pinned += by
             self.plain_keys = self.split or self.pinned > 0
             self._compact()  # keys depend on whether there are any
-        if self.reserved != self.weights.reserved:
-            self.reserved = self.weights.reserved
+        if self.reserved != weights.reserved:
+            self.reserved = weights.reserved
             self._set_turn()
-        self._set_contended(now_ns)
-        if self.contended and not self._level_timer.armed:
+        contended = (
+            weights.count > weights.cpus or self.split
+        )  # of several queues one may be full, others empty
+        if contended != self.contended:
+            self._turn_contended(now_ns)
+        if contended and self._level_timer.due_ns == NEVER:
             pause_ns = self.host.options.quantum_ns
-            if self.weights.pooled:
+            if weights.pooled:
                 pause_ns = max(pause_ns, self.host.options.entitlement_ns)
             self._level_timer.arm(max(now_ns, self._level_found_ns + pause_ns))
 
-    def _set_contended(self, now_ns: int) -> None:
-        contended = (
-            self.split or self.weights.contended
-        )  # one of several queues may be full while others are empty
-        if contended != self.contended:
-            self._close_books(now_ns)
-            self._alone_ns = (self._alone_ns[0], now_ns) if contended else (now_ns, now_ns)
-            self.contended = contended
-            if self.contended and self.pinned:
-                self._anchor_pinned()
+    def _turn_contended(self, now_ns: int) -> None:
+        """Go over to prices by entitlement, or back to a host that has CPUs enough."""
+        contended = not self.contended
+        self._close_books(now_ns)
+        self._alone_ns = (self._alone_ns[0], now_ns) if contended else (now_ns, now_ns)
+        self.contended = contended
+        if contended and self.pinned:
+            self._anchor_pinned()
 
     def _anchor_pinned(self) -> None:
         """Bring worlds with an affinity, which are charged always, back to the virtual time that has stood still."""
