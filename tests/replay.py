@@ -12,8 +12,6 @@ import sys
 import pytest
 from hypothesis import core, settings
 
-from sim import __version__
-
 PROFILE = "VMKSIM_HYPOTHESIS_PROFILE"
 SEED_OPTION = "--hypothesis-seed"
 
@@ -45,6 +43,8 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.when != "call" or not report.failed or not is_property(item):
         return
+    from sim import __version__  # not above: campaigns fork a pytest that has not imported the package yet
+
     seed = core.global_force_seed
     drawn = "the test's own (derandomized)" if seed is None else str(seed)
     lines = [

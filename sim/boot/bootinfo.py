@@ -91,6 +91,8 @@ class BootInfo:
     """Whether a late launch took place, so that PCRs 17-22 hold the measurements."""
     pcr_map: PcrMap = LOADER_MAP
     """Which PCR took what."""
+    launcher: bytes = attrs.field(default=b"", repr=False)
+    """What was launched, where that is no boot module: it stays in memory."""
     bank: str
     """The boot bank's volume."""
     command_line: str

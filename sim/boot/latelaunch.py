@@ -81,16 +81,21 @@ _RC_NO_INDEX = 0x18B
 
 
 class LateLaunch:
-    """The launch of one boot, or of one resume; `prepare` and `launch` are steps, and the latter queues the others."""
+    """The launch of one boot, or of one resume; `prepare` and `launch` are steps, and the latter queues the others.
 
-    def __init__(self, context: BootContext, measurer: Measurer) -> None:
+    `launcher` is tboot as it lies in memory, if it does already.
+    """
+
+    def __init__(self, context: BootContext, measurer: Measurer, launcher: bytes = b"") -> None:
         self._context = context
         self._measurer = measurer
         self._spec = context.policy.launch
         self._txt = context.board.txt
         self._modules = ModuleMeasurer(measurer, self._spec.pcr_map)
         self._acm = b""
-        self._launcher = b""
+        self.launcher = launcher
+        """tboot, where that is what is launched."""
+        self._txt.public_key = chipset_key_digest()
         self.done = False
         """Whether the launch took place."""
 
@@ -122,9 +127,8 @@ class LateLaunch:
             return
         self._acm = acm
         self._txt.note_sinit(len(acm))
-        self._txt.public_key = chipset_key_digest()
-        if self._spec.own_launcher:
-            self._launcher = self._read_launcher()
+        if self._spec.own_launcher and not self.launcher:
+            self.launcher = self._read_launcher()
 
     def _cannot(self, component: str, reason: str) -> None:
         """Follow the policy where there can be no launch: go on without one, or stop."""
@@ -210,7 +214,7 @@ class LateLaunch:
 
     def _mle(self) -> bytes:
         """Return the code that is launched."""
-        return self._launcher if self._spec.own_launcher else self._context.loaded[0].content
+        return self.launcher if self._spec.own_launcher else self._context.loaded[0].content
 
     def _read_pcrs(self, pcrs: tuple[int, ...]) -> list[bytes]:
         try:

@@ -69,7 +69,7 @@ class ResumeSequence:
         ]
         self._context = context
         measurer = Measurer(context)
-        self._launch = LateLaunch(context, measurer)
+        self._launch = LateLaunch(context, measurer, boot.launcher)
         self._procedure.then(self._wake)
         self._procedure.then(Firmware(context, measurer).resume_tpm)
         self._procedure.then(self._launch.prepare)

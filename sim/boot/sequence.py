@@ -131,6 +131,7 @@ class BootSequence:
             tpm_state=context.tpm_state,
             drtm=self._late_launch.done,
             pcr_map=self._late_launch.pcr_map,
+            launcher=self._late_launch.launcher,
             bank=context.bank,
             command_line=context.command_line,
             kernel_options=kernel_options(config.kernelopt),

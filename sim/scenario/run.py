@@ -177,6 +177,7 @@ class Simulation:
             self._lose_host()
         elif host.state is HostState.SUSPENDED:
             self._slept = True
+            self._lose_host("suspended")
         elif host.state is HostState.RUNNING and self._slept:
             self._slept = False
             self._attest()
@@ -189,12 +190,12 @@ class Simulation:
             if first:
                 self.sim.engine.after(0, _pause)
 
-    def _lose_host(self) -> None:
-        """Let vCenter notice that a host of its inventory did not come up again."""
+    def _lose_host(self, why: str = "") -> None:
+        """Let vCenter notice that a host of its inventory did not come up again, or sleeps."""
         vcenter, agent = self.machinery.vcenter, self.machinery.agent
         if vcenter is not None and any(entry.name == agent.name for entry in vcenter.hosts()):
             failure = self.host.failure
-            vcenter.lose(agent, HostConnectFault(agent.name, failure.message if failure is not None else ""))
+            vcenter.lose(agent, HostConnectFault(agent.name, failure.message if failure is not None else why))
 
     def _start_clock(self) -> None:
         now_ns = self.first_ready_ns = self.sim.now

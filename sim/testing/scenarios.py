@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from sim.boot.launchspec import FAILURE_ACTIONS, GENERATIONS, USAGES, LaunchSpec
 from sim.core.units import GIB, MIB, MS
 from sim.hw.spec import CpuSpec, FirmwareSpec, HostSpec
 from sim.kernel.vm import CpuAllocation
@@ -17,7 +18,16 @@ from sim.kernel.workload import WorkloadSpec
 from sim.scenario.faults import FaultSpec
 from sim.scenario.spec import TPM_STATES, ImageSpec, Scenario, TpmSpec, VCenterSpec, VmEntry
 
-__all__ = ["allocations", "cpu_specs", "file_faults", "host_specs", "scenarios", "vm_entries", "workloads"]
+__all__ = [
+    "allocations",
+    "cpu_specs",
+    "file_faults",
+    "host_specs",
+    "launch_specs",
+    "scenarios",
+    "vm_entries",
+    "workloads",
+]
 
 SMALL_IMAGE = ImageSpec(modules=3, module_size_bytes=1024)
 """An image that boots in a few hundredths of a second."""
@@ -39,6 +49,16 @@ def host_specs() -> st.SearchStrategy[HostSpec]:
     firmware = st.builds(FirmwareSpec, secure_boot=st.booleans(), txt_enabled=st.booleans())
     memory = st.sampled_from((4 * GIB, 6 * GIB, 8 * GIB))
     return st.builds(HostSpec, cpu=cpu_specs(), memory_bytes=memory, firmware=firmware)
+
+
+def launch_specs() -> st.SearchStrategy[LaunchSpec]:
+    """Strategy: late launches of both generations, both uses of PCRs 17 and 18, and every action, without a policy."""
+    return st.builds(
+        LaunchSpec,
+        generation=st.sampled_from(tuple(GENERATIONS)),
+        usage=st.sampled_from((None, *USAGES)),
+        on_failure=st.sampled_from(FAILURE_ACTIONS),
+    )
 
 
 def workloads() -> st.SearchStrategy[WorkloadSpec]:
@@ -97,6 +117,7 @@ def scenarios(*, faults: bool = False) -> st.SearchStrategy[Scenario]:
         tpm=st.sampled_from(TPM_STATES).map(lambda state: TpmSpec(state=state)),
         image=st.just(SMALL_IMAGE),
         options=st.sampled_from(({}, {"enableTboot": True})),
+        launch=launch_specs(),
         vms=vm_entries(),
         faults=tampered,
         vcenter=st.just(VCenterSpec(add_host_ns=0)),

@@ -39,6 +39,17 @@ AREAS = {
         ],
         ("tests/unit/image", "tests/unit/boot/test_hostile_files.py"),
     ),
+    "launch": (
+        [
+            *(f"sim/boot/{name}.py" for name in ("acm", "lcpcheck", "launchpolicy", "latelaunch", "resume")),
+            "sim/kernel/standby.py",
+        ],
+        (
+            *(f"tests/unit/boot/test_{name}.py" for name in ("acm", "launchpolicy", "late_launch")),
+            "tests/unit/boot/test_launch_failures.py",
+            "tests/unit/kernel/test_standby.py",
+        ),
+    ),
 }
 OURS = ("SimBug", "NotImplementedError")
 """What is raised for a bug of ours is no check of what comes from outside."""

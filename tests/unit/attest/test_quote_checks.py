@@ -119,7 +119,12 @@ def test_a_clock_that_went_on_is_returned():
         ({"restart_count": 3}, None, "clock", "the TPM's reset counters went back"),
         ({"clock": 10_000_001}, None, "clock", "the TPM's clock went back"),
         ({"reset_count": 4}, False, "tpm_reset", "the TPM was reset while its host was not"),
-        ({"restart_count": 1}, False, "tpm_reset", "the TPM was reset while its host was not"),
+        (
+            {"restart_count": 1},
+            False,
+            "tpm_restart",
+            "the TPM was restarted 1 times while its host resumed 0 times",
+        ),
         ({}, True, "tpm_reset", "the host was rebooted and its TPM was not reset"),
     ],
 )
@@ -128,6 +133,19 @@ def test_a_clock_that_cannot_be_is_refused_with_both_states(changes, rebooted, n
     assert refused(quote.check_clock, attest(), last, rebooted=rebooted) == (
         name, words, None, f"last {last}, now {NOW}",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("restarts", "resumes", "good"), [(1, 1, True), (2, 1, True), (2, 2, True), (0, 1, False), (1, 2, False)]
+)
+def test_a_resume_restarts_once_or_with_a_launch_twice(restarts, resumes, good):
+    last = attrs.evolve(NOW, restart_count=2 - restarts)
+    if good:
+        assert quote.check_clock(attest(), last, rebooted=False, resumes=resumes) == NOW
+    else:
+        assert refused(quote.check_clock, attest(), last, rebooted=False, resumes=resumes)[:2] == (
+            "tpm_restart", f"the TPM was restarted {restarts} times while its host resumed {resumes} times",
+        )  # fmt: skip
 
 
 def test_a_clock_may_fall_back_a_little_only_after_a_reset_that_was_not_orderly():

@@ -84,6 +84,7 @@ def test_maker_s_key_is_the_first_of_its_stream():
         (USER_AREA + INFO_TABLE.size, "<I", (0xFFFFFFFF,), 0x80000008),
         (USER_AREA + INFO_TABLE.size, "<I", (64,), 0x80000007),
         (384, "<I", (3,), 0x80000007),
+        (384, "<I", (2,), 0x80000007),
         (388, "<I", (0,), 0x80000007),
         (128, "<I", (0,), 0x80000007),
     ],

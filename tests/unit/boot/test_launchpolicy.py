@@ -90,6 +90,21 @@ def test_index_with_anything_else_is_no_policy(data):
         assert caught.value.error is SinitError.POLICY_FORMAT
 
 
+def test_policy_of_an_unknown_type_is_none():
+    with pytest.raises(FormatError, match="neither a list nor any"):
+        decode_policy(encode_policy(LcpPolicy(policy_type=2)))
+
+
+def test_list_with_a_key_of_another_size_is_refused(key):
+    one = sign_list([mle_element([MLE])], key)
+    for size in (0, 128, 512):
+        data = bytearray(encode_policy_data([one]))
+        at = len(data) - 2 * 256 - 2
+        data[at:] = struct.pack("<H", size) + b"k" * 2 * size
+        with pytest.raises(FormatError, match=f"a key of {size} bytes"):
+            decode_policy_data(bytes(data))
+
+
 def test_data_file_goes_there_and_back_and_begins_with_its_mark(key):
     lists = (
         LcpList(elements=(mle_element([MLE, OTHER], 2), pconf_element([((0, 7), STATE)]))),

@@ -2,11 +2,15 @@
 
 import pickle
 
+import attrs
 import pytest
 
-from sim.boot.resume import kept_measurements
+from sim.boot.bootinfo import StartupMode
+from sim.boot.latelaunch import LAUNCH_VOLUME, LAUNCHER_FILE
+from sim.boot.launchspec import FAILURE_ACTIONS, LaunchSpec
+from sim.boot.resume import ResumeSequence, kept_measurements
 from sim.core.units import MIB, SECOND
-from sim.errors import VmksimError
+from sim.errors import SimBug, VmksimError
 from sim.hw.spec import FirmwareSpec
 from sim.kernel.api import ApiError
 from sim.kernel.host import HostState
@@ -116,6 +120,27 @@ def test_lost_shutdown_starts_the_tpm_anew_and_caps_its_first_pcrs(boot, launch,
     assert any("TPM2_Shutdown(STATE) failed" in line for line in lines(machinery, "vmkernel"))
 
 
+@pytest.mark.parametrize("mode", list(StartupMode))
+def test_pcr_0_survives_however_the_platform_starts_its_tpm(boot, mode):
+    def before(machinery):
+        machinery.host.policy = attrs.evolve(machinery.host.policy, startup=mode)
+
+    machinery = boot(before=before)
+    values = pcrs(machinery)
+    assert wake(sleep(machinery)).state is HostState.RUNNING
+    assert "TPM: resumed" in lines(machinery, "firmware")
+    assert [pcrs(machinery)[pcr] for pcr in range(16)] == [values[pcr] for pcr in range(16)]
+
+
+def test_host_of_the_txt_era_launches_the_tboot_that_lies_in_its_memory(boot):
+    machinery = boot(host=TXT, options={"enableTboot": True}, launch=LaunchSpec(generation="txt-era"))
+    values = pcrs(machinery)
+    sleep(machinery)
+    machinery.host.board.disk.volume(LAUNCH_VOLUME).write(LAUNCHER_FILE, b"another tboot, for the next boot")
+    assert wake(machinery).state is HostState.RUNNING
+    assert pcrs(machinery) == values
+
+
 # ---------------------------------------------------------------- memory
 
 
@@ -191,8 +216,6 @@ def test_other_sealed_key_and_mac_do_not_help_who_writes_memory(launched):
 
 
 def test_changed_list_of_kept_measurements_leaves_the_key_sealed(launched):
-    import attrs
-
     from sim.tpm.eventlog import EventLogWriter, parse
 
     sleep(launched)
@@ -219,6 +242,17 @@ def test_sinit_that_changed_in_the_sleep_resets_the_platform(launched):
     strike_sinit(FaultSpec(kind="sinit", defect="revoked"), launched.host.board)
     host = wake(launched)
     assert (host.state, host.board.txt.errorcode) == (HostState.HALTED, 0xC00004C1)
+
+
+@pytest.mark.parametrize("action", FAILURE_ACTIONS)
+def test_host_that_cannot_launch_anew_does_not_go_on_whatever_the_policy(boot, action):
+    machinery = boot(host=TXT, options={"enableTboot": True}, launch=LaunchSpec(on_failure=action))
+    sleep(machinery)
+    strike_sinit(FaultSpec(kind="sinit", defect="absent"), machinery.host.board)
+    host = wake(machinery)
+    assert (host.state, host.kernel) == (HostState.HALTED, None)
+    wanted = "the key cannot be unsealed" if action == "continue" else f"policy action {action}"
+    assert wanted in host.failure.message
 
 
 def test_virtual_machines_stand_still_and_go_on(launched):
@@ -276,6 +310,18 @@ def test_host_that_cannot_seal_stays_awake(launched):
 def test_host_without_a_tpm_suspends_and_resumes(boot, specs):
     machinery = boot(tpm=specs["tpm"](state="absent"))
     assert wake(sleep(machinery)).state is HostState.RUNNING
+
+
+def test_bug_of_ours_on_the_way_out_of_s3_is_not_taken_for_a_failure_of_the_host(machinery):
+    def check():
+        raise SimBug("ours")
+
+    sleep(machinery)
+    host = machinery.host
+    host.board.resume()
+    ResumeSequence(host.board, host.trust, host.boot, check=check, on_done=print).start()
+    with pytest.raises(SimBug, match="ours"):
+        machinery.sim.engine.run(machinery.sim.now + 20 * SECOND)
 
 
 def test_sleeping_host_pickles_and_wakes_elsewhere(launched):

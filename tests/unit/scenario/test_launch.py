@@ -164,6 +164,10 @@ def test_suspended_host_is_accepted_where_a_site_allows_it(launched):
     assert (result.boot.state, result.boot.drtm, codes(result)) == ("ok", True, [])
     assert steps(simulation)[:4] == ["add host", "suspend", "wake", "attest again"]
     assert simulation.host.resumes == 1
+    events = [row["type"] for row in simulation.sim.trace.select("vcenter.event")]
+    assert events.index("HostConnectionLostEvent") < len(events) - 1 - events[::-1].index(
+        "HostConnectedEvent"
+    )
     refused = simulate(evolve(launched, faults=(OFF,)))
     assert codes(refused) == ["tpm_restart"]
 
