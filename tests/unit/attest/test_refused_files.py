@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 
+import attrs
 import pytest
 
 from sim.attest.esxi_report import PcrOutcome, read_report, replay_report, verify_report
@@ -345,12 +346,19 @@ def test_each_pcr_of_a_report_is_replayed_in_its_own_bank():
 def test_a_report_that_does_not_replay_is_refused_with_every_wrong_pcr():
     event = entry(1, CommandDetails(data_hash=DIGEST, data_hash_method="SHA256"))
     folded = hashlib.sha256(bytes(32) + DIGEST).digest()
-    wrong = HostTpmAttestationReport(tpm_pcr_values=(value(1, DIGEST),), tpm_events=(event,))
+    other = attrs.evolve(event, pcr_index=2)
+    values = (value(1, DIGEST), value(2, bytes(32)))
+    wrong = HostTpmAttestationReport(tpm_pcr_values=values, tpm_events=(event, other))
     with pytest.raises(AttestationError) as caught:
         verify_report(wrong)
     assert caught.value.check == "report_replay"
-    assert caught.value.message == "the events do not replay to the reported value of PCR 1 (SHA256)"
-    assert caught.value.evidence == f"PCR 1 SHA256: reported {DIGEST.hex()}, replayed {folded.hex()}"
+    assert caught.value.message == (
+        "the events do not replay to the reported value of PCR 1 (SHA256), 2 (SHA256)"
+    )
+    assert caught.value.evidence == (
+        f"PCR 1 SHA256: reported {DIGEST.hex()}, replayed {folded.hex()}; "
+        f"PCR 2 SHA256: reported {bytes(32).hex()}, replayed {folded.hex()}"
+    )
 
 
 def test_a_required_pcr_without_events_and_an_unreliable_log_are_refused():
