@@ -24,10 +24,11 @@ PARSER_TESTS = (
     *("ar", "boundedxml", "bundle", "tar", "vtar", "payload", "trailer", "der", "certificate"),
     *("descriptor", "vib", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents", "install"),
     *("elf", "elf_linking", "elf_objects", "elf_refusals", "efi", "bankcheck"),
+    *("refused_archives", "refused_descriptors", "refused_images", "refused_texts", "refused_signatures"),
 )
 SIGNATURE_TESTS = (
     *("cms", "cms_structure", "certificate", "crl", "pki", "trailer", "efi", "bankcheck", "vib"),
-    *("acceptance", "cms_openssl"),
+    *("acceptance", "cms_openssl", "refused_signatures"),
 )
 ATTEST_TESTS = (
     *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py"),
