@@ -150,10 +150,8 @@ class ElfFile:
         return self._sections.content(wanted)
 
     def interpreter(self) -> str:
-        """Return the path in PT_INTERP, or an empty text."""
+        """Return the path in the PT_INTERP of a file that has one."""
         rows = [header for header in self.headers if header[0] == f.PT_INTERP]
-        if not rows:
-            return ""
         if len(rows) > 1 or not 1 < rows[0][_FILE_BYTES] <= PATH_BYTES_MAX:
             raise FormatError(
                 _WHAT, "interpreter", f"expected one path of 1 to {PATH_BYTES_MAX - 1} characters"
@@ -177,11 +175,9 @@ class ElfFile:
             raise FormatError(_WHAT, "relro", "the range goes beyond its segment")
         return start, start + size
 
-    def thread_storage(self) -> ThreadStorage | None:
-        """Return the thread-local block, or None."""
+    def thread_storage(self) -> ThreadStorage:
+        """Return the thread-local block in the PT_TLS of a file that has one."""
         rows = [header for header in self.headers if header[0] == f.PT_TLS]
-        if not rows:
-            return None
         _, _, offset, address, _, file_bytes, memory_bytes, alignment = rows[0]
         if len(rows) > 1 or file_bytes > memory_bytes or memory_bytes > THREAD_BYTES_MAX:
             raise FormatError(

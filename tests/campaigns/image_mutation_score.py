@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from mutant_runs import KILLED, SURVIVED, Tests, nearest
-from mutation_score import Area, Planted, Study, files_of, main
+from mutation_score import Area, Planted, Study, files_of, main, with_facts
 
 PARSERS = (
     *("ar", "boundedxml", "boundedzip", "tar", "vtar", "payload", "trailer", "der"),
@@ -23,11 +23,12 @@ UNIT = "tests/unit/image/test_"
 PARSER_TESTS = (
     *("ar", "boundedxml", "bundle", "tar", "vtar", "payload", "trailer", "der", "certificate"),
     *("descriptor", "vib", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents", "install"),
-    *("elf", "elf_linking", "elf_objects", "elf_refusals", "efi", "bankcheck"),
+    *("elf", "elf_linking", "elf_objects", "elf_refusals", "elf_names", "efi", "bankcheck"),
+    *("refused_archives", "refused_descriptors", "refused_images", "refused_texts", "refused_signatures"),
 )
 SIGNATURE_TESTS = (
     *("cms", "cms_structure", "certificate", "crl", "pki", "trailer", "efi", "bankcheck", "vib"),
-    *("acceptance", "cms_openssl"),
+    *("acceptance", "cms_openssl", "refused_signatures", "refused_lists"),
 )
 ATTEST_TESTS = (
     *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py"),
@@ -39,8 +40,12 @@ def unit(names):
     return tuple(f"{UNIT}{name}.py" for name in names)
 
 
+def near(path):
+    return with_facts(path, nearest(path))
+
+
 def area(package, names, paths):
-    return Area(files=files_of(package, names), tests=Tests(paths=paths, near=nearest))
+    return Area(files=files_of(package, names), tests=Tests(paths=paths, near=near))
 
 
 VTAR = {"path": Path("sim/image/vtar.py"), "function": "is_vtar", "was": "data[257:265] =="}

@@ -171,7 +171,7 @@ class Session:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.too_late = self.calls.take()
         for number, item in enumerate(session.items):
-            sys.settrace(self.calls)  # anew, as a test that recurses too deeply ends the tracing
+            sys.settrace(self.calls)  # anew, as the test before may have ended the tracing
             start = time.process_time()
             _run(item, session.items[number + 1] if number + 1 < len(session.items) else None)
             self.seconds.append(time.process_time() - start)

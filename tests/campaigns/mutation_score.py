@@ -19,6 +19,7 @@ from mutant_runs import BROKEN, KILLED, ROOT, SURVIVED, TIMEOUT, Runner, Tests
 from mutants import mutants_of
 
 SHARE_MIN = 85
+FACTS = "tests/tidy/test_docs.py::test_a_generated_page_is_current[facts.md]"
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +67,11 @@ def files_of(package, names):
     """Return the files that patterns (without `.py`) name in a folder of the package."""
     folder = ROOT / "sim" / package
     return tuple(path.relative_to(ROOT) for name in names for path in sorted(folder.glob(f"{name}.py")))
+
+
+def with_facts(path, tests):
+    """Return the tests near to a file, with that of the page of facts if the file declares some."""
+    return (*tests, FACTS) if "fact(" in (ROOT / path).read_text(encoding="utf-8") else tests
 
 
 def chosen(study, options):

@@ -140,19 +140,21 @@ def test_the_tests_meet_the_changed_code(package):
     assert outcomes_of(script) == ["killed", "killed", "survived", "survived"]
 
 
-def test_a_test_that_recurses_too_deeply_hides_no_call_of_the_next_and_an_endless_one_is_ended(package):
+def test_a_test_that_ends_the_tracing_hides_no_call_of_the_next_and_an_endless_one_is_ended(
+    package, tmp_path
+):
     package("mutmut")
+    ending = tmp_path / "test_ending.py"
+    ending.write_text("import sys\n\ndef test_that_traces_nothing():\n    sys.settrace(None)\n")
     script = (
         "import mutant_runs as runs, mutation_score as score, pathlib\n"
-        "names = ('test_versions', 'test_ar', 'test_manifest', 'test_paths')\n"
-        "tests = runs.Tests(paths=tuple(f'tests/unit/image/{name}.py' for name in names), near=runs.nearest)\n"
-        "paths = pathlib.Path('sim/image/paths.py')\n"
-        "def planted(was, now):\n"
-        "    return score.Planted(path=paths, function='check_path', was=was, now=now)\n"
-        "was = 'if path.startswith(\"/\"):'\n"
-        "for mutant, outcome in runs.Runner(tests).outcomes(\n"
-        "    [planted(was, 'if False:'), planted(was, 'while path.startswith(\"/\"):\\n        continue\\n    ' + was)]\n"
-        "):\n"
+        f"tests = runs.Tests(paths=({str(ending)!r}, 'tests/unit/image/test_paths.py'), near=runs.nearest)\n"
+        "path, was = pathlib.Path('sim/image/paths.py'), 'if any(part in'\n"
+        "changes = [\n"
+        "    score.Planted(path=path, function='check_path', was=was, now=now)\n"
+        "    for now in ('if not any(part in', 'while True:\\n        pass\\n    ' + was)\n"
+        "]\n"
+        "for mutant, outcome in runs.Runner(tests).outcomes(changes):\n"
         "    print(outcome)\n"
     )
     assert outcomes_of(script) == ["killed", "timeout"]

@@ -7,8 +7,8 @@ what survives.
 import sys
 from pathlib import Path
 
-from mutant_runs import KILLED, ROOT, SURVIVED, Tests
-from mutation_score import Area, Planted, Study, files_of, main
+from mutant_runs import KILLED, SURVIVED, Tests
+from mutation_score import Area, Planted, Study, files_of, main, with_facts
 
 NAMES = {
     "marshalling": ["codec", "wire/*"],
@@ -20,7 +20,6 @@ NAMES = {
     "policies": ["policy", "commands/policies", "commands/policy_signers", "tables/policies"],
 }
 UNIT = "tests/unit/tpm/"
-FACTS = "tests/tidy/test_docs.py::test_a_generated_page_is_current[facts.md]"
 RECORDED = "tests/vectors/test_tpm_recorded.py"
 NEAR = {
     "marshalling": ["wire_layouts", "wire_limits", "wire_codecs", "wire"],
@@ -43,10 +42,7 @@ def tests():
         for area, names in NAMES.items()
         for path in files_of("tpm", names)
     }
-    near = {
-        path: (*paths, FACTS) if "fact(" in (ROOT / path).read_text() else paths
-        for path, paths in near.items()
-    }
+    near = {path: with_facts(path, paths) for path, paths in near.items()}
     names = [name for area in NAMES for name in NEAR[area]]
     properties = tuple(f"tests/properties/test_tpm_{name}.py" for name in PROPERTIES)
     return Tests(paths=(*unit([*names, *OTHERS]), RECORDED, *properties), near=near.__getitem__)

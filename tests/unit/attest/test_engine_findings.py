@@ -5,9 +5,10 @@ import hashlib
 import attrs
 import pytest
 
-from sim.attest.engines import AllowListEngine, Case
+from sim.attest.engines import AllowListEngine, Case, SealEngine
 from sim.attest.engines.case import FINDINGS_MAX, Decision, Finding, decision, measured_files, unproven
 from sim.attest.verdict import Reason, Verdict
+from sim.core.rng import Rng
 from sim.image.manifest import ReferenceManifest
 from sim.tpm.eventlog import EventLogWriter
 from sim.tpm.tagged import EsxTag
@@ -97,3 +98,24 @@ def test_a_decision_lists_and_says_only_so_much():
     assert not found.trusted
     assert decision("engine", []) == Decision(engine="engine")
     assert (decision("engine", []).message, decision("engine", []).trusted) == ("", True)
+
+
+def test_a_seal_trusts_the_enrolled_values_and_nothing_that_was_not_quoted():
+    engine = SealEngine(Rng(1).stream("seal"), bank="sha1", pcrs=(0, 7))
+    engine.enroll(case(sha1={0: b"a", 7: b"b", 9: b"c"}))
+    assert engine.decide(case(sha1={7: b"b", 0: b"a"})) == Decision(engine="seal")
+    composites = [hashlib.sha256(values).hexdigest() for values in (b"ax", b"ab")]
+    assert engine.decide(case(sha1={0: b"a", 7: b"x"})).findings == (
+        Finding(
+            rule="other_state",
+            message="esx01 is not in its known state",
+            evidence=f"composite {composites[0]} instead of {composites[1]}",
+        ),
+    )
+    missing = Finding(rule="seal_coverage", message="PCR 7 of the sha1 bank was not quoted")
+    assert engine.decide(case(sha1={0: b"a"})).findings == (missing,)
+    stranger = attrs.evolve(case(), host="esx02")
+    unknown = Finding(rule="not_enrolled", message="no state of esx02 is known")
+    assert engine.decide(stranger).findings == (unknown,)
+    assert refused(engine.release, stranger)[:2] == ("key_withheld", "no state of esx02 is known")
+    assert not engine.is_key_of("esx01", b"")

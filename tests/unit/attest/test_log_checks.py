@@ -310,3 +310,9 @@ def test_a_launch_is_refused_by_event_and_pcr():
         "event_data", "the data of launch event 0x412 in PCR 18 are not what was measured", None,
         f"sha256 digest {hashlib.sha256(b'code').hexdigest()}",
     )  # fmt: skip
+
+
+def test_a_boot_variable_that_cannot_be_read_counts_as_it_stands():
+    firmware.check_hashed_data(event(1, EV.EFI_VARIABLE_BOOT, b"no variable"), firmware.STRICT_TYPES)
+    wrong = event(1, EV.EFI_VARIABLE_BOOT, b"no variable", {SHA256: ONE})
+    assert refused(firmware.check_hashed_data, wrong, firmware.STRICT_TYPES)[0] == "event_data"

@@ -6,8 +6,9 @@ import attrs
 import pytest
 
 from sim.attest import keys, quote
-from sim.attest.credential import Challenge, check_activation
+from sim.attest.credential import Challenge, check_activation, make_credential
 from sim.attest.verdict import ClockState
+from sim.core.rng import Rng
 from sim.tpm.constants import TPM_ALG, TPM_GENERATED_VALUE, TPM_ST
 from sim.tpm.templates import ATTESTATION_KEY, EK_ECC
 from sim.tpm.wire import TPMS_ATTEST, TPMS_PCR_SELECTION, TPMS_QUOTE_INFO
@@ -211,3 +212,16 @@ CHALLENGE = Challenge(
 def test_each_part_of_an_answered_challenge_must_be_its_own(field, name, words):
     check_activation(evidence(), CHALLENGE)
     assert refused(check_activation, evidence(**{field: b"another"}), CHALLENGE)[:2] == (name, words)
+
+
+@pytest.mark.parametrize("changes", [
+    {"algorithm": TPM_ALG.XOR.value}, {"algorithm": TPM_ALG.NULL.value}, {"mode": TPM_ALG.CBC.value}, {"mode": None},
+    {"keyBits": 64}, {"keyBits": None}, {"keyBits": 512},
+])  # fmt: skip
+def test_a_credential_is_protected_with_aes_in_cfb_mode_alone(changes):
+    parameters = EK_ECC.parameters
+    weak = attrs.evolve(parameters, symmetric=attrs.evolve(parameters.symmetric, **changes))
+    for key in (attrs.evolve(EK_ECC, parameters=weak), attrs.evolve(EK_ECC, nameAlg=SHA1)):
+        assert refused(make_credential, key, b"name", b"secret", Rng(1).stream("x"))[:2] == (
+            "ek_public", "the endorsement key does not protect with AES-CFB and SHA-2",
+        )  # fmt: skip

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 
 import attrs
 import pytest
 
 from sim.boot.bootinfo import BootFailure, BootInfo
+from sim.core.context import EPOCH
+from sim.core.rng import Stream
 from sim.image.efi_lists import encode_signature_lists
+from sim.image.issue import CertificateSpec, issue
 from sim.image.payload import content_of, gzip_stored
 from sim.image.pe import authenticode_digest
-from sim.image.trailer import split_trailer
+from sim.image.pki import EarlySigner
+from sim.image.trailer import sign_module, split_trailer
+from sim.image.trust import EarlyKey
 from sim.tpm.eventlog import EV, parse, replay
 
 FATAL_NOT_FOUND = "Fatal error: 15 (Not found)"
@@ -171,6 +177,23 @@ def test_broken_trailer_of_the_kernel_is_an_invalid_format(make_world):
     assert any(
         "Invalid attached signature format on module 0 (b.b00)" in line for line in world.boot().messages
     )
+
+
+@pytest.mark.parametrize("secure_boot", [True, False])
+def test_an_early_module_signed_with_another_schema_than_the_kernel_s_is_told(make_world, secure_boot):
+    world = make_world(secure_boot=secure_boot)
+    spec = CertificateSpec(
+        organization="VMware", common_name="k", not_before=EPOCH, not_after=EPOCH + timedelta(days=9)
+    )
+    identity = issue(spec, source=Stream(b"another schema"), algorithm="ec-p384")
+    key = EarlyKey(key_id="another_schema_4", schema=4, certificate_der=identity.certificate_der)
+    world.trust = attrs.evolve(world.trust, early_keys=(*world.trust.early_keys, key))
+    signer = EarlySigner(key=key, identity=identity)
+    repack(world, "s.v00", lambda content: sign_module(split_trailer(content).payload, signer))
+    outcome = world.boot()
+    assert isinstance(outcome, BootFailure) == secure_boot
+    assert any(line.endswith("schema 4 instead of 3") for line in outcome.messages)
+    assert any("Signature check failed on module" in line for line in outcome.messages)
 
 
 @pytest.mark.parametrize("secure_boot", [True, False])

@@ -217,3 +217,92 @@ def test_a_module_left_out_or_loaded_twice_is_reported(check, small_image):
 
 def test_an_unreadable_boot_cfg_is_reported(check, small_image):
     assert checks(check({**small_image.bank.files, "boot.cfg": b"kernel"})) == {"bank.config"}
+
+
+def sentences(report):
+    return {failure.check: (failure.vib, failure.tardisk, failure.message) for failure in report.failures}
+
+
+def test_a_fault_of_a_vib_is_a_sentence_about_vib_and_file(check, small_image):
+    files = dict(small_image.bank.files)
+    record = small_image.bank.database.record("vmkusb")
+    vib, (name,) = record.descriptor.vib_id, record.files
+    payload = record.descriptor.payloads[0].name
+    changed = check({**files, name: b"other"})
+    assert sentences(changed) == {
+        "bank.digest": (
+            "vmkusb",
+            name,
+            f"VIB {vib}, file {name}: payload {payload} has another sha-256 than the descriptor says",
+        )
+    }
+    with pytest.raises(BankVerificationError) as caught:
+        changed.raise_for_failures()
+    assert caught.value.message == f"{changed.message} ({changed.failures[0].message})"
+    del files[name]
+    missing = sentences(check(files))
+    assert missing["bank.file-missing"] == (
+        "vmkusb",
+        name,
+        f"VIB {vib}, file {name}: payload {payload} is not in the bank",
+    )
+    assert missing["bank.config-missing"] == (
+        "",
+        "boot.cfg",
+        f"boot.cfg: loads {name}, which is not in the bank",
+    )
+    below = check(small_image.bank.files, ACCEPTED).failures[0]
+    assert below.message.endswith(": its acceptance level PartnerSupported is below VMwareAccepted")
+    broken = with_database(
+        small_image.bank,
+        records=tuple(
+            attrs.evolve(each, signature=b"junk") if each == record else each
+            for each in small_image.bank.database.records
+        ),
+    )
+    (failure,) = check(broken.files).failures
+    assert (failure.check, failure.tardisk) == ("der", "")
+    assert failure.message.startswith(f"VIB {vib}: signature: ")
+
+
+def test_shared_foreign_and_repeated_files_are_told(check, small_image):
+    bank = small_image.bank
+    records = bank.database.records
+    twice = sentences(check(with_database(bank, records=(*records, records[-1])).files))
+    last = records[-1].descriptor
+    assert twice["bank.vib-twice"][2] == f"VIB {last.vib_id}: a VIB of this name is installed twice"
+    shared = f"VIB {last.vib_id}, file {records[-1].files[0]}: the file belongs to somebody else too"
+    assert twice["bank.file-shared"][2] == shared
+    stolen = attrs.evolve(records[-1], files=("state.tgz",))
+    report = sentences(check(with_database(bank, records=(*records[:-1], stolen)).files))
+    assert report["bank.file-shared"][1] == "state.tgz"
+    foreign = sentences(check({**bank.files, "evil.v00": b"x"}))
+    assert foreign == {"bank.unrecognized": ("", "evil.v00", "file evil.v00 belongs to no installed VIB")}
+    two = check({**bank.files, "b.v00": b"", "a.v00": b"", "vmkusb.v00": b"", "ixgben.v00": b""})
+    assert two.message == (
+        "UEFI Secure Boot failed: Failed to verify signatures of the following vib(s): [vmkusb, ixgben]. "
+        "Unrecognized tardisks: [a.v00, b.v00]"
+    )
+
+
+def test_a_fault_of_boot_cfg_is_told(check, small_image):
+    bank = small_image.bank
+
+    def told(**changes):
+        data = format_boot_config(attrs.evolve(bank.config, **changes))
+        return sentences(check({**bank.files, "boot.cfg": data}))
+
+    words = "boot.cfg: its settings are not those of the image database"
+    assert told(title="x") == {"bank.config-settings": ("", "boot.cfg", words)}
+    assert told(bootstate=2) == {"bank.config-state": ("", "boot.cfg", "boot.cfg: bootstate is 2, not 0")}
+    first, *rest = bank.config.modules
+    assert told(modules=tuple(rest)) == {
+        "bank.config-omits": ("", "boot.cfg", f"boot.cfg: does not load {first}")
+    }
+    assert told(modules=(first, first, first, *rest)) == {
+        "bank.config-twice": ("", "boot.cfg", f"boot.cfg: loads {first} twice")
+    }
+    broken = sentences(check({**bank.files, "boot.cfg": b"?"}))
+    assert broken["bank.config"][2].startswith("boot.cfg: boot.cfg: line 1: ")
+    tried = format_boot_config(attrs.evolve(bank.config, bootstate=1))
+    assert check({**bank.files, "boot.cfg": tried}, bootstate=1).ok

@@ -193,6 +193,11 @@ def test_an_object_of_gcc_is_read_as_pyelftools_reads_it(program, tmp_path):
         ),
         ("symbols: a symbol of a section that is not there", patched(content(SYMTAB) + 24 * 5 + 6, "H", 50)),
         (
+            "symbols: a symbol of a section that is not there",
+            patched(content(SYMTAB) + 24 * 5 + 6, "H", struct.unpack_from("<H", OBJECT, 60)[0]),
+        ),
+        ("file: the file ends inside one of its tables", OBJECT[:40]),
+        (
             "symbols: section number 0xffff has no meaning here",
             patched(content(SYMTAB) + 24 * 5 + 6, "H", 0xFFFF),
         ),

@@ -256,3 +256,8 @@ def test_the_size_of_a_manifest_is_exact(monkeypatch):
     assert ReferenceManifest.from_json(text)
     words = said(ReferenceManifest.from_json, text + " ", LimitError)
     assert words == f"reference manifest: more than {len(text)} characters"
+
+
+def test_a_manifest_has_one_spelling_in_json():
+    plain = ReferenceManifest.from_json(manifest(components=[], loaders=[]))
+    assert plain.to_json() == '{\n "components": [],\n "loaders": [],\n "signers": [\n  "ff"\n ]\n}\n'

@@ -155,6 +155,15 @@ def test_a_provider_or_a_level_that_is_not_taken_is_a_finding_that_names_the_vib
         assert "esx-base" not in {finding.component for finding in decided.findings}
 
 
+def test_a_signer_engine_wants_secure_boot_unless_told_otherwise(world):
+    w = world(secure_boot=False, require_secure_boot=False)
+    engaged(w, signer(w), signer(w, require_secure_boot=False, name="without"))
+    wanting, without = w.add().decisions
+    assert [finding.rule for finding in wanting.findings] == ["secure_boot"]
+    assert wanting.message == "Secure Boot was off when the files were loaded"
+    assert without.trusted
+
+
 def test_a_revoked_signer_is_a_finding(world):
     w = world()
     pki = Pki.create(Sim(seed=3).rng, epoch=w.sim.epoch)
