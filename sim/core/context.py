@@ -42,7 +42,7 @@ class Sim:
     @property
     def now(self) -> int:
         """Simulated time, ns."""
-        return int(self.engine._now)
+        return self.engine._now  # type: ignore[return-value]
 
     def utc_now(self) -> datetime:
         """Calendar time inside the simulation, to the microsecond (rounded down)."""

@@ -182,7 +182,7 @@ class Engine(simpy.Environment):
         end_ns: int = TIME_NS_MAX if until is None else until
         if type(end_ns) is not int or not self._now <= end_ns <= TIME_NS_MAX:
             raise _wrong_time("cannot run to", end_ns, self.now)
-        queue = self._queue
+        queue, pop = self._queue, heappop
         same_time_max = self.limits.same_time_events_max
         budget = self.limits.events_max - self.events_done
         done = same_time = 0
@@ -196,7 +196,7 @@ class Engine(simpy.Environment):
                 else:
                     last_ns = when_ns
                     same_time = 0
-                event: Any = heappop(queue)[3]
+                event: Any = pop(queue)[3]
                 self._now = when_ns
                 if event.__class__ is Timer:  # nearly all are: what `_fire_timer` does, written out
                     if event._queued_ns == when_ns:

@@ -36,9 +36,16 @@ if TYPE_CHECKING:
 
 __all__ = ["MOVING", "Extremes", "VcpuGroup"]
 
-_S = WorldState
+# plain names: looking a member up in an enumeration costs ten times as much
+_RUN, _COSTOP, _WAIT_IDLE, _WAIT_VM, _ENDED = (
+    WorldState.RUN,
+    WorldState.COSTOP,
+    WorldState.WAIT_IDLE,
+    WorldState.WAIT_VM,
+    WorldState.ENDED,
+)
 
-MOVING = frozenset((_S.RUN, _S.WAIT_IDLE, _S.WAIT_VM))
+MOVING = frozenset((_RUN, _WAIT_IDLE, _WAIT_VM))
 """The states in which progress moves on with time."""
 
 Extremes = tuple[int | None, int | None, "World | None", "World | None", "World | None"]
@@ -161,14 +168,14 @@ class VcpuGroup:
     def moved(self, world: World, old: WorldState, begun_ns: int, now_ns: int) -> None:
         """Learn that a world has gone from `old` to another state but RUN; if that was RUN it ran since `begun_ns`."""
         new = world.state
-        if new is _S.ENDED:
+        if new is _ENDED:
             self.remove(world, now_ns)
         elif new in MOVING:
-            if old is _S.RUN:
+            if old is _RUN:
                 self.slept(world, begun_ns, now_ns)
             elif old not in MOVING:
                 self.slept(world, -1, now_ns)
-        elif old is _S.RUN:
+        elif old is _RUN:
             self.stopped(world, begun_ns, now_ns)
         elif old in MOVING:
             self.woke(world, now_ns)
@@ -289,9 +296,9 @@ class VcpuGroup:
         bound_ns = options.costop_ns + self.poll_ns
         for world in self.worlds:
             skew_ns = found[world.world_id] - min(found.values())
-            if world.state is _S.RUN and skew_ns > bound_ns:
+            if world.state is _RUN and skew_ns > bound_ns:
                 raise SimBug(f"world {world.world_id} runs {skew_ns} ns ahead of its slowest sibling")
-            if world.state is _S.COSTOP and len(self.worlds) == 1:
+            if world.state is _COSTOP and len(self.worlds) == 1:
                 raise SimBug(f"world {world.world_id} is co-stopped and has no sibling")
 
 

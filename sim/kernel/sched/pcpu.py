@@ -39,6 +39,7 @@ SCHED_IDLE = record("sched.idle", pcpu=int)
 
 _RUN = WorldState.RUN
 _READY = WorldState.READY
+_WAIT_IDLE = WorldState.WAIT_IDLE
 
 
 def _charge_nobody(_world: World, _ran_ns: int) -> None:
@@ -334,7 +335,7 @@ class PcpuRunner:
             self._leave(_READY, now_ns)
             self.sched.policy.enqueue(world, now_ns)
         else:
-            self._leave(WorldState.WAIT_IDLE, now_ns)
+            self._leave(_WAIT_IDLE, now_ns)
             self.sched.withdraw(world, now_ns)
         self.run_next(now_ns)
         self.sched.rescue(world, now_ns)

@@ -38,7 +38,8 @@ __all__ = ["Scheduler"]
 WORLDS_MAX = 65_536
 """The most worlds at one time."""
 
-_S = WorldState
+# plain names: looking a member up in an enumeration costs ten times as much
+_RUN, _READY, _MAX_LIMITED, _COSTOP, _WAIT_IDLE, _WAIT_VM, _WAIT_SWAP, _ENDED = WorldState
 
 
 class Scheduler:
@@ -123,7 +124,7 @@ class Scheduler:
 
         `bucket` holds its VM's limit (its pool's is found by itself); `affinity` are the pCPUs it may use, as bits.
         """
-        if world.state is not _S.WAIT_VM:
+        if world.state is not _WAIT_VM:
             raise SimBug(
                 f"world {world.world_id} is {world.state.name} and cannot be given another allocation"
             )
@@ -161,11 +162,11 @@ class Scheduler:
         if next_burst(world, now_ns):
             self._compete(world, now_ns, fresh=True)
         else:
-            self.move(world, _S.WAIT_IDLE, now_ns)
+            self.move(world, _WAIT_IDLE, now_ns)
 
     def end(self, world: World) -> None:
         """End a world for good."""
-        self._take_away(world, _S.ENDED)
+        self._take_away(world, _ENDED)
         if world.exclusive is not None:
             machine.give_back(self, world)
         self.ended_run_ns += world.run_ns
@@ -180,8 +181,8 @@ class Scheduler:
 
     def suspend(self, world: World) -> None:
         """Stop a world where it stands; `resume` lets it go on with the rest of its burst or sleep."""
-        if world.state is not _S.WAIT_VM:
-            self._take_away(world, _S.WAIT_VM)
+        if world.state is not _WAIT_VM:
+            self._take_away(world, _WAIT_VM)
 
     def resume(self, world: World) -> None:
         """Let a suspended world go on."""
@@ -189,7 +190,7 @@ class Scheduler:
         if world.remaining_ns > 0:
             self._compete(world, now_ns)
             return
-        self.move(world, _S.WAIT_IDLE, now_ns)
+        self.move(world, _WAIT_IDLE, now_ns)
         sleep(world, world.sleep_left_ns, now_ns)
 
     def wake(self, world: World) -> None:
@@ -208,13 +209,13 @@ class Scheduler:
         pcpu = world.pcpu
         if pcpu is None:
             raise SimBug(f"world {world.world_id} is {world.state.name} and cannot wait for swap")
-        pcpu.stop(_S.WAIT_SWAP, now_ns)
+        pcpu.stop(_WAIT_SWAP, now_ns)
         self.withdraw(world, now_ns)
         pcpu.run_next(now_ns)
 
     def unblock(self, world: World) -> None:
         """End a wait for swap."""
-        if world.state is not _S.WAIT_SWAP:
+        if world.state is not _WAIT_SWAP:
             raise SimBug(f"world {world.world_id} is {world.state.name}, not waiting for swap")
         world.remaining_ns = max(1, world.remaining_ns)
         self._compete(world, self.sim.now)
@@ -265,15 +266,15 @@ class Scheduler:
 
     def admit(self, world: World, now_ns: int) -> bool:
         """Whether a world out of the queue may run; if not, it is co-stopped or max-limited from now on."""
-        if world.state is _S.MAX_LIMITED:  # it was queued, but had had its limit's worth
-            self.move(world, _S.READY, now_ns)
+        if world.state is _MAX_LIMITED:  # it was queued, but had had its limit's worth
+            self.move(world, _READY, now_ns)
         if world.group is not None and not world.group.may_start(world, now_ns):
-            self.move(world, _S.COSTOP, now_ns)
+            self.move(world, _COSTOP, now_ns)
             return False
         if world.bucket is not None:
             blocked = world.bucket.admit(world, now_ns)
             if blocked is not None:
-                self.move(world, _S.MAX_LIMITED, now_ns)
+                self.move(world, _MAX_LIMITED, now_ns)
                 blocked.park(world, now_ns)
                 return False
         return True
@@ -293,7 +294,7 @@ class Scheduler:
         """Make a max-limited world READY: its buckets have given it a turn."""
         if world.exclusive is None:
             self.policy.unlimited(world, now_ns)
-        self.move(world, _S.READY, now_ns)
+        self.move(world, _READY, now_ns)
         self.place(world, now_ns)
 
     def costop(self, world: World) -> None:
@@ -302,7 +303,7 @@ class Scheduler:
         assert pcpu is not None
         assert group is not None
         turn_from_ns = pcpu.turn_from_ns
-        pcpu.stop(_S.COSTOP, now_ns)
+        pcpu.stop(_COSTOP, now_ns)
         laggard = group.laggard()
         if (
             laggard is not None
@@ -347,7 +348,7 @@ class Scheduler:
         now_ns = self.sim.now
         if world.exclusive is None:
             self.policy.unlimited(world, now_ns)
-        self.move(world, _S.READY, now_ns)
+        self.move(world, _READY, now_ns)
         self.place(world, now_ns)
 
     def allowed(self, world: World) -> int:
@@ -396,12 +397,12 @@ class Scheduler:
 
     def is_queued(self, world: World) -> bool:
         """Whether a world is in the policy's queue: READY, or max-limited but in no bucket's line."""
-        return world.state is _S.READY or (world.state is _S.MAX_LIMITED and world.parked is None)
+        return world.state is _READY or (world.state is _MAX_LIMITED and world.parked is None)
 
     def limit(self, world: World, now_ns: int) -> None:
         """Let a READY world with a limit that the policy has queued count as max-limited until it is picked."""
-        if world.state is _S.READY and world.bucket is not None:
-            self.move(world, _S.MAX_LIMITED, now_ns)
+        if world.state is _READY and world.bucket is not None:
+            self.move(world, _MAX_LIMITED, now_ns)
 
     def rescue(self, world: World, now_ns: int) -> None:
         """Start a world that has lost its pCPU on an idle one: those that took its place could perhaps not run there."""
@@ -441,7 +442,7 @@ class Scheduler:
             world.pool.want(world.weight)
         if world.exclusive is None:
             self.policy.join(world, now_ns, fresh=fresh)
-        self.move(world, _S.READY, now_ns)
+        self.move(world, _READY, now_ns)
         self.place(world, now_ns)
 
     def set_home(self, world: World, node: int) -> None:
@@ -482,7 +483,7 @@ class Scheduler:
             if world.remaining_ns <= 0:
                 world.sleep_left_ns = 0  # its burst ended at this very moment
         else:
-            if old is _S.READY or (old is _S.MAX_LIMITED and world.parked is None):
+            if old is _READY or (old is _MAX_LIMITED and world.parked is None):
                 self.policy.dequeue(world)
             if world.bucket is not None:
                 if world.parked is not None:

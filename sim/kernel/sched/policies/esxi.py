@@ -19,7 +19,6 @@ from sim.core.engine import NEVER
 from sim.errors import SimBug
 from sim.kernel.sched.policies.esxi_queues import EsxiQueues
 from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION, Reservation
-from sim.kernel.world import WorldState
 
 if TYPE_CHECKING:
     from sim.kernel.sched.pcpu import PcpuRunner
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from sim.kernel.world import World
 
 __all__ = ["EsxiPolicy"]
-
-_S = WorldState
 
 _SPREAD_BITS = 16
 
@@ -112,7 +109,10 @@ class EsxiPolicy(EsxiQueues):
                 spread = self.host.options.quantum_ns * world.price * _spread(self._begun)
                 world.vtime += spread >> _SPREAD_BITS
         else:
-            self._reprice(world, vtime)
+            price, old = self.weights.price(world, self.level), world.price
+            if price != old:
+                world.price = price
+                world.vtime = vtime + (world.vtime - vtime) * price // old
         self._bound_lag(world, vtime, now_ns)
 
     def _vtime_of_pinned(self, world: World, vtime: int) -> int:
