@@ -35,7 +35,7 @@ bench: $(BENCH_STAMP)  ## figures as ratios against a named peer or floor, also 
 docs: $(STAMP)  ## rewrite the generated pages of docs/
 	$(BIN)/python docs/generate.py
 
-campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signature and each boot-bank file
+campaign: $(STAMP)  ## long: every single-bit flip of signed VIBs, their signatures and each boot-bank file
 	$(BIN)/python tests/campaigns/bitflips.py
 
 campaign-image: $(STAMP)  ## long: 100,000 single faults in signed VIBs, signature files, bundles and revocation lists

@@ -19,6 +19,7 @@ from typing import Final
 from attrs import field, frozen
 
 from sim.errors import FormatError, LimitError
+from sim.image.boundedjson import parse_json
 
 __all__ = [
     "BANK_SIZES",
@@ -38,6 +39,7 @@ SMALL_BYTES_MAX: Final = 8192
 
 EVENT_LOG_BYTES_MAX: Final = 4 * 1024 * 1024
 BUNDLE_BYTES_MAX: Final = 2 * EVENT_LOG_BYTES_MAX + 1024 * 1024
+BUNDLE_VALUES_MAX: Final = 4096
 
 _WHAT: Final = "evidence"
 _SMALL: Final = (
@@ -117,12 +119,7 @@ def evidence_to_json(evidence: Evidence) -> bytes:
 
 def evidence_from_json(data: bytes) -> Evidence:
     """Read evidence from JSON; FormatError or LimitError unless it is exactly what `evidence_to_json` writes."""
-    if len(data) > BUNDLE_BYTES_MAX:
-        raise LimitError(_WHAT, "", f"more than {BUNDLE_BYTES_MAX} bytes")
-    try:
-        plain = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(_WHAT, "", f"not acceptable as JSON: {error}") from error
+    plain = parse_json(data, _WHAT, size_max=BUNDLE_BYTES_MAX, values_max=BUNDLE_VALUES_MAX)
     if not isinstance(plain, dict) or set(plain) != set(_FIELDS):
         raise FormatError(_WHAT, "", f"expected an object with the fields {', '.join(_FIELDS)}")
     if not isinstance(plain["log_truncated"], bool):

@@ -27,6 +27,7 @@ __all__ = [
 
 REPORT_BYTES_MAX: Final = 8 * 1024 * 1024
 EVENTS_MAX: Final = 10_000
+REPORT_VALUES_MAX: Final = 40 * EVENTS_MAX
 PCR_VALUES_MAX: Final = 24 * 8
 DIGEST_BYTES_MAX: Final = 64
 PCR_COUNT: Final = 24

@@ -9,7 +9,6 @@ Source: host manifests of the open intel-secl project.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from sim.attest.report_common import (
     DIGEST_BYTES_MAX,
     EVENTS_MAX,
     REPORT_BYTES_MAX,
+    REPORT_VALUES_MAX,
     digest_method,
     finished_report,
     short,
@@ -29,6 +29,7 @@ from sim.attest.tpm_report import (
     TpmEventLogEntry,
 )
 from sim.errors import FormatError, LimitError
+from sim.image.boundedjson import parse_json
 
 __all__ = ["read_json"]
 
@@ -54,13 +55,7 @@ def read_json(data: bytes) -> HostTpmAttestationReport:
 
 
 def _parse_json(data: bytes) -> object:
-    if len(data) > REPORT_BYTES_MAX:
-        raise LimitError(JSON, "", f"more than {REPORT_BYTES_MAX} bytes")
-    try:
-        parsed: object = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(JSON, "", f"not acceptable as JSON: {error}") from error
-    return parsed
+    return parse_json(data, JSON, size_max=REPORT_BYTES_MAX, values_max=REPORT_VALUES_MAX)
 
 
 def _json_pcr(entry: object, where: str) -> TpmDigestInfo:

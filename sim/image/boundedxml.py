@@ -17,12 +17,23 @@ import attrs
 
 from sim.errors import FormatError, LimitError
 
-__all__ = ["ATTRIBUTES_MAX", "DEPTH_MAX", "ELEMENTS_MAX", "XML_BYTES_MAX", "Node", "escape", "parse_xml"]
+__all__ = [
+    "ATTRIBUTES_MAX",
+    "DEPTH_MAX",
+    "ELEMENTS_MAX",
+    "MARKS_MAX",
+    "XML_BYTES_MAX",
+    "Node",
+    "escape",
+    "parse_xml",
+]
 
 XML_BYTES_MAX = 8 << 20
 DEPTH_MAX = 16
 ELEMENTS_MAX = 100_000
 ATTRIBUTES_MAX = 16
+MARKS_MAX = {b"<": 4 * ELEMENTS_MAX, b"=": ELEMENTS_MAX, b"&": ELEMENTS_MAX}
+"""Tags, attributes and references that a document can have at most: a parser keeps or announces each of them."""
 
 
 @attrs.define
@@ -46,6 +57,9 @@ def parse_xml(data: bytes, what: str) -> Node:
 
     if len(data) > XML_BYTES_MAX:
         raise LimitError(what, "", f"more than {XML_BYTES_MAX} bytes of XML")
+    for mark, count_max in MARKS_MAX.items():
+        if data.count(mark) > count_max:
+            raise LimitError(what, "", f"more than {count_max} times {mark.decode()!r}")
     builder = _BoundedBuilder(what)
     parser = DefusedXMLParser(target=builder, encoding="utf-8", forbid_dtd=True)
     try:

@@ -23,13 +23,15 @@ from sim.image.acceptance import AcceptanceLevel
 from sim.image.boundedxml import Node, escape, parse_xml
 from sim.image.descriptor import parse_descriptor
 from sim.image.metadata import Descriptor
-from sim.image.payload import check_canonical_gzip, gzip_stored
+from sim.image.payload import check_canonical_gzip, declared_size, gzip_stored
 from sim.image.tar import EntryKind, TarEntry, read_ustar, with_parents, write_ustar
 
 __all__ = ["DATABASE_FILE", "VIBS_MAX", "ImageDatabase", "VibRecord", "read_database", "write_database"]
 
 DATABASE_FILE = "imgdb.tgz"
 VIBS_MAX = 1024
+DATABASE_BYTES_MAX = 16 << 20
+"""The largest database, packed or not: sixteen KiB for each VIB."""
 
 _WHAT = "image database"
 _ROOT = "var/db/esximg"
@@ -72,6 +74,8 @@ def read_database(data: bytes) -> ImageDatabase:
 
     The last few are remembered: boot check, kernel and management calls read the same database.
     """
+    if max(len(data), declared_size(data)) > DATABASE_BYTES_MAX:
+        raise LimitError(_WHAT, "", f"more than {DATABASE_BYTES_MAX} bytes")
     entries = read_ustar(check_canonical_gzip(data, DATABASE_FILE))
     files = {entry.path: entry.data for entry in entries if entry.kind is EntryKind.FILE}
     if _PROFILE not in files:

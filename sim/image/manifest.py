@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sim.errors import FormatError, LimitError
+from sim.errors import FormatError
 from sim.image.bootbank import BootBank
 from sim.image.bootcfg import CONFIG_FILE
+from sim.image.boundedjson import parse_json
 from sim.image.imgdb import VibRecord
 from sim.image.payload import content_of
 from sim.image.pe import authenticode_digest
@@ -44,6 +45,7 @@ DIGESTS = ("sha256", "sha384", "sha512")
 """The digests that a manifest gives, by their names in hashlib."""
 
 MANIFEST_BYTES_MAX = 32 << 20
+MANIFEST_VALUES_MAX = 400_000
 
 _WHAT = "reference manifest"
 
@@ -136,12 +138,7 @@ class ReferenceManifest:
     @classmethod
     def from_json(cls, text: str) -> ReferenceManifest:
         """Return the manifest in a JSON text; `FormatError` when it is none."""
-        if len(text) > MANIFEST_BYTES_MAX:
-            raise LimitError(_WHAT, "", f"more than {MANIFEST_BYTES_MAX} characters")
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            raise FormatError(_WHAT, "", "is not JSON") from None
+        document = parse_json(text, _WHAT, size_max=MANIFEST_BYTES_MAX, values_max=MANIFEST_VALUES_MAX)
         fields = _only(document, ("components", "loaders", "signers"), "root")
         return cls(
             components=tuple(

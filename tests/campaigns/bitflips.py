@@ -2,7 +2,8 @@
 
 Run `python tests/campaigns/bitflips.py` (a million changes, about a quarter of an hour) or add `--stride N` to try every Nth bit only.  Each line says
 how many changes were tried and what became of them; the exit status is 0 only if none was accepted as authentic and
-none raised anything but a refusal.  A change that the bank verifier lets through must change what is measured:
+none raised anything but a refusal.  `--part signature` runs the parts whose title has this word alone.  The bits of signature
+files are counted again by themselves: three archives with EC keys and three with RSA keys.  A change that the bank verifier lets through must change what is measured:
 the digest of a file's content, or the kernel options.
 """
 
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 from sim.core.rng import Rng
 from sim.errors import FormatError
@@ -27,9 +29,11 @@ from sim.image.metadata import Descriptor
 from sim.image.payload import content_of, gzip_stored
 from sim.image.pki import Pki
 from sim.image.trailer import verify_module
-from sim.image.vib import Payload, build_vib, read_vib, verify_vib
+from sim.image.vib import Payload, build_vib, parse_vib, read_vib, verify_vib
 
 EPOCH = datetime(2024, 3, 1, 12, tzinfo=UTC)
+SIGNATURE_FILE = "signature file"
+LEVELS = ("partner", "accepted", "certified")
 MEASURED = "not refused, but measured"
 
 
@@ -38,12 +42,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stride", type=int, default=1, help="try every Nth bit")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--part", default="", help="run only the parts whose title has this text")
     options = parser.parse_args(arguments)
     pki = Pki.create(Rng(options.seed), epoch=EPOCH)
     image = standard_image(Rng(options.seed), pki, epoch=EPOCH, modules=1, module_bytes=64)
     failed = False
     tried = 0
-    for title, report in campaign(image, pki, options.stride):
+    in_signatures: Counter[str] = Counter()
+    for title, run in campaign(image, pki, options.stride):
+        if options.part not in title:
+            continue
+        report = run()
         refusals = sum(report.refused.values())
         print(
             f"{title}: {report.tried} changes, {refusals} caught, "
@@ -57,21 +66,44 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"    ACCEPTED at bit {bit}")
         failed |= bool(report.accepted or report.escaped)
         tried += report.tried
+        if title.startswith(SIGNATURE_FILE):
+            in_signatures += Counter(
+                archives=1, bits=report.tried, accepted=len(report.accepted), uncaught=len(report.escaped)
+            )
+    print(
+        f"signature files: {in_signatures['bits']} single-bit changes in {in_signatures['archives']} archives, "
+        f"{in_signatures['accepted']} accepted, {in_signatures['uncaught']} uncaught"
+    )
     print(f"total: {tried} changes, {'FAILED' if failed else '0 accepted, 0 escaped'}")
     return 1 if failed else 0
 
 
-def campaign(image: Image, pki: Pki, stride: int = 1) -> Iterator[tuple[str, FlipReport]]:
-    """Yield a title and the counts for each part."""
-    for level in ("partner", "accepted", "certified"):
-        data = small_vib(pki, level)
-        yield f"VIB signed at {level}", flip_bits(data, VibJudge(pki), range(0, 8 * len(data), stride))
+def campaign(image: Image, pki: Pki, stride: int = 1) -> Iterator[tuple[str, Callable[[], FlipReport]]]:
+    """Yield for each part a title, and what counts it."""
+    for level in LEVELS:
+        yield f"VIB signed at {level}", partial(flips, small_vib(pki, level), VibJudge(pki), stride)
     for path, data in image.esp.items():
-        judge = LoaderJudge(pki)
-        yield path, flip_bits(data, judge, range(0, 8 * len(data), stride))
+        yield path, partial(flips, data, LoaderJudge(pki), stride)
     module = content_of(image.bank.files["procfs.b00"])
-    yield "early module procfs.b00", flip_bits(module, ModuleJudge(pki), range(0, 8 * len(module), stride))
-    yield "boot bank", bank_campaign(image, pki, stride)
+    yield "early module procfs.b00", partial(flips, module, ModuleJudge(pki), stride)
+    yield "boot bank", partial(bank_campaign, image, pki, stride)
+    for algorithm in ("ec-p256", "rsa-2048"):
+        makers = Pki.create(Rng(1), epoch=EPOCH, algorithm=algorithm)
+        for level in LEVELS:
+            title = f"{SIGNATURE_FILE} at {level}, {algorithm}"
+            yield title, partial(flips_of_signature, small_vib(makers, level), VibJudge(makers), stride)
+
+
+def flips(data: bytes, judge: Callable[[bytes], object], stride: int) -> FlipReport:
+    """Change every `stride`th bit of a file."""
+    return flip_bits(data, judge, range(0, 8 * len(data), stride))
+
+
+def flips_of_signature(archive: bytes, judge: Callable[[bytes], object], stride: int) -> FlipReport:
+    """Change every `stride`th bit of the signature file in a VIB."""
+    signature = parse_vib(archive).signature
+    begin = 8 * archive.index(signature)
+    return flip_bits(archive, judge, range(begin, begin + 8 * len(signature), stride))
 
 
 def small_vib(pki: Pki, level: str) -> bytes:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sim.errors import FormatError, LimitError
 from sim.image import boundedxml
-from sim.image.boundedxml import DEPTH_MAX, escape, parse_xml
+from sim.image.boundedxml import DEPTH_MAX, MARKS_MAX, escape, parse_xml
 
 
 def billion_laughs(levels):
@@ -101,3 +101,12 @@ def test_escaped_text_is_read_back(text):
 def test_any_bytes_are_a_tree_or_a_format_error(data):
     with suppress(FormatError):
         assert parse_xml(data, "x").tag
+
+
+@pytest.mark.parametrize("mark", sorted(MARKS_MAX))
+def test_too_many_tags_attributes_or_references_are_refused_before_they_are_read(mark, monkeypatch):
+    piece = {b"<": b"<a/>", b"=": b"= ", b"&": b"&#65;"}[mark]
+    data = b"<v>" + piece * (MARKS_MAX[mark] + 1) + b"</v>"
+    monkeypatch.setattr("defusedxml.ElementTree.DefusedXMLParser", None)
+    with pytest.raises(LimitError, match=f"times {mark.decode()!r}"):
+        parse_xml(data, "x")
