@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: help demo test lint types layers tests bench docs venv campaign campaign-elf campaign-image campaign-sched \
-	campaign-tpm coverage-tpm mutation-tpm coverage-image mutation-image ablation clean
+.PHONY: help demo test lint types layers tests bench docs venv campaign campaign-elf campaign-image campaign-logs \
+	campaign-sched campaign-tpm coverage-tpm mutation-tpm coverage-image mutation-image ablation clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
@@ -40,6 +40,9 @@ campaign: $(STAMP)  ## long: every single-bit flip of a signed VIB, its signatur
 
 campaign-image: $(STAMP)  ## long: 100,000 single faults in signed VIBs, signature files, bundles and revocation lists
 	$(BIN)/python tests/campaigns/image_faults.py --count 100000
+
+campaign-logs: $(STAMP)  ## long: 1,000,000 fuzzed TCG event logs, replayed or refused, in less than 100 MB
+	$(BIN)/python tests/campaigns/log_mutants.py --count 1000000
 
 campaign-sched: $(STAMP)  ## long: all 18 scheduling invariants on 10,000 random scenarios; goes on where it stopped
 	@mkdir -p out

@@ -77,15 +77,27 @@ def run() -> list[dict[str, Any]]:
         assert machinery.host.boot is not None
         assert len(machinery.host.boot.installed_vibs) >= MODULES
         ratios.append(elapsed / floor_seconds(machinery.host.boot))
+    ratio = statistics.median(ratios)
     return [
-        {
-            "name": f"full boot with {MODULES} signed modules",
-            "value": statistics.median(ratios),
-            "unit": "x",
-            "against": "its hashes and signature verifications alone",
-            "bar": 3.0,
-            "sense": "<=",
-            "wording": "full boot of a host with 150 signed modules against the bare cost of its hashes and "
-            "signature verifications (aim: within 3x)",
-        }
+        _figure(ratio, f"full boot with {MODULES} signed modules", 3.0, "aim: within 3x"),
+        _figure(
+            ratio,
+            f"full boot with {MODULES} signed modules, the wish",
+            1.5,
+            "wish: within 1.5x, which would leave half a floor for unpacking, reading ELF, relocating, page tables, TPM "
+            "commands and trace of the whole boot",
+        ),
     ]
+
+
+def _figure(ratio: float, name: str, bar: float, aim: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": ratio,
+        "unit": "x",
+        "against": "its hashes and signature verifications alone",
+        "bar": bar,
+        "sense": "<=",
+        "wording": f"full boot of a host with {MODULES} signed modules against the bare cost of its hashes and "
+        f"signature verifications ({aim})",
+    }

@@ -98,12 +98,17 @@ class PhysicalMemory(CountedFrames):
         if self._wrong_words:
             self._take_over(self.errors.settle_write(pa, len(data)))
         view = memoryview(data)
-        while view:
-            mpn, offset = divmod(pa, FRAME_BYTES)
-            count = min(len(view), FRAME_BYTES - offset)
-            self._page(mpn)[offset : offset + count] = view[:count]
-            pa += count
-            view = view[count:]
+        done, size = 0, len(view)
+        while done < size:
+            mpn, offset = divmod(pa + done, FRAME_BYTES)
+            count = min(size - done, FRAME_BYTES - offset)
+            piece = view[done : done + count]
+            if count == FRAME_BYTES and mpn not in self._contents:
+                self._check_owned(mpn)
+                self._contents[mpn] = bytearray(piece)
+            else:
+                self._page(mpn)[offset : offset + count] = piece
+            done += count
 
     def read_u64(self, pa: int) -> int:
         """Return the little-endian 64-bit word at the aligned physical address `pa`; see `read`."""
@@ -189,12 +194,15 @@ class PhysicalMemory(CountedFrames):
         self.tables = TableStore(self._contents, self.frames_total)
 
     def _page(self, mpn: int) -> Page:
+        self._check_owned(mpn)
         page = self._contents.get(mpn)
-        if page is None or self.owner_of(mpn) is None:
-            if self.owner_of(mpn) is None:
-                raise SimBug(f"a write to frame {mpn:#x}, which nobody owns")
+        if page is None:
             page = self._contents[mpn] = bytearray(FRAME_BYTES)
         return page
+
+    def _check_owned(self, mpn: int) -> None:
+        if self.owner_of(mpn) is None:
+            raise SimBug(f"a write to frame {mpn:#x}, which nobody owns")
 
     def _check_range(self, pa: int, size: int) -> None:
         if pa < 0 or size < 0 or pa + size > self.size_bytes:

@@ -40,8 +40,16 @@ _BASIC_CONSTRAINTS = der.encode_oid("2.5.29.19")
 _KEY_USAGE = der.encode_oid("2.5.29.15")
 _EXTENDED_USAGE = der.encode_oid("2.5.29.37")
 _ALTERNATIVE_NAME = der.encode_oid("2.5.29.17")
+_COMMON_ATTRIBUTE = _COMMON_NAME[:-1]  # all that is under 2.5.4
+_COMMON_EXTENSION = _KEY_USAGE[:-1]  # all that is under 2.5.29
+_USAGES = {
+    der.encode_oid(dotted)[2:]: dotted
+    for dotted in (CODE_SIGNING, *(f"1.3.6.1.5.5.7.3.{number}" for number in (1, 2, 4, 8, 9)))
+}
+"""Content of the usual extended key usages -> dotted numbers."""
 _UNDERSTOOD = (_BASIC_CONSTRAINTS, _KEY_USAGE, _EXTENDED_USAGE)
 _DIRECTORY_NAME = 0xA4
+_USAGE_BITS = range(16)
 _DIGITAL_SIGNATURE, _KEY_ENCIPHERMENT, _KEY_AGREEMENT, _KEY_CERT_SIGN, _CRL_SIGN = 0, 2, 4, 5, 6
 
 
@@ -53,6 +61,8 @@ class Certificate:
     subject: bytes
     issuer: bytes
     serial: int
+    signer_id: bytes = field(repr=False)
+    """The encoded IssuerAndSerialNumber by which a signature names this certificate."""
     organization: str
     common_name: str
     not_before: datetime
@@ -70,7 +80,6 @@ class Certificate:
     body: bytes = field(repr=False)
     signature_algorithm: tuple[str, str]
     signature: bytes = field(repr=False)
-    fingerprint: bytes = field(repr=False)
 
     @property
     def title(self) -> str:
@@ -78,9 +87,9 @@ class Certificate:
         return self.common_name or self.organization or f"serial {self.serial:x}"
 
     @property
-    def signer_id(self) -> bytes:
-        """Return the encoded IssuerAndSerialNumber by which a signature names this certificate."""
-        return der.tlv(der.SEQUENCE, self.issuer, der.encode_integer(self.serial))
+    def fingerprint(self) -> bytes:
+        """Return the SHA-256 of the certificate."""
+        return sha256(self.der).digest()
 
     def is_issued_by(self, issuer: Certificate) -> bool:
         """Tell whether names match as bytes and the issuer's key made this certificate's signature."""
@@ -143,6 +152,7 @@ def _read(data: bytes, understood: tuple[bytes, ...]) -> Certificate:
         subject=body[5][2],
         issuer=body[3][2],
         serial=serial,
+        signer_id=der.tlv(der.SEQUENCE, body[3][2], body[1][2]),
         organization=names.get(_ORGANIZATION, ""),
         common_name=names.get(_COMMON_NAME, ""),
         not_before=not_before,
@@ -160,7 +170,6 @@ def _read(data: bytes, understood: tuple[bytes, ...]) -> Certificate:
         body=outer[0][2],
         signature_algorithm=algorithm,
         signature=_read_bits(outer[2][1]),
-        fingerprint=sha256(data).digest(),
     )
 
 
@@ -175,13 +184,30 @@ def _read_names(data: bytes) -> dict[bytes, str]:
     """Return encoded attribute type -> its first value in a name, as far as values are texts."""
     found: dict[bytes, str] = {}
     for group in der.elements(data, _WHAT):
-        for element in der.elements(der.tagged(group, der.SET, _WHAT), _WHAT):
+        content = der.tagged(group, der.SET, _WHAT)
+        if _is_common_name(content):
+            text = der.read_text((content[7], content[9:], content[7:]), _WHAT)
+            found.setdefault(content[2:7], text)
+            continue
+        for element in der.elements(content, _WHAT):
             pair = der.elements(der.tagged(element, der.SEQUENCE, _WHAT), _WHAT)
             if len(pair) != 2 or pair[0][0] != der.OBJECT_IDENTIFIER:
                 raise FormatError(_WHAT, "name", "expected pairs of type and value")
             if pair[1][0] in _TEXT_TAGS:
                 found.setdefault(pair[0][2], der.read_text(pair[1], _WHAT))
     return found
+
+
+def _is_common_name(content: bytes) -> bool:
+    """Tell whether part of a name has the usual shape: one short text of a usual type, everything at fixed places."""
+    size = len(content)
+    return (
+        9 <= size < 0x80
+        and content[:2] == bytes((der.SEQUENCE, size - 2))
+        and content[2:6] == _COMMON_ATTRIBUTE
+        and content[7] in _TEXT_TAGS
+        and content[8] == size - 9
+    )
 
 
 def _read_key(data: bytes) -> algorithms.PublicKey:
@@ -199,7 +225,12 @@ def _read_extensions(data: bytes, understood: tuple[bytes, ...]) -> dict[bytes, 
     """Return encoded identifier -> value; refuse a critical extension that is not understood, and any one twice."""
     values: dict[bytes, bytes] = {}
     for element in der.elements(der.only(data, der.SEQUENCE, _WHAT), _WHAT):
-        fields = der.elements(der.tagged(element, der.SEQUENCE, _WHAT), _WHAT)
+        content = der.tagged(element, der.SEQUENCE, _WHAT)
+        kind, value = _common_extension(content, understood)
+        if value is not None and kind not in values:
+            values[kind] = value
+            continue
+        fields = der.elements(content, _WHAT)
         critical = len(fields) == 3 and fields[1][2] == _TRUE
         if len(fields) != 2 + critical or fields[0][0] != der.OBJECT_IDENTIFIER or fields[0][2] in values:
             raise FormatError(_WHAT, "extensions", "expected each extension once, with identifier and value")
@@ -210,6 +241,23 @@ def _read_extensions(data: bytes, understood: tuple[bytes, ...]) -> dict[bytes, 
             )
         values[fields[0][2]] = der.tagged(fields[-1], der.OCTET_STRING, _WHAT)
     return values
+
+
+def _common_extension(content: bytes, understood: tuple[bytes, ...]) -> tuple[bytes, bytes | None]:
+    """Split an extension of the usual shape at fixed places; without a value it has another, or is not acceptable."""
+    kind = content[:5]
+    critical = content[5:8] == _TRUE
+    begin = 10 if critical else 7
+    size = len(content) - begin
+    if (
+        kind[:4] != _COMMON_EXTENSION
+        or (critical and kind not in understood)
+        or not 0 <= size < 0x80
+        or content[begin - 2] != der.OCTET_STRING
+        or content[begin - 1] != size
+    ):
+        return kind, None
+    return kind, content[begin:]
 
 
 def _read_constraints(value: bytes | None) -> tuple[bool, int | None]:
@@ -237,16 +285,19 @@ def _read_usage(value: bytes | None) -> tuple[int, ...]:
     content = der.only(value, der.BIT_STRING, _WHAT)
     if len(content) not in (2, 3) or content[0] > 7 or content[-1] & -content[-1] != 1 << content[0]:
         raise FormatError(_WHAT, "key usage", "expected a bit string in its shortest form")
-    return tuple(bit for bit in range(8 * (len(content) - 1)) if content[1 + bit // 8] & 0x80 >> bit % 8)
+    bits = int.from_bytes(content[1:], "big")
+    highest = 8 * len(content) - 9
+    return tuple([bit for bit in _USAGE_BITS if bit <= highest and bits >> (highest - bit) & 1])
 
 
 def _read_extended(value: bytes | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    purposes = der.elements(der.only(value, der.SEQUENCE, _WHAT), _WHAT)
-    return tuple(
-        der.read_oid(der.tagged(purpose, der.OBJECT_IDENTIFIER, _WHAT), _WHAT) for purpose in purposes
-    )
+    purposes = [
+        der.tagged(purpose, der.OBJECT_IDENTIFIER, _WHAT)
+        for purpose in der.elements(der.only(value, der.SEQUENCE, _WHAT), _WHAT)
+    ]
+    return tuple([_USAGES.get(purpose) or der.read_oid(purpose, _WHAT) for purpose in purposes])
 
 
 def _read_bits(content: bytes) -> bytes:

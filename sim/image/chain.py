@@ -110,7 +110,7 @@ def check_path_length(authority: Certificate, below: int) -> None:
 
 def check_not_revoked(path: Path, revoked: Sequence[bytes]) -> None:
     """Demand that no certificate of the path is on the list of SHA-256 fingerprints."""
-    for certificate in path:
+    for certificate in path if revoked else ():
         if certificate.fingerprint in revoked:
             raise SignatureError("revoked", f"the certificate of {certificate.title} is revoked")
 

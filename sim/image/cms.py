@@ -34,7 +34,7 @@ from sim.image.trust import SignatureError, TrustStore
 __all__ = ["SignatureError", "SignerIdentity", "sign_detached", "verify_detached"]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # one is made for each file: this is the faster kind
 class SignerIdentity:
     """Who signed, as the chain proves it: provider, acceptance level, and the certificate itself."""
 

@@ -9,9 +9,10 @@ Sources: as for `sim.image.vtar`, `sim.image.tar` and `sim.image.trailer`.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import partial
 
 from sim.image.payload import content_of
+from sim.image.recent import Recent
 from sim.image.tar import EntryKind, TarEntry, read_ustar
 from sim.image.trailer import split_trailer
 from sim.image.vib import Vib
@@ -29,11 +30,14 @@ __all__ = [
 MODULE_FOLDER = "usr/lib/vmware/vmkmod/"
 """Where the kernel modules of a host lie."""
 
+RECENT_MAX = 4
+"""Payloads of which it is remembered what is inside."""
+
 _ARCHIVES = ("vgz", "tgz", "bootloader")
 _USTAR_MAGIC = b"ustar"
 
 
-@lru_cache(maxsize=4)
+@partial(Recent, count_max=RECENT_MAX)
 def open_archive(content: bytes) -> tuple[TarEntry, ...]:
     """Return the entries of an unpacked module that is an archive (a trailer is passed over), or nothing for others.
 
@@ -46,6 +50,7 @@ def open_archive(content: bytes) -> tuple[TarEntry, ...]:
     return ()
 
 
+@partial(Recent, count_max=RECENT_MAX)
 def kernel_modules(content: bytes) -> tuple[tuple[str, bytes], ...]:
     """Return name and bytes of each kernel module in an unpacked archive, in order."""
     return tuple(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from struct import Struct
 
 from sim.errors import FormatError, LimitError
 
@@ -68,7 +69,11 @@ Element = tuple[int, bytes, bytes]
 _CONSTRUCTED = 0x20
 _UNUSED_TAGS = frozenset((0x00, 0x20, *range(0x1F, 0x100, 0x20)))  # end of contents, and numbers above 30
 _LAST_UTC_YEAR = 2049
+_TWO_DIGITS = {b"%02d" % number: number for number in range(100)}
+_PAIRS = Struct("2s2s2s2s2s2s2sx").unpack
 _ELEMENT_BYTES_MIN = 2
+_TWO_OCTETS = 0x82
+"""The length byte that says: the length is in the next two."""
 
 
 def elements(data: bytes, what: str) -> list[Element]:
@@ -83,10 +88,10 @@ def elements(data: bytes, what: str) -> list[Element]:
         if not bounded and len(found) == ELEMENTS_MAX:
             raise LimitError(what, f"offset {position}", f"more than {ELEMENTS_MAX} elements in one value")
         tag = data[position]
-        stop = start + data[position + 1]
-        if stop - start > 0x7F:
+        length = data[position + 1]
+        if length > 0x7F:
             length, start = _long_length(data, position, what)
-            stop = start + length
+        stop = start + length
         if stop > end:
             raise FormatError(
                 what, f"offset {position}", f"the element needs {stop - end} bytes more than there are"
@@ -100,6 +105,13 @@ def elements(data: bytes, what: str) -> list[Element]:
 
 def only(data: bytes, tag: int, what: str) -> bytes:
     """Return the content of the single element of the given tag that `data` must consist of."""
+    size = len(data)
+    if size >= _ELEMENT_BYTES_MIN and data[0] == tag and tag not in _UNUSED_TAGS:
+        length = data[1]
+        if length == size - 2 and length < 0x80:  # the usual case at once; all else is decided below
+            return data[2:]
+        if length == _TWO_OCTETS and size >= 0x104 and data[2] << 8 | data[3] == size - 4:
+            return data[4:]
     found = elements(data, what)
     if len(found) != 1 or found[0][0] != tag:
         shown = ", ".join(f"{element[0]:#04x}" for element in found[:4]) or "nothing"
@@ -171,24 +183,26 @@ def read_time(element: Element, what: str) -> datetime:
     tag, content, _ = element
     if (tag, len(content)) not in ((UTC_TIME, 13), (GENERALIZED_TIME, 15)) or content[-1:] != b"Z":
         raise FormatError(what, "", "expected a time in UTC with seconds")
-    digits = content[:-1]
-    if not digits.isdigit():
-        raise FormatError(what, "", "a time with something other than digits")
-    year = int(digits[:-10])
     if tag == UTC_TIME:
-        year += 1900 if year >= 50 else 2000
-    elif year <= _LAST_UTC_YEAR:
-        raise FormatError(what, "", f"a GeneralizedTime before {_LAST_UTC_YEAR + 1}")
-    month, day, hour = int(digits[-10:-8]), int(digits[-8:-6]), int(digits[-6:-4])
+        content = (b"19" if content >= b"50" else b"20") + content
+    century, decade, month, day, hour, minute, second = _PAIRS(content)
+    number = _TWO_DIGITS
     try:
-        return datetime(year, month, day, hour, int(digits[-4:-2]), int(digits[-2:]), tzinfo=UTC)
+        year = 100 * number[century] + number[decade]
+        rest = (number[month], number[day], number[hour], number[minute], number[second], 0, UTC)
+    except KeyError as error:
+        raise FormatError(what, "", "a time with something other than digits") from error
+    if tag == GENERALIZED_TIME and year <= _LAST_UTC_YEAR:
+        raise FormatError(what, "", f"a GeneralizedTime before {_LAST_UTC_YEAR + 1}")
+    try:
+        return datetime(year, *rest)
     except ValueError as error:
         raise FormatError(what, "", "a time that does not exist") from error
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
     """Encode one element from its tag byte and the parts of its content."""
-    content = b"".join(parts)
+    content = parts[0] if len(parts) == 1 else b"".join(parts)
     length = len(content)
     if length < 0x80:
         return bytes((tag, length)) + content

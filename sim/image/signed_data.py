@@ -30,6 +30,15 @@ from sim.image.algorithms import (
     verify,
 )
 from sim.image.certificate import Certificate, load_certificate
+from sim.image.signature_layout import (
+    CONTENT_TYPE,
+    DATA,
+    MESSAGE_DIGEST,
+    SIGNED_DATA,
+    SIGNING_TIME,
+    usual_attributes,
+    usual_layout,
+)
 from sim.image.trust import SignatureError
 
 if TYPE_CHECKING:
@@ -40,28 +49,28 @@ __all__ = ["DATA", "SignedData", "build_signed_data", "check_signer", "parse_sig
 SIGNATURE_FILE_BYTES_MAX = 64 * 1024
 BAG_CERTIFICATES_MAX = 8
 
-DATA = der.encode_oid("1.2.840.113549.1.7.1")
-
 _WHAT = "signature"
-_SIGNED_DATA = der.encode_oid("1.2.840.113549.1.7.2")
 _VERSION_1 = der.encode_integer(1)
 _CONTENT, _BAG, _CRLS = 0xA0, 0xA0, 0xA1
 _SIGNED, _UNSIGNED = 0xA0, 0xA1
 
-_CONTENT_TYPE = der.encode_oid("1.2.840.113549.1.9.3")
-_MESSAGE_DIGEST = der.encode_oid("1.2.840.113549.1.9.4")
-_SIGNING_TIME = der.encode_oid("1.2.840.113549.1.9.5")
 _CAPABILITIES = der.encode_oid("1.2.840.113549.1.9.15")
 _PUBLISHER = der.encode_oid("1.3.6.1.4.1.311.2.1.12")
 _STATEMENT = der.encode_oid("1.3.6.1.4.1.311.2.1.11")
-_REQUIRED = (_CONTENT_TYPE, _MESSAGE_DIGEST, _SIGNING_TIME)
+_REQUIRED = (CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME)
 _NEEDED = frozenset(_REQUIRED)
 _ALLOWED = (*_REQUIRED, _CAPABILITIES, _PUBLISHER, _STATEMENT)  # the last three are signed and decide nothing
 
-_DIGESTS = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+_SHA256 = digest_identifier("sha256")
+_DIGESTS = {
+    "sha256": (b"\x04\x20", hashlib.sha256),
+    "sha384": (b"\x04\x30", hashlib.sha384),
+    "sha512": (b"\x04\x40", hashlib.sha512),
+}
+"""Name -> tag and length of a digest in its OCTET STRING, and the function."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # one is made for each file: this is the faster kind
 class SignedData:
     """A SignedData with one signer, taken apart but not yet believed; all fields are untrusted bytes."""
 
@@ -71,7 +80,6 @@ class SignedData:
     signer_id: bytes = field(repr=False)
     digest: str
     signature_key: str
-    signature_digest: str
     attributes: bytes = field(repr=False)
     signature: bytes = field(repr=False)
 
@@ -82,6 +90,9 @@ def parse_signed_data(data: bytes) -> SignedData:
         raise SignatureError(
             "size", f"a signature of {len(data)} bytes, at most {SIGNATURE_FILE_BYTES_MAX} are read"
         )
+    usual = usual_layout(data)
+    if usual is not None:
+        return _usual(*usual)
     try:
         return _parse(data)
     except FormatError as error:
@@ -94,12 +105,12 @@ def check_signer(signed: SignedData, content: bytes, certificate: Certificate) -
     Raises SignatureError: attributes, content-type, message-digest, signing-time, signature-algorithm, signature.
     """
     try:
-        values = _read_attributes(signed.attributes)
-        when = _read_signing_time(values[_SIGNING_TIME])
+        content_type, time, message_digest = _read_attributes(signed.attributes)
+        when = der.read_time(time, _WHAT)
     except FormatError as error:
         raise SignatureError("attributes", str(error)) from error
-    check_content_type(signed, values[_CONTENT_TYPE])
-    check_message_digest(signed, values[_MESSAGE_DIGEST], content)
+    check_content_type(signed, content_type)
+    check_message_digest(signed, message_digest, content)
     check_signing_time(when, certificate)
     check_signature(signed, certificate)
     return when
@@ -113,7 +124,8 @@ def check_content_type(signed: SignedData, attribute: bytes) -> None:
 
 def check_message_digest(signed: SignedData, attribute: bytes, content: bytes) -> None:
     """Demand that the signed digest is the digest of the content."""
-    if attribute != der.tlv(der.OCTET_STRING, _DIGESTS[signed.digest](content).digest()):
+    header, digest = _DIGESTS[signed.digest]
+    if attribute != header + digest(content).digest():
         raise SignatureError("message-digest", "the signature belongs to other data (message digest differs)")
 
 
@@ -158,10 +170,11 @@ def build_signed_data(
     """Sign `content` at the simulated time `when`; `embedded` is the encoded element to carry inside, if any."""
     certificate = load_certificate(signer.certificate_der)
     digest = digest_identifier(signer.digest)
+    header, digest_of = _DIGESTS[signer.digest]
     members = (
-        _attribute(_CONTENT_TYPE, content_type),
-        _attribute(_SIGNING_TIME, der.encode_time(when)),
-        _attribute(_MESSAGE_DIGEST, der.tlv(der.OCTET_STRING, _DIGESTS[signer.digest](content).digest())),
+        _attribute(CONTENT_TYPE, content_type),
+        _attribute(SIGNING_TIME, der.encode_time(when)),
+        _attribute(MESSAGE_DIGEST, header + digest_of(content).digest()),
     )
     signer_info = der.tlv(
         der.SEQUENCE,
@@ -180,12 +193,28 @@ def build_signed_data(
         der.encode_set_of((signer.certificate_der, *signer.chain), _BAG),
         der.encode_set_of((signer_info,)),
     )
-    return der.tlv(der.SEQUENCE, _SIGNED_DATA, der.tlv(_CONTENT, signed_data))
+    return der.tlv(der.SEQUENCE, SIGNED_DATA, der.tlv(_CONTENT, signed_data))
+
+
+def _usual(
+    bag: bytes, signer_id: bytes, attributes: bytes, signature_id: bytes, signature: bytes
+) -> SignedData:
+    digest, key = _algorithms(_SHA256, _SHA256, signature_id)
+    return SignedData(
+        content_type=DATA,
+        content=None,
+        bag=bag,
+        signer_id=signer_id,
+        digest=digest,
+        signature_key=key,
+        attributes=attributes,
+        signature=signature,
+    )
 
 
 def _parse(data: bytes) -> SignedData:
     outer = _fields(der.only(data, der.SEQUENCE, _WHAT), (der.OBJECT_IDENTIFIER, _CONTENT))
-    if outer[0][2] != _SIGNED_DATA:
+    if outer[0][2] != SIGNED_DATA:
         raise SignatureError("content-info", "the file is no SignedData")
     body = der.elements(der.only(outer[1][1], der.SEQUENCE, _WHAT), _WHAT)
     if len(body) == 6 and body[4][0] == _CRLS:
@@ -201,7 +230,7 @@ def _parse(data: bytes) -> SignedData:
     if len(infos) != 1:
         raise SignatureError("one-signer", f"expected exactly one signer, found {len(infos)}")
     info = _parse_signer_info(der.tagged(infos[0], der.SEQUENCE, _WHAT))
-    digest, key, signature_digest = _algorithms(body[1][1], info[2][2], info[4][2])
+    digest, key = _algorithms(body[1][1], info[2][2], info[4][2])
     return SignedData(
         content_type=content_type,
         content=content,
@@ -209,7 +238,6 @@ def _parse(data: bytes) -> SignedData:
         signer_id=info[1][2],
         digest=digest,
         signature_key=key,
-        signature_digest=signature_digest,
         attributes=info[3][1],
         signature=info[5][1],
     )
@@ -245,8 +273,8 @@ def _parse_signer_info(data: bytes) -> list[der.Element]:
     return info
 
 
-def _algorithms(listed: bytes, digest_id: bytes, signature_id: bytes) -> tuple[str, str, str]:
-    """Return digest, key type and digest of the signature algorithm, all allowed and in agreement."""
+def _algorithms(listed: bytes, digest_id: bytes, signature_id: bytes) -> tuple[str, str]:
+    """Return digest and key type of the signature algorithm, both allowed and in agreement."""
     digest = DIGEST_ALGORITHMS.get(digest_id)
     if digest is None:
         raise SignatureError(
@@ -261,11 +289,17 @@ def _algorithms(listed: bytes, digest_id: bytes, signature_id: bytes) -> tuple[s
         raise SignatureError(
             "signature-algorithm", "the signature algorithm uses another digest than the signer names"
         )
-    return digest, key, signature_digest
+    return digest, key
 
 
-def _read_attributes(data: bytes) -> dict[bytes, bytes]:
-    """Return encoded type -> encoded value of the signed attributes: allowed ones, sorted, each once, one value."""
+def _read_attributes(data: bytes) -> tuple[bytes, der.Element, bytes]:
+    """Return encoded content type, signing time and encoded message digest.
+
+    Demands allowed attributes, sorted, each once and with one value.
+    """
+    usual = usual_attributes(data)
+    if usual is not None:
+        return usual
     found = der.elements(data, _WHAT)
     if any(one[2] >= other[2] for one, other in pairwise(found)):
         raise FormatError(_WHAT, "attributes", "not in ascending order")
@@ -279,11 +313,7 @@ def _read_attributes(data: bytes) -> dict[bytes, bytes]:
         values[kind[2]] = value[1]
     if not values.keys() >= _NEEDED:
         raise FormatError(_WHAT, "attributes", "content type, message digest or signing time is missing")
-    return values
-
-
-def _read_signing_time(value: bytes) -> datetime:
-    return der.read_time(der.elements(value, _WHAT)[0], _WHAT)
+    return values[CONTENT_TYPE], der.elements(values[SIGNING_TIME], _WHAT)[0], values[MESSAGE_DIGEST]
 
 
 def _fields(data: bytes, tags: tuple[int, ...]) -> list[der.Element]:

@@ -94,7 +94,7 @@ def read_ustar(data: bytes) -> tuple[TarEntry, ...]:
         end = start + header.size
         if end > len(data):
             raise FormatError(what, where, f"size {header.size} is beyond the end")
-        entries.append(attrs.evolve(header.entry, data=data[start:end]))
+        entries.append(attrs.evolve(header.entry, data=data[start:end]) if header.size else header.entry)
         if len(entries) > ENTRIES_MAX:
             raise LimitError(what, where, f"more than {ENTRIES_MAX} entries")
         offset = end + -header.size % BLOCK_BYTES

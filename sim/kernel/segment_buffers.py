@@ -49,7 +49,7 @@ class SegmentBuffers:
         self.slide = base - image.first_page
         self._image = image
         self._starts = [segment.virtual_address for segment in image.segments]
-        self._buffers = [bytearray(_slack(segment)) + segment.data for segment in image.segments]
+        self._buffers = [_buffer(segment) for segment in image.segments]
 
     def store(self, offset: int, value: int, size: int, what: str) -> None:
         """Store the low `size` bytes of `value` at the file's address `offset`; raises `RelocationError`."""
@@ -59,7 +59,7 @@ class SegmentBuffers:
         """Store bytes at the file's address `offset`; raises `RelocationError` outside of writable segments."""
         index = self._index(offset, len(data), what)
         segment, buffer = self._image.segments[index], self._buffers[index]
-        if not segment.writable:
+        if not segment.writable or not isinstance(buffer, bytearray):
             raise RelocationError("module.relocation", f"{what} lies in a segment that is not writable")
         at = offset - segment.virtual_address + _slack(segment)
         if at + len(data) > len(buffer):
@@ -114,6 +114,12 @@ class SegmentBuffers:
         if not start <= low < high or low >= segment.end:
             return 0, 0
         return low, high
+
+
+def _buffer(segment: Segment) -> bytes | bytearray:
+    """Return the segment's bytes behind the slack; only those of a writable one can change, others are not copied."""
+    slack = _slack(segment)
+    return bytearray(slack) + segment.data if segment.writable else bytes(slack) + segment.data
 
 
 def _slack(segment: Segment) -> int:

@@ -8,6 +8,7 @@ Source: TPM 2.0 Library part 3, through `sim.tpm.tables` and `sim.tpm.phrases`.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from string import Formatter
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = ["handle_in_words", "in_words"]
 
 _HEADER = struct.Struct(">HII")
 _BYTES_SHOWN = 8
+PHRASES_MAX = 256
 _SESSIONS_SHOWN_MAX = 3
 _PERMANENT = {
     TPM_RH.OWNER.value: "the owner",
@@ -62,7 +64,7 @@ def _asked(command: bytes) -> str:
         return f"unknown command 0x{code:x}" if code not in _NAMES else f"{_NAMES[code]}, which is left out"
     try:
         handles, authority, parameters = _read(spec, tag, command)
-        phrase = _Shown().vformat(PHRASES.get(code, spec.code.name), (), {**handles, **parameters})
+        phrase = _filled(PHRASES.get(code, spec.code.name), {**handles, **parameters})
     except (WireError, KeyError, ValueError, struct.error):
         return f"{spec.code.name} (malformed)"
     return f"{spec.code.name}: {phrase}{authority}"
@@ -125,13 +127,21 @@ def _answered(command: bytes, response: bytes) -> str:
     return "done"
 
 
-class _Shown(Formatter):
-    """Puts parameters into a phrase in the form that a reader wants."""
+def _filled(phrase: str, values: dict[str, Any]) -> str:
+    """Put values into a phrase in the form that a reader wants."""
+    parts = []
+    for text, name, form in _pieces(phrase):
+        parts.append(text)
+        if name is not None:
+            value = values[name]
+            parts.append(format(value, form) if form and isinstance(value, int) else _shown(value))
+    return "".join(parts)
 
-    def format_field(self, value: Any, format_spec: str) -> str:
-        if format_spec and isinstance(value, int):
-            return format(value, format_spec)
-        return _shown(value)
+
+@lru_cache(maxsize=PHRASES_MAX)
+def _pieces(phrase: str) -> tuple[tuple[str, str | None, str | None], ...]:
+    """Return the texts of a phrase, each with the name and the form of the value behind it."""
+    return tuple((text, name, form) for text, name, form, _ in Formatter().parse(phrase))
 
 
 def _shown(value: Any) -> str:
@@ -149,7 +159,8 @@ def _shown(value: Any) -> str:
 
 
 def _algorithm(alg: int) -> str:
-    return TPM_ALG(alg).name.lower()
+    return _ALGORITHMS[alg]
 
 
+_ALGORITHMS = {alg.value: alg.name.lower() for alg in TPM_ALG}
 _NAMES = {code.value: code.name for code in TPM_CC}

@@ -278,6 +278,8 @@ class KernelMemory:
             raise self._refuse(base, rights, owner, "writable and executable in one mapping")
 
     def _check_aliases(self, base: int, extents: Sequence[Extent], rights: Rights, owner: str) -> None:
+        if not (rights.write or rights.execute):
+            return
         for extent in extents:
             for mpn in extent.mpns():
                 use = self._uses.get(mpn)
@@ -294,14 +296,16 @@ class KernelMemory:
         return RightsRefused(f"{owner} at {base:#x} ({rights}): {reason}")
 
     def _count(self, segment: Segment, change: int) -> None:
+        uses = self._uses
+        writable, executable = change * segment.rights.write, change * segment.rights.execute
         for extent in segment.extents:
             for mpn in extent.mpns():
-                use = self._uses.get(mpn)
+                use = uses.get(mpn)
                 if use is None:
-                    use = self._uses[mpn] = _FrameUse()
+                    use = uses[mpn] = _FrameUse()
                 use.mapped += change
-                use.writable += change * segment.rights.write
-                use.executable += change * segment.rights.execute
+                use.writable += writable
+                use.executable += executable
 
     def _unused_runs(self, extent: Extent) -> Iterator[Extent]:
         """Drop the counters of frames that are mapped nowhere and return those frames in runs."""

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.core.rng import Stream
-from sim.image import der
+from sim.image import certificate, der
 from sim.image.algorithms import key_problem, signature_identifier
-from sim.image.certificate import load_certificate
+from sim.image.bitflips import flip_bit
+from sim.image.certificate import Certificate, load_certificate
 from sim.image.issue import CertificateSpec, issue
 from sim.image.trust import SignatureError
 
@@ -287,8 +288,28 @@ def test_mutated_certificates_are_refused_or_differ_but_nothing_escapes(
     for at, value in changes:
         mutant[at] = value
     try:
-        certificate = load_certificate(bytes(mutant))
+        read = load_certificate(bytes(mutant))
     except SignatureError:
         return
-    assert certificate.der == bytes(mutant)
-    assert bytes(mutant) == GOOD or not certificate.is_issued_by(load_certificate(GOOD))
+    assert read.der == bytes(mutant)
+    assert bytes(mutant) == GOOD or not read.is_issued_by(load_certificate(GOOD))
+
+
+def test_parts_at_fixed_places_are_read_as_anywhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and extensions of the usual shape are cut out at fixed places: no changed bit may make a difference."""
+    mutants = [GOOD, *(flip_bit(GOOD, bit) for bit in range(8 * len(GOOD)))]
+
+    def outcomes() -> list[object]:
+        found: list[object] = []
+        for mutant in mutants:
+            try:
+                found.append(load_certificate.__wrapped__(mutant))
+            except SignatureError as error:
+                found.append(error.check)
+        return found
+
+    short = outcomes()
+    assert sum(isinstance(one, Certificate) for one in short) > 100
+    monkeypatch.setattr(certificate, "_common_extension", lambda *_: (b"", None))
+    monkeypatch.setattr(certificate, "_is_common_name", lambda _: False)
+    assert outcomes() == short
