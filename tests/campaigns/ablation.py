@@ -16,6 +16,7 @@ from pathlib import Path
 import attrs
 from mutant_runs import BROKEN, KILLED, ROOT, SURVIVED, TIMEOUT, Runner, Tests, nearest
 
+IMAGE = "tests/unit/image/test_"
 AREAS = {
     "verifier": (
         ["sim/attest/*.py", "sim/attest/engines/*.py"],
@@ -23,14 +24,18 @@ AREAS = {
     ),
     "signatures": (
         [
-            *(
-                f"sim/image/{name}.py"
-                for name in ("cms", "signed_data", "chain", "certificate", "der", "trust")
-            ),
-            *(f"sim/image/{name}.py" for name in ("trailer", "efi", "efi_lists", "pe", "bankcheck")),
+            *(f"sim/image/{name}.py" for name in ("cms", "signed_data", "signature_layout", "chain", "crl")),
+            *(f"sim/image/{name}.py" for name in ("certificate", "der", "trust", "trailer", "pe")),
+            *(f"sim/image/{name}.py" for name in ("efi", "efi_lists", "bankcheck")),
             *(f"sim/{name}.py" for name in ("kernel/module_signing", "boot/earlycheck", "boot/vibcheck")),
         ],
-        ("tests/unit/image", "tests/unit/boot", "tests/unit/kernel/test_loader.py"),
+        (
+            *(f"{IMAGE}{name}.py" for name in ("cms", "cms_structure", "certificate", "crl", "der", "efi")),
+            *(f"{IMAGE}{name}.py" for name in ("trailer", "pki", "bankcheck", "acceptance", "vib")),
+            *(f"{IMAGE}{name}.py" for name in ("signature_layout", "refused_signatures", "refused_lists")),
+            *(f"{IMAGE}{name}.py" for name in ("refused_images", "refused_archives")),
+            *("tests/unit/boot/test_refused_boots.py", "tests/unit/kernel/test_loader.py"),
+        ),
     ),
     "archives": (
         [

@@ -16,7 +16,7 @@ PARSERS = (
     *("elf_file", "elf_format", "elf_object", "elf_read", "elf_text", "elf_values", "elf_versions", "pe"),
 )
 SIGNATURES = (
-    *("cms", "signed_data", "chain", "certificate", "crl", "algorithms", "trust"),
+    *("cms", "signed_data", "signature_layout", "chain", "certificate", "crl", "algorithms", "trust"),
     *("efi", "efi_lists", "bankcheck"),
 )
 UNIT = "tests/unit/image/test_"
@@ -28,7 +28,7 @@ PARSER_TESTS = (
 )
 SIGNATURE_TESTS = (
     *("cms", "cms_structure", "certificate", "crl", "pki", "trailer", "efi", "bankcheck", "vib"),
-    *("acceptance", "cms_openssl", "refused_signatures", "refused_lists"),
+    *("acceptance", "cms_openssl", "refused_signatures", "refused_lists", "signature_layout"),
 )
 ATTEST_TESTS = (
     *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py"),

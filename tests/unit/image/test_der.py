@@ -132,27 +132,6 @@ def test_the_writer_refuses_what_it_cannot_write() -> None:
         der.encode_time(datetime(2025, 1, 1))
 
 
-@given(
-    st.binary(max_size=40) | st.integers(0, 700).map(lambda size: der.tlv(der.SEQUENCE, bytes(size))),
-    st.data(),
-)
-def test_the_only_element_is_what_splitting_finds(data: bytes, draw: st.DataObject) -> None:
-    changed = bytearray(data)
-    for at in draw.draw(st.lists(st.integers(0, 4), max_size=2)):
-        if at < len(changed):
-            changed[at] = draw.draw(st.sampled_from((0, 1, 0x30, 0x7F, 0x80, 0x81, 0x82, 0x83, 0xFF)))
-    tag = changed[0] if changed else der.SEQUENCE
-    try:
-        found = der.elements(bytes(changed), "test")
-    except FormatError:
-        found = []
-    if len(found) == 1:
-        assert der.only(bytes(changed), tag, "test") == found[0][1]
-    else:
-        with pytest.raises(FormatError):
-            der.only(bytes(changed), tag, "test")
-
-
 def said(read: object, *arguments: object, kind: type[FormatError] = FormatError) -> str:
     with pytest.raises(FormatError) as refusal:
         read(*arguments, "t")  # type: ignore[operator]
@@ -274,3 +253,24 @@ def test_each_part_of_a_time_is_read_from_its_place() -> None:
     assert der.read_time((der.GENERALIZED_TIME, b"20501231235958Z", b""), "t") == late
     assert der.encode_time(datetime(1949, 1, 1, tzinfo=UTC))[0] == der.GENERALIZED_TIME
     assert der.encode_time(datetime(1950, 1, 1, tzinfo=UTC))[:4] == b"\x17\x0d50"
+
+
+@given(
+    st.binary(max_size=40) | st.integers(0, 700).map(lambda size: der.tlv(der.SEQUENCE, bytes(size))),
+    st.data(),
+)
+def test_the_only_element_is_what_splitting_finds(data: bytes, draw: st.DataObject) -> None:
+    changed = bytearray(data)
+    for at in draw.draw(st.lists(st.integers(0, 4), max_size=2)):
+        if at < len(changed):
+            changed[at] = draw.draw(st.sampled_from((0, 1, 0x30, 0x7F, 0x80, 0x81, 0x82, 0x83, 0xFF)))
+    tag = changed[0] if changed else der.SEQUENCE
+    try:
+        found = der.elements(bytes(changed), "test")
+    except FormatError:
+        found = []
+    if len(found) == 1:
+        assert der.only(bytes(changed), tag, "test") == found[0][1]
+    else:
+        with pytest.raises(FormatError):
+            der.only(bytes(changed), tag, "test")

@@ -261,3 +261,12 @@ def test_the_size_of_a_manifest_is_exact(monkeypatch):
 def test_a_manifest_has_one_spelling_in_json():
     plain = ReferenceManifest.from_json(manifest(components=[], loaders=[]))
     assert plain.to_json() == '{\n "components": [],\n "loaders": [],\n "signers": [\n  "ff"\n ]\n}\n'
+
+
+def test_the_sha256_of_a_payload_is_that_of_the_stored_file_wherever_it_stands():
+    unpacked = Checksum(algorithm="sha-256", digest=b"\1" * 32, process="gunzip")
+    other = Checksum(algorithm="sha-1", digest=b"\2" * 20)
+    entry = PayloadEntry(name="a", kind="vgz", size=1, checksums=(unpacked, other, PLAIN))
+    assert entry.sha256 == PLAIN.digest
+    assert (unpacked.label, unpacked.check) == ("sha-256 gunzip", "payload.sha-256.gunzip")
+    assert (other.label, other.check) == ("sha-1", "payload.sha-1")
