@@ -33,6 +33,19 @@ def test_a_vm_of_two_vcpus_gets_no_more_than_two_vms_of_one(seed):
     assert scenario(seed, [16]) == {}
 
 
+@pytest.mark.parametrize("seed", [1590, 1941, 6773, 7861])
+def test_a_turn_is_not_cut_while_its_world_is_switched_in(seed):
+    assert scenario(seed, [10, 18]) == {}
+
+
+def test_siblings_are_looked_at_in_time_when_another_leads():
+    assert scenario(5594, [2]) == {}
+
+
+def test_one_that_wakes_is_level_with_a_sibling_that_is_switched_in():
+    assert scenario(7965, [9]) == {}
+
+
 def test_campaign_notices_a_policy_without_shares():
     broken = [scenario(seed, [3, 8, 17], RoundRobin) for seed in range(10)]
     assert {number for each in broken for number in each} == {3, 8, 17}

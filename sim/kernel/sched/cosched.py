@@ -64,6 +64,7 @@ class VcpuGroup:
     __slots__ = (
         "_host",
         "_looking",
+        "_polled_ns",
         "costart_ns",
         "costop_ns",
         "costops",
@@ -86,6 +87,7 @@ class VcpuGroup:
         self.handoff_ns = min(self.costart_ns, self.costop_ns)
         self.costops = 0
         self._looking = False
+        self._polled_ns = -1  # when it looked last
         self.timer: Timer = host.sim.engine.timer(self.look)
 
     def add(self, world: World, now_ns: int) -> None:
@@ -119,6 +121,10 @@ class VcpuGroup:
         """Return the progress of the slowest vCPU, of all `but` one (0 if there is none)."""
         standing, offset, *_ = self._extremes(but)
         return _slowest(standing, offset, now_ns)
+
+    def _slowest_but(self, world: World, now_ns: int) -> int:
+        """Return the progress of the slowest of the others; one that is being switched in stands where it stood."""
+        return min(self.progress(each, now_ns) for each in self.worlds if each is not world)
 
     def progress(self, world: World, now_ns: int) -> int:
         """Return how far a vCPU has come, in ns."""
@@ -155,7 +161,7 @@ class VcpuGroup:
     def woke(self, world: World, now_ns: int) -> None:
         """Learn that a sleeping world is READY from now on."""
         counted = now_ns - world.progress
-        others = self.slowest(now_ns, world) if len(self.worlds) > 1 else counted
+        others = self._slowest_but(world, now_ns) if len(self.worlds) > 1 else counted
         world.progress = min(counted, max(world.progress_asleep, others))
         self._changed(world)
         self._arm(now_ns)
@@ -184,7 +190,7 @@ class VcpuGroup:
 
     def look(self) -> None:
         """Timer: stop those that are too far ahead, start those that no longer are."""
-        now_ns = self._host.sim.now
+        now_ns = self._polled_ns = self._host.sim.now
         self._looking = True
         while True:
             found = self._extremes()
@@ -241,7 +247,8 @@ class VcpuGroup:
             timer.due_ns = NEVER
         elif self.poll_ns:
             if timer.due_ns == NEVER:
-                timer.arm((now_ns // self.poll_ns + 1) * self.poll_ns)
+                due_ns = -(-now_ns // self.poll_ns) * self.poll_ns  # now, if this moment's poll is still to come
+                timer.arm(due_ns if due_ns != self._polled_ns else due_ns + self.poll_ns)
         else:
             due_ns = self._due(now_ns, found)
             if due_ns == NEVER:

@@ -73,7 +73,7 @@ class NarrowGroup(VcpuGroup):
         if self._stopped or self._offset - self._leading > self.highest_ns or self.poll_ns:
             self._arm(now_ns)
         else:
-            self._sooner(self._standing + offset + self.handoff_ns, now_ns)
+            self._sooner(self._standing + self._leading + self.handoff_ns, now_ns)
 
     def stopped(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world that has run since `begun_ns` stands still from now on (its new state is set)."""
@@ -84,14 +84,15 @@ class NarrowGroup(VcpuGroup):
             self._leading = _FAR
             if not self._stopped:
                 self.timer.due_ns = NEVER
+        if progress < self._standing:
+            self._standing = progress
         if world.state is _COSTOP:
             self._stopped += 1
             self._arm(now_ns)
         elif self.poll_ns:
             self._arm(now_ns)
-        elif progress < self._standing:
-            self._standing = progress
-            self._sooner(progress + self._leading + self.handoff_ns, now_ns)
+        else:
+            self._sooner(self._standing + self._leading + self.handoff_ns, now_ns)
 
     def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (-1)."""
@@ -111,6 +112,8 @@ class NarrowGroup(VcpuGroup):
             self._offset = offset
         if undone or self._offset - self._leading > self.highest_ns or self.poll_ns:
             self._arm(now_ns)
+        elif self._runners:  # the next that leads can perhaps make way where this one could not
+            self._sooner(self._standing + self._leading + self.handoff_ns, now_ns)
 
     def woke(self, world: World, now_ns: int) -> None:
         """Learn that a sleeping world is READY from now on."""
@@ -121,7 +124,9 @@ class NarrowGroup(VcpuGroup):
                 continue
             state = other.state
             others = other.progress
-            if state is _RUN or state is _IDLE or state is _VM:
+            if state is _RUN:  # it may be that it is only being switched in
+                others = (now_ns if now_ns > other.since_ns else other.since_ns) - others
+            elif state is _IDLE or state is _VM:
                 others = now_ns - others
             if others < progress:
                 progress = others
@@ -229,7 +234,8 @@ class NarrowGroup(VcpuGroup):
             raise SimBug(
                 f"{standing} stand, {self._standers} are counted, {self._stopped} of them as co-stopped"
             )
-        due_ns = NEVER if self.poll_ns else self._due(now_ns, found)
+        # a hand-off may come late: who may run where changes without a word to the group
+        due_ns = NEVER if self.poll_ns else self._due(now_ns, (*found[:4], None))
         if due_ns != NEVER and (self.timer.due_ns == NEVER or self.timer.due_ns > max(due_ns, now_ns)):
             raise SimBug(
                 f"siblings are to be looked at at {due_ns} ns, the timer is set to {self.timer.due_ns}"

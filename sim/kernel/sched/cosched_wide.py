@@ -42,6 +42,13 @@ class WideGroup(VcpuGroup):
         self._fastest: list[Entry] = []  # running, by offset
         self._stopped: list[Entry] = []  # by progress
 
+    def _slowest_but(self, world: World, now_ns: int) -> int:
+        slowest_ns = self.slowest(now_ns, world)
+        first = self._first(self._slowest)
+        if first is not None and first[2].since_ns > now_ns:
+            return super()._slowest_but(world, now_ns)
+        return slowest_ns
+
     def _changed(self, world: World) -> None:
         self._forget(world)
         if world.state in MOVING:

@@ -270,13 +270,18 @@ class PcpuRunner:
         self.timer.arm(self.due_ns)
 
     def cut_turn(self, now_ns: int, grain_ns: int) -> None:
-        """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`."""
+        """End the present turn for the sake of another world: now, or when it has lasted `grain_ns`.
+
+        A world that is only being switched in, for the rest of a turn, is switched in first.
+        """
         end_ns = self.turn_from_ns + grain_ns
         if end_ns <= now_ns:
             self.requeue(now_ns)
         elif end_ns < self.due_ns:
-            self.due_ns = end_ns
-            self.timer.arm(end_ns)
+            world = self.world
+            assert world is not None
+            self.due_ns = max(end_ns, world.since_ns)
+            self.timer.arm(self.due_ns)
 
     def vacate(self, now_ns: int) -> None:
         """Let the present world go back to the queue, or on with its life, and run nothing more (it goes offline)."""
