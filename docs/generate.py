@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/: facts, management interface, records of the trace, threats.
+"""Write the generated pages of docs/: facts, fixtures, management interface, records of the trace, threats.
 
 `make docs` runs it; the tests check that the pages in the tree are what it writes.
 """
@@ -68,7 +68,28 @@ def threats_page() -> str:
     return f"# Threats\n\n{NOTICE}\n{intro}\n" + "\n".join(lines) + "\n"
 
 
+def fixtures_page() -> str:
+    """Return the table of `vmksim fixtures`: every published example is run."""
+    from sim.labs.cpu_fixtures import run_fixtures
+    from sim.labs.policy_fixtures import run_policy_fixtures
+    from sim.report.fixtures import fixtures_section
+
+    section = fixtures_section([*run_fixtures(), *run_policy_fixtures()])
+    if section.table is None:
+        raise ValueError("no table of fixtures")
+    names = [column.name.lower() for column in section.table.columns]
+    marks = ["---:" if column.right else "---" for column in section.table.columns]
+    head = f"`vmksim fixtures` prints this table: {section.title}.\n\n"
+    head += f"| {' | '.join(names)} |\n|{'|'.join(marks)}|"
+    return _page(
+        "Published examples of CPU scheduling",
+        head,
+        [f"| {' | '.join(map(_cell, row))} |" for row in section.table.rows],
+    )
+
+
 PAGES = {
+    "fixtures.md": fixtures_page,
     "facts.md": facts_page,
     "management-interface.md": interface_page,
     "trace-records.md": trace_page,

@@ -17,7 +17,9 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["facts.md", "management-interface.md", "threats.md", "trace-records.md"])
+@pytest.mark.parametrize(
+    "name", ["facts.md", "fixtures.md", "management-interface.md", "threats.md", "trace-records.md"]
+)
 def test_a_generated_page_is_current(name):
     module = generator()
     assert name in module.PAGES
