@@ -247,7 +247,7 @@ class VcpuGroup:
             timer.due_ns = NEVER
         elif self.poll_ns:
             if timer.due_ns == NEVER:
-                due_ns = -(-now_ns // self.poll_ns) * self.poll_ns  # now, if this moment's poll is still to come
+                due_ns = -(-now_ns // self.poll_ns) * self.poll_ns  # perhaps now
                 timer.arm(due_ns if due_ns != self._polled_ns else due_ns + self.poll_ns)
         else:
             due_ns = self._due(now_ns, found)
