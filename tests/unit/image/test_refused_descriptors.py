@@ -221,7 +221,7 @@ COMPONENT = "is not an object of name, vib_name, vib_version, vib_vendor, level,
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("?", "is not JSON"),
+        ("?", "not acceptable as JSON: Expecting value: line 1 column 1 (char 0)"),
         ("[]", "root: is not an object of components, loaders, signers"),
         ("{}", "root: is not an object of components, loaders, signers"),
         (manifest(components={}), "components: is not a list"),
