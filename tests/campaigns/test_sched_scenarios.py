@@ -46,6 +46,10 @@ def test_one_that_wakes_is_level_with_a_sibling_that_is_switched_in():
     assert scenario(7965, [9]) == {}
 
 
+def test_those_who_wait_for_a_limit_do_not_depend_on_the_order_in_which_worlds_were_made():
+    assert scenario(5677, [11]) == {}
+
+
 def test_campaign_notices_a_policy_without_shares():
     broken = [scenario(seed, [3, 8, 17], RoundRobin) for seed in range(10)]
     assert {number for each in broken for number in each} == {3, 8, 17}

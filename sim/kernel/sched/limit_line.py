@@ -66,6 +66,7 @@ class ShareNode:
     __slots__ = (
         "_active",
         "_busy",
+        "_lag_max",
         "_pass",
         "_pressed",
         "_pressed_busy",
@@ -83,8 +84,9 @@ class ShareNode:
         self._pressed: dict[Child, None] = {}  # those that came back from further behind than the bound
         self._pressed_busy = 0  # those of them that have a turn
         self._busy: dict[Child, int] = {}  # how many turns each child has been given and not yet had
-        self._active: list[tuple[int, Child]] = []  # those by tag
+        self._active: list[tuple[int, int, Child]] = []  # those by tag; equal ones as they came
         self._seq = 0
+        self._lag_max = 0  # the furthest that anybody here may be behind the pass
 
     def price(self, shares: int) -> int:
         """Return what a nanosecond costs a child with so many shares."""
@@ -110,7 +112,8 @@ class ShareNode:
         self._tags[child] = tag = start + turn_ns * price
         self._busy[child] = self._busy.get(child, 0) + 1
         self._pressed_busy += (child in self._pressed) - counted
-        heappush(self._active, (tag, child))
+        self._lag_max = max(self._lag_max, bound_ns * price)
+        self._activate(tag, child)
         if len(self._active) > 4 * len(self._busy) + _SLACK:
             self._compact()
 
@@ -126,7 +129,7 @@ class ShareNode:
             return
         self._tags[child] = tag = self._tags[child] - left_ns * price
         if count:
-            heappush(self._active, (tag, child))
+            self._activate(tag, child)
         for waiting in self.lines.values():
             if child in waiting.live:
                 self._push(waiting, child, waiting.live[child][1])
@@ -143,13 +146,17 @@ class ShareNode:
             return True
         return self._others_behind(step.child, self.tag(step.child, step.price, bound_ns))
 
+    def _activate(self, tag: int, child: Child) -> None:
+        self._seq += 1
+        heappush(self._active, (tag, self._seq, child))
+
     def _others_behind(self, child: Child, tag: int) -> bool:
         own, heap = [], self._active
         while heap:
             first = heap[0]
-            if first[1] == child:
+            if first[2] == child:
                 own.append(heappop(heap))
-            elif first[1] not in self._busy or self._tags[first[1]] != first[0]:
+            elif first[2] not in self._busy or self._tags[first[2]] != first[0]:
                 heappop(heap)
             else:
                 break
@@ -206,14 +213,18 @@ class ShareNode:
             heapify(waiting.heap)
 
     def _compact(self) -> None:
-        """Forget what no longer counts: old entries, and the tags of those who would begin at the pass anyhow."""
-        self._active[:] = [(self._tags[child], child) for child in self._busy]
-        heapify(self._active)
+        """Forget what no longer counts: old entries, and those who have been away for longer than any bound on lag.
+
+        They are newcomers when they come back.
+        """
+        self._active.clear()
+        for child in self._busy:
+            self._activate(self._tags[child], child)
         in_line = {child: None for waiting in self.lines.values() for child in waiting.live}
         self._tags = {
             child: tag
             for child, tag in self._tags.items()
-            if child in self._busy or child in in_line or tag > self._pass
+            if child in self._busy or child in in_line or tag > self._pass - self._lag_max
         }
         self._pressed = {child: None for child in self._pressed if child in self._tags}
 
