@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.kernel.sched import siblings
 from sim.kernel.sched.policies.round_robin import RoundRobin
 from sim.testing.scheduling_checks import CHECKS
 
@@ -42,7 +43,9 @@ def test_siblings_are_looked_at_in_time_when_another_leads():
     assert scenario(5594, [2]) == {}
 
 
-def test_one_that_wakes_is_level_with_a_sibling_that_is_switched_in():
+@pytest.mark.parametrize("wide_from", [2, 12])
+def test_one_that_wakes_is_level_with_a_sibling_that_is_switched_in(monkeypatch, wide_from):
+    monkeypatch.setattr(siblings, "WIDE_VCPUS_MIN", wide_from)  # both ways to know who is the slowest
     assert scenario(7965, [9]) == {}
 
 
