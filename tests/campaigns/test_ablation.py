@@ -34,7 +34,7 @@ def test_a_check_that_is_off_leaves_a_module_that_compiles(ablation):
                 compile(check.source(), str(path), "exec")
 
 
-def test_a_guarded_check_is_told_from_one_that_is_not(tmp_path):
+def test_a_guarded_check_is_told_from_one_that_is_not(ablation):
     done = subprocess.run(
         [sys.executable, FOLDER / "ablation.py", "--area", "verifier", "--file", "attest/uefi"],
         capture_output=True,
