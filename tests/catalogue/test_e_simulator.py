@@ -411,8 +411,12 @@ def shell(line, cwd, **environment):
     not_covered="failures that depend on the machine, such as memory that ran out",
     anchor="Hypothesis print_blob, VOPR",
 )
+@pytest.mark.parametrize("where", [{}, {"CI": "true"}], ids=["here", "ci"])
 @pytest.mark.parametrize("profile", ["repeatable", "fresh"])
-def test_e7_a_failing_property_prints_the_command_that_repeats_it(tmp_path, profile):
+def test_e7_a_failing_property_prints_the_command_that_repeats_it(tmp_path, monkeypatch, profile, where):
+    monkeypatch.delenv("CI", raising=False)
+    for name, value in where.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / "test_planted.py").write_text(PROPERTY)
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     line = f"{sys.executable} -m pytest -q -p no:cacheprovider test_planted.py"
