@@ -295,12 +295,13 @@ class FluidScheduler(Scheduler):
                 self._forget()
             self._solutions[key] = rates
             self._solved_worlds += len(rates)
+        tracing = self.sim.trace.enabled(SCHED_RATE)
         for number, world in self._flowing.items():
             rate, bound = rates[number]
             hungry = rate < self._partial.get(number, UNIT) or (number not in self._partial)
             if rate != world.rate or hungry != world.hungry or bound != world.bound:
                 world.settle(now_ns)
-                if self.tracing and rate != world.rate:
+                if tracing and rate != world.rate:
                     self.sim.trace.emit(SCHED_RATE, number, rate * 10**9 // UNIT)
                 world.rate, world.hungry, world.bound = rate, hungry, bound
                 self._time(world, now_ns)

@@ -19,7 +19,7 @@ from sim.core.trace import record
 from sim.errors import SimBug
 from sim.kernel.sched.steps import next_burst
 from sim.kernel.workload import FOREVER_NS
-from sim.kernel.world import SCHED_STATE, World, WorldState
+from sim.kernel.world import World, WorldState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,9 +171,10 @@ class PcpuRunner:
             turn_ns = following.remaining_ns
         self.due_ns = due_ns = start_ns + turn_ns
         self._arm(due_ns)
-        if sched.tracing and following is not world:
-            sched.emit(SCHED_STATE, world.world_id, _RUN, _READY)
-            sched.emit(SCHED_DISPATCH, self.index, following.world_id, start_ns - now_ns, turn_ns)
+        states, dispatches = sched.state_channel, sched.dispatch_channel
+        if states is not None and dispatches is not None and following is not world:
+            states.three(world.world_id, _RUN, _READY)
+            dispatches.four(self.index, following.world_id, start_ns - now_ns, turn_ns)
 
     def start(self, world: World, now_ns: int, turn_from_ns: int = -1) -> None:
         """Give this pCPU, which runs nothing, to a READY world that is in no queue and has been admitted.
@@ -211,8 +212,8 @@ class PcpuRunner:
         if world.group is not None:
             world.group.started(world, now_ns)
         turn_ns = self._begin_turn(world, start_ns, turn_from_ns)
-        if sched.tracing:
-            sched.emit(SCHED_DISPATCH, self.index, world.world_id, switch_ns, turn_ns)
+        if sched.dispatch_channel is not None:
+            sched.dispatch_channel.four(self.index, world.world_id, switch_ns, turn_ns)
 
     def settle(self, now_ns: int) -> None:
         """Account for what the present world has run up to now, without taking it off the pCPU."""
@@ -304,8 +305,7 @@ class PcpuRunner:
             self.sched.idle.set_idle(self.index)
         if self.core is not None:
             self.core.change(-1, now_ns)
-        if self.sched.tracing:
-            self.sched.emit(SCHED_IDLE, self.index)
+        self.sched.sim.trace.emit(SCHED_IDLE, self.index)
 
     def times(self, now_ns: int) -> PcpuTimes:
         """Return the times up to now; asking changes nothing."""
@@ -373,8 +373,9 @@ class PcpuRunner:
             world.bucket.give_back(world, now_ns)
         self.world = None
         world.pcpu = None
-        if self.sched.tracing:
-            self.sched.emit(SCHED_STATE, world.world_id, _RUN, state)
+        states = self.sched.state_channel
+        if states is not None:
+            states.three(world.world_id, _RUN, state)
         world.since_ns = now_ns  # its run time has been added
         world.state = state
         if world.group is not None:

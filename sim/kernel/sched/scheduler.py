@@ -62,8 +62,8 @@ class Scheduler:
         self.worlds: dict[int, World] = {}
         self.idle = IdleMasks(topology)
         self.ended_run_ns = 0  # run time of worlds that have ended
-        self.tracing = sim.trace.enabled(SCHED_DISPATCH)
-        self.emit = sim.trace.emit
+        self.dispatch_channel = sim.trace.channel(SCHED_DISPATCH)
+        self.state_channel = sim.trace.channel(SCHED_STATE)
         cores = len(topology.pcpus) // topology.threads_per_core
         self.pools = PoolTree(self, cores * topology.core_hz)
         self.policy = policy if policy is not None else make_policy(self.options.policy)
@@ -236,17 +236,15 @@ class Scheduler:
         """
         world.system_ns += cost_ns
         pcpu = world.last_pcpu
-        if self.tracing:
-            where = -1 if pcpu is None else pcpu.index
-            self.sim.trace.emit(SCHED_INTERRUPT, world.world_id, where, cost_ns)
+        self.sim.trace.emit(SCHED_INTERRUPT, world.world_id, -1 if pcpu is None else pcpu.index, cost_ns)
         if pcpu is not None and pcpu.world is not None:
             pcpu.steal(cost_ns, self.sim.now)
 
     def move(self, world: World, state: WorldState, now_ns: int, begun_ns: int = 0) -> None:
         """Put a world into a state other than RUN, with its record; it has run since `begun_ns` if it ran."""
         old = world.state
-        if self.tracing:
-            self.emit(SCHED_STATE, world.world_id, old, state)
+        if self.state_channel is not None:
+            self.state_channel.three(world.world_id, old, state)
         world.enter(state, now_ns)
         if world.group is not None:
             world.group.moved(world, old, begun_ns, now_ns)

@@ -13,6 +13,8 @@ from sim.errors import FormatError, SimBug
 
 NUMBERS = record("unit.numbers", first=int, second=int)
 MIXED = record("unit.mixed", name=str, data=bytes, number=int)
+THREE = record("unit.three", first=int, second=int, third=int)
+FOUR = record("unit.four", first=int, second=int, third=int, fourth=int)
 OTHER = record("elsewhere.thing", number=int)
 
 
@@ -32,6 +34,42 @@ def test_the_digest_is_the_documented_one():
     body += struct.pack("<2q", 0, 0)
     body += b"unit.numbers\0" + struct.pack("<9q", 2, 0, 2, 0, 0, 0, 0, 0, 0)
     assert sim.trace.digest() == sha256(bytes(32) + body).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "cut", [0, 1, CHUNK_RECORDS - 2, CHUNK_RECORDS - 1, CHUNK_RECORDS, 2 * CHUNK_RECORDS + 7]
+)
+def test_a_channel_takes_the_records_that_emit_takes_also_after_pickling(cut):
+    plain, fast = Sim(), Sim()
+    channels = fast.trace.channel(THREE), fast.trace.channel(FOUR)
+    for index in range(3 * CHUNK_RECORDS):
+        if index == cut:
+            fast, channels = pickle.loads(pickle.dumps((fast, channels)))
+        for sim in (plain, fast):
+            sim.engine.run(index // 5)
+        if index % 3 == 0:
+            plain.trace.emit(THREE, index, -index, 7)
+            channels[0].three(index, -index, 7)
+        elif index % 3 == 1:
+            plain.trace.emit(FOUR, index, 1, 2, -(2**63))
+            channels[1].four(index, 1, 2, -(2**63))
+        else:
+            plain.trace.emit(MIXED, "n", b"d", index)
+            fast.trace.emit(MIXED, "n", b"d", index)
+    assert plain.trace.digest() == fast.trace.digest()
+    assert plain.trace.select("unit.four") == fast.trace.select("unit.four")
+    assert fast.trace.records == 3 * CHUNK_RECORDS
+
+
+def test_a_type_that_is_not_taken_has_no_channel():
+    assert Sim(categories=("elsewhere",)).trace.channel(THREE) is None
+
+
+def test_a_channel_used_with_another_number_of_values_is_a_bug():
+    sim = Sim()
+    sim.trace.channel(THREE).four(1, 2, 3, 4)
+    with pytest.raises(SimBug, match=r"unit\.three does not fit"):
+        sim.trace.digest()
 
 
 def test_every_value_time_and_order_is_in_the_digest():
