@@ -116,8 +116,7 @@ class BootManager:
         allowed = parse_signature_lists(self._settings.variables.get("db", b""))
         forbidden = parse_signature_lists(self._settings.variables.get("dbx", b""))
         charge_signatures(self._context.meter, CHAIN_SIGNATURES)
-        db, dbx = tuple(entry.data for entry in allowed), tuple(entry.data for entry in forbidden)
-        authority = verify_efi(image, db, dbx, self._context.sim.utc_now())
+        authority = verify_efi(image, allowed, forbidden, self._context.sim.utc_now())
         return next(entry for entry in allowed if entry.data == authority)
 
     def _measure_authority(self, authority: ListEntry) -> None:

@@ -1,12 +1,14 @@
 """The boot loader's check of early modules: signature trailers, one key schema, unique names.
 
 Models: the kernel, every ELF module and a few named ones must carry a trailer that a key of the loader made, with the
-schema of the kernel's; the signers' certificates are measured once each, when their first signature is checked.  With
-Secure Boot on any fault stops the boot; with it off the fault is logged and the boot goes on.
+schema of the kernel's; the signers' certificates are measured once each, when their first signature is checked.  A key
+that is revoked by digest or by the list of its authority is a fault like any other.  With Secure Boot on any fault stops
+the boot; with it off the fault is logged and the boot goes on.
 
 Leaves out: expired keys, which ESXi's loader trusts too.
 
-Sources: vmware/esx-boot, mboot/secure.c (rules and messages).
+Sources: vmware/esx-boot, mboot/secure.c (rules and messages); revocation is this project's own, as no list of revoked
+keys is known of that loader.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from sim.boot.modules import ModuleMeasurer
 from sim.boot.pcrmap import module_base_name
 from sim.boot.safeboot import FATAL_SECURE_BOOT
 from sim.errors import VerificationError
-from sim.image.trailer import ModuleSignature, verify_module
+from sim.image.trailer import ModuleSignature, verify_early_module
 
 __all__ = ["EarlyModuleCheck"]
 
@@ -68,7 +70,7 @@ class EarlyModuleCheck:
         self._names.add(name)
         charge_hash(self._context.meter, "sha256", len(module.content))
         charge_signatures(self._context.meter, 1)
-        signature = verify_module(module.content, self._context.trust.early_keys)
+        signature = verify_early_module(module.content, self._context.trust, self._context.sim.utc_now())
         if index == 0:
             self._schema = signature.schema
         elif signature.schema != self._schema:

@@ -1,8 +1,8 @@
 """Signed EFI images: Authenticode signatures made and verified against the firmware's db and dbx.
 
 Models: the CMS signature over SpcIndirectDataContent that holds an image's Authenticode digest; the firmware's
-decision: an image whose digest or chain is in dbx is refused, one whose digest is in db is allowed, and so is one
-whose chain ends in a certificate of db; the entry of db that allowed it is the authority that gets measured.
+decision: an image whose digest or chain is in dbx (`sim.image.dbx`) is refused, one whose digest is in db is allowed, and
+so is one whose chain ends in a certificate of db; the entry of db that allowed it is the authority that gets measured.
 
 Leaves out: time stamps (the simulated time is checked instead, which real firmware does not do), several signatures,
 page hashes.  Stricter than firmware: the PE checksum must be right, and unused certificates are refused, so that no
@@ -15,21 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from hashlib import sha256
 
 from sim.errors import FormatError
 from sim.image import der
 from sim.image.algorithms import DIGEST_ALGORITHMS, digest_identifier
 from sim.image.chain import check_path, check_validity, find_path, named_signer
+from sim.image.dbx import check_image_not_forbidden, check_path_not_forbidden
+from sim.image.efi_lists import IMAGE_DIGESTS, ListEntry, as_entry
 from sim.image.issue import Signer
 from sim.image.pe import PeImage, attach_certificate, authenticode_digest, build_pe, checksum, read_pe
 from sim.image.signed_data import build_signed_data, check_signer, parse_signed_data, read_bag
 from sim.image.trust import SignatureError
 
-__all__ = ["IMAGE_DIGEST_BYTES", "authenticode_digest", "build_efi", "sign_efi", "verify_efi"]
-
-IMAGE_DIGEST_BYTES = 32
-"""Length of a SHA-256 image digest, by which an entry of db or dbx is told from a certificate."""
+__all__ = ["authenticode_digest", "build_efi", "sign_efi", "verify_efi"]
 
 _WHAT = "Authenticode content"
 _INDIRECT_DATA = der.encode_oid("1.3.6.1.4.1.311.2.1.4")
@@ -62,31 +60,30 @@ def sign_efi(image: bytes, signer: Signer, when: datetime) -> bytes:
     return attach_certificate(image, signature)
 
 
-def verify_efi(image: bytes, db: Sequence[bytes], dbx: Sequence[bytes], now: datetime) -> bytes:
-    """Return the entry of `db` that allows an image to run; raises SignatureError otherwise.
+def verify_efi(
+    image: bytes, db: Sequence[bytes | ListEntry], dbx: Sequence[bytes | ListEntry], now: datetime
+) -> bytes:
+    """Return the data of the entry of `db` that allows an image to run; raises SignatureError otherwise.
 
-    An entry of db or dbx is a certificate in DER, or the SHA-256 Authenticode digest of one image.
+    Bare bytes in db or dbx are a certificate in DER, or the SHA-256 Authenticode digest of one image.  What else db may
+    hold allows nothing.
     """
     try:
         parts = read_pe(image)
         signature = parts.certificate
     except FormatError as error:
         raise SignatureError("image-format", str(error)) from error
-    digest = authenticode_digest(image)
-    check_digest_not_forbidden(digest, dbx)
-    if digest in db:
-        return digest
+    allowed, forbidden = [as_entry(one) for one in db], [as_entry(one) for one in dbx]
+    check_image_not_forbidden(image, forbidden)
+    for entry in allowed:
+        if entry.kind in IMAGE_DIGESTS and entry.data == authenticode_digest(image, entry.kind):
+            return entry.data
     if signature is None:
         raise SignatureError("no-signature", "the image is not signed and its digest is not in db")
-    authority = _verify_signature(image, signature, db, dbx, now)
+    pinned = tuple(entry.data for entry in allowed if entry.kind == "certificate")
+    authority = _verify_signature(image, signature, pinned, forbidden, now)
     check_checksum(parts)
     return authority
-
-
-def check_digest_not_forbidden(digest: bytes, dbx: Sequence[bytes]) -> None:
-    """Demand that the image's digest is not in dbx."""
-    if digest in dbx:
-        raise SignatureError("dbx-image", "the image's digest is in dbx")
 
 
 def check_checksum(image: PeImage) -> None:
@@ -96,7 +93,7 @@ def check_checksum(image: PeImage) -> None:
 
 
 def _verify_signature(
-    image: bytes, signature: bytes, db: Sequence[bytes], dbx: Sequence[bytes], now: datetime
+    image: bytes, signature: bytes, pinned: tuple[bytes, ...], dbx: Sequence[ListEntry], now: datetime
 ) -> bytes:
     signed = parse_signed_data(_without_padding(signature))
     if signed.content_type != _INDIRECT_DATA or signed.content is None:
@@ -105,9 +102,9 @@ def _verify_signature(
     if digest != authenticode_digest(image, algorithm):
         raise SignatureError("image-digest", "the image is not the one that was signed (digest differs)")
     bag = read_bag(signed.bag)
-    pinned = tuple(entry for entry in db if len(entry) != IMAGE_DIGEST_BYTES)
     path = find_path(named_signer(bag, signed.signer_id), bag, pinned)
-    check_path(path, [sha256(entry).digest() for entry in dbx if len(entry) != IMAGE_DIGEST_BYTES])
+    check_path(path)
+    check_path_not_forbidden(path, dbx)
     check_validity(path, now)
     check_signer(signed, content, path[0])
     return path[-1].der

@@ -2,7 +2,8 @@
 
 Models: one module root with three issuing authorities, whose identity means an acceptance level (VMwareCertified,
 VMwareAccepted, PartnerSupported) and who issue code signers to providers; a Secure Boot authority for the firmware's
-db with its boot loader signer, and the KEK and PK certificates above it; the keys that sign early modules.
+db with its boot loader signer, and the KEK and PK certificates above it; the keys that sign early modules, and the
+authority that issued them and can revoke them.
 CommunitySupported has no authority: nobody signs.
 
 Leaves out: what real certificates of VMware look like, which is not published; the names here say "simulated".
@@ -64,6 +65,7 @@ class Pki:
     loader_signer: Signer
     key_exchange: Identity
     platform: Identity
+    early_authority: Identity
     early_signers: tuple[EarlySigner, ...]
     trust: TrustStore
 
@@ -74,7 +76,8 @@ class Pki:
         root = desk.authority("root", "Module Root", path_length=1)
         authorities = {level: desk.authority(level, title, issuer=root) for level, title in _TITLES.items()}
         uefi = desk.authority("uefi", "UEFI Secure Boot CA")
-        early = tuple(desk.early(key_id) for key_id in EARLY_KEY_IDS)
+        early_authority = desk.authority("early", "Early Module CA")
+        early = tuple(desk.early(key_id, early_authority) for key_id in EARLY_KEY_IDS)
         return cls(
             rng=desk.rng,
             epoch=epoch,
@@ -90,6 +93,7 @@ class Pki:
             loader_signer=desk.signer(LOADER_ROLE, _OWNER, uefi, in_chain=False),
             key_exchange=desk.authority("kek", "Key Exchange Key"),
             platform=desk.authority("pk", "Platform Key"),
+            early_authority=early_authority,
             early_signers=early,
             trust=TrustStore(
                 roots=(root.certificate_der,),
@@ -161,12 +165,14 @@ class _Desk:
             chain=(issuer.certificate_der,) if in_chain else (),
         )
 
-    def early(self, key_id: str) -> EarlySigner:
-        identity = self._issue(f"early/{key_id}", self._signer_spec(_OWNER, f"{key_id} early modules"), None)
+    def early(self, key_id: str, issuer: Identity) -> EarlySigner:
+        spec = self._signer_spec(_OWNER, f"{key_id} early modules")
+        identity = self._issue(f"early/{key_id}", spec, issuer)
         key = EarlyKey(
             key_id=key_id,
             schema=_EARLY_SCHEMAS[self.algorithm.partition("-")[0]],
             certificate_der=identity.certificate_der,
+            authority_der=issuer.certificate_der,
         )
         return EarlySigner(key=key, identity=identity)
 

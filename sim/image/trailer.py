@@ -3,8 +3,10 @@
 Models: data, then a 32-bit schema, a signature made of a 16-byte ASCII key id and the raw signature, the signature's
 length, and a magic number, all little-endian.  Data and schema are covered; key id, length and magic are not, yet
 each of them changed leaves nothing to verify.  The key's certificate is what the loader measures as the signer.
+A key is revoked by the SHA-256 of its certificate or of its authority's, or by a revocation list of that authority.
 
-Leaves out: nothing of the layout.  What the four schema numbers mean is not public; here 1 and 2 are RSA
+Leaves out: nothing of the layout; validity, which the loader does not look at, as it has no clock that it could trust,
+except for revocation lists.  What the four schema numbers mean is not public; here 1 and 2 are RSA
 PKCS #1 v1.5 with SHA-256 and SHA-512, 3 and 4 are ECDSA with SHA-256 and SHA-384: this project's choice.
 
 Sources: the layout as read in VMware's esx-boot (ESXi 9.0), mboot/secure.c.
@@ -13,6 +15,7 @@ Sources: the layout as read in VMware's esx-boot (ESXi 9.0), mboot/secure.c.
 from __future__ import annotations
 
 import struct
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -21,12 +24,24 @@ from sim.core.facts import fact
 from sim.errors import FormatError, LimitError
 from sim.image.algorithms import key_type, verify
 from sim.image.certificate import load_certificate
-from sim.image.trust import KEY_ID_BYTES, EarlyKey, SignatureError
+from sim.image.chain import check_not_revoked
+from sim.image.crl import check_revocation
+from sim.image.trust import KEY_ID_BYTES, EarlyKey, SignatureError, TrustStore
 
 if TYPE_CHECKING:
     from sim.image.pki import EarlySigner
 
-__all__ = ["MAGIC", "SCHEMAS", "ModuleSignature", "Trailer", "sign_module", "split_trailer", "verify_module"]
+__all__ = [
+    "MAGIC",
+    "SCHEMAS",
+    "ModuleSignature",
+    "Trailer",
+    "check_key_not_revoked",
+    "sign_module",
+    "split_trailer",
+    "verify_early_module",
+    "verify_module",
+]
 
 MAGIC = fact(
     "image.trailer_magic", 0x1ABE11ED, unit="magic", source="read: esx-boot, mboot/secure.c", kind="vendor"
@@ -68,6 +83,34 @@ def sign_module(data: bytes, signer: EarlySigner) -> bytes:
     digest = SCHEMAS[signer.key.schema][1]
     signature = signer.key.key_id.encode("ascii") + signer.identity.sign(covered, digest)
     return covered + signature + _WORD.pack(len(signature)) + _WORD.pack(MAGIC)
+
+
+def verify_early_module(data: bytes, trust: TrustStore, now: datetime) -> ModuleSignature:
+    """Check the trailer of a module, and that its key is not revoked at the (simulated) time `now`.
+
+    Raises SignatureError: those of `verify_module` and of `check_key_not_revoked`.
+    """
+    signature = verify_module(data, trust.early_keys)
+    key = next(one for one in trust.early_keys if one.key_id == signature.key_id)
+    check_key_not_revoked(key, trust, now)
+    return signature
+
+
+def check_key_not_revoked(key: EarlyKey, trust: TrustStore, now: datetime) -> None:
+    """Demand that neither a key's certificate nor its authority's is revoked.
+
+    Raises SignatureError: chain (the authority did not issue the key), revoked, or one of `check_revocation`.  Where
+    every authority must have a list, a key that no authority can revoke is refused too.
+    """
+    path = [load_certificate(key.certificate_der)]
+    if key.authority_der:
+        path.append(load_certificate(key.authority_der))
+        if not path[0].is_issued_by(path[1]):
+            raise SignatureError("chain", f"key {key.key_id} was not issued by {path[1].title}")
+    elif trust.revocation.missing == "refuse":
+        raise SignatureError("crl-missing", f"key {key.key_id} has no authority that could revoke it")
+    check_not_revoked(tuple(path), trust.revoked)
+    check_revocation(path, trust.crls, trust.revocation, now)
 
 
 def verify_module(data: bytes, keys: tuple[EarlyKey, ...]) -> ModuleSignature:

@@ -56,11 +56,15 @@ class IssuerLevel:
 
 @frozen(kw_only=True)
 class EarlyKey:
-    """A public key that the boot loader knows: id, the trailer schema it signs with, and its certificate."""
+    """A public key that the boot loader knows: id, the trailer schema it signs with, and its certificate.
+
+    `authority_der` is the certificate of whoever issued that one, and may revoke it; empty for one that issued itself.
+    """
 
     key_id: str = field(validator=_key_id_is_ascii)
     schema: int = field(validator=validators.in_((1, 2, 3, 4)))
     certificate_der: bytes = field(repr=False)
+    authority_der: bytes = field(default=b"", repr=False)
 
 
 @frozen(kw_only=True)

@@ -38,6 +38,7 @@ from sim.scenario.policies import engagements
 from sim.scenario.spec import ExpectSpec, Scenario, VCenterSpec
 from sim.scenario.strike import TpmFaultWatch, check_target
 from sim.scenario.strike_launch import strike_board
+from sim.scenario.strike_revoke import check_signer, strike_revoke
 from sim.scenario.world import world_pki, world_tpm_vendor
 from sim.tpm.constants import TPM_ALG
 from sim.tpm.damaged import DamagedTpm, wake
@@ -89,7 +90,8 @@ def build(scenario: Scenario, seed: int) -> Machinery:
     manifest = _launch(scenario, seed, board, tpm, manifest)
     for number, fault in enumerate(scenario.faults):
         check_target(fault, number, board)
-        if fault.at_ns is None:
+        check_signer(fault, number, pki)
+        if fault.at_ns is None and fault.kind != "revoke":
             strike_board(fault, number, board, scenario.launch)
     host = Host(
         board,
@@ -102,6 +104,9 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         shootdowns=scenario.kernel.shootdowns,
         strict_symbols=scenario.kernel.strict_symbols,
     )
+    for number, fault in enumerate(scenario.faults):
+        if fault.at_ns is None and fault.kind == "revoke":
+            strike_revoke(fault, number, host, pki)
     agent = HostAgent(sim, scenario.host.name, host, board.meter)
     vcenter = None
     if scenario.vcenter is not None:

@@ -1,9 +1,10 @@
-"""What goes wrong on purpose: in stored files, switches, memory, modules, the late launch, the TPM, and power.
+"""What goes wrong on purpose: in stored files, switches, memory, modules, signers, the late launch, the TPM, and power.
 
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
 `sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use,
-`sim.scenario.strike_launch` those of a late launch and of the TPM, `sim.scenario.strike_interrupts` interrupts.
+`sim.scenario.strike_launch` those of a late launch and of the TPM, `sim.scenario.strike_interrupts` interrupts,
+`sim.scenario.strike_revoke` revocations.
 
 Leaves out: faults of processors and network; those of TPM commands are `sim.tpm.fault_spec`.
 """
@@ -19,7 +20,15 @@ from sim.core.structure import FieldError, between, in_choices, matches, quantit
 from sim.core.units import SECOND
 from sim.hw.spec import MEMORY_BYTES_MAX
 
-__all__ = ["DEFECTS", "FAULT_KINDS", "FOUND_BY", "FaultSpec", "FaultTarget"]
+__all__ = [
+    "DEFECTS",
+    "FAULT_KINDS",
+    "FOUND_BY",
+    "LOADER_TARGET",
+    "REVOCATION_FORMS",
+    "FaultSpec",
+    "FaultTarget",
+]
 
 FAULT_KINDS = (
     "flip_bit",
@@ -36,6 +45,7 @@ FAULT_KINDS = (
     "tpm_reset",
     "suspend",
     "alter_memory",
+    "revoke",
 )
 FOUND_BY = ("access", "scrub")
 """Who meets a memory error first: its owner, who reads the bytes at once, or the patrol scrubber on its next round."""
@@ -45,6 +55,14 @@ DEFECTS = {
     "launch_policy": ("mle", "state", "data", "signature", "revoked", "format", "absent"),
 }
 """What may be wrong with the SINIT module and with the launch control policy."""
+
+LOADER_TARGET = "loader"
+REVOCATION_FORMS = {
+    "early": ("list", "digest"),
+    "signer": ("list", "digest"),
+    LOADER_TARGET: ("certificate", "digest", "image"),
+}
+"""Who can be revoked -> the forms in which a host learns of it, the usual one first."""
 
 _RUNNING_KINDS = (
     "reboot",
@@ -68,15 +86,29 @@ _USES = {
     "sinit": ("defect",),
     "launch_policy": ("defect",),
     "suspend": ("sleep_ns",),
+    "revoke": ("target", "form"),
 }
 """Which fields a kind has, besides its time."""
 
-_FIELDS = ("target", "byte", "bit", "unpacked", "bits", "found_by", "vector", "count", "defect", "sleep_ns")
+_FIELDS = (
+    "target",
+    "byte",
+    "bit",
+    "unpacked",
+    "bits",
+    "found_by",
+    "vector",
+    "count",
+    "defect",
+    "sleep_ns",
+    "form",
+)
 
 _FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib|firmware)/[A-Za-z0-9][\w.+:/-]{0,200})"
 _MEMORY_TARGET = r"(dram|kernel|vm/[A-Za-z0-9][\w .+-]{0,79})"
 _MODULE_TARGET = r"module/[A-Za-z0-9][\w.+-]{0,79}"
-_TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET})"
+_SIGNER_TARGET = r"(loader|(early|signer)/[A-Za-z0-9][\w.+/-]{0,79})"
+_TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET}|{_SIGNER_TARGET})"
 _FILE_BYTE_MAX = 2**31 - 1
 _BYTE_MAX = MEMORY_BYTES_MAX.value - 1
 _FLIPPED_MAX = 8
@@ -90,7 +122,7 @@ class FaultTarget:
     """What a fault strikes.
 
     `place` is a volume, "vib" (the first payload of that VIB), "firmware" (a code volume of the flash) or "loader"; for
-    memory "vm", "kernel" or "dram" (physical addresses); for an unloading "module".
+    memory "vm", "kernel" or "dram" (physical addresses); for an unloading "module"; for a revocation "signer" or "early".
     """
 
     place: str
@@ -98,7 +130,7 @@ class FaultTarget:
 
     @classmethod
     def parse(cls, text: str) -> FaultTarget:
-        """Read "bootbank/nvme_pci.v00", "vib/nvme-pcie", "esp/EFI/...", "loader", "vm/web", "kernel" or "dram"."""
+        """Read "bootbank/nvme_pci.v00", "vib/nvme-pcie", "esp/EFI/...", "loader", "vm/web", "kernel", "dram" or "early/ID"."""
         place, _, name = text.partition("/")
         return cls(place=place, name=name)
 
@@ -121,6 +153,10 @@ class FaultSpec:
     with a good error code.  `suspend` lets the host sleep in S3 for `sleep`.  `tpm_reset` resets the TPM alone and then
     replays the event log into it.  `sinit` exchanges the SINIT module, `launch_policy` the launch control policy, for one
     with a `defect`.  `power_cycle` cuts power, where `reboot` only resets.
+
+    `revoke` lists a signer, "signer/LEVEL/PROVIDER" of VIBs or "early/KEYID" of early modules, in a revocation list or,
+    with `form` "digest", by its certificate's digest; the signer of the "loader" in dbx, by "certificate", by "digest", or
+    the loader alone by "image".  The next boot knows of it.
     """
 
     kind: str = field(validator=in_choices(*FAULT_KINDS))
@@ -129,7 +165,7 @@ class FaultSpec:
         validator=optional(
             matches(
                 _TARGET,
-                '"loader", "kernel", "dram", or a volume, "vib", "vm" or "module", a slash and a name',
+                '"loader", "kernel", "dram", or a volume, "vib", "vm", "module", "signer" or "early", a slash and a name',
             )
         ),
     )
@@ -144,6 +180,7 @@ class FaultSpec:
     sleep_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(SECOND, _AT_NS_MAX))
     )
+    form: str | None = field(default=None)
     at_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(0, _AT_NS_MAX))
     )
@@ -152,6 +189,13 @@ class FaultSpec:
     def strikes_memory(self) -> bool:
         """Whether it is a fault of memory, not of stored files or switches."""
         return self.kind in _MEMORY_KINDS
+
+    @property
+    def revocation_form(self) -> str | None:
+        """In which form a revocation reaches the host; None for other faults."""
+        if self.kind != "revoke":
+            return None
+        return self.form or REVOCATION_FORMS[FaultTarget.parse(str(self.target)).place][0]
 
     @property
     def strikes_file(self) -> bool:
@@ -173,7 +217,16 @@ class FaultSpec:
         if self.kind in _RUNNING_KINDS and self.at_ns is None:
             raise FieldError("at_ns", None, f"a time after the first boot for {self.kind}")
 
+    def _check_revocation(self) -> None:
+        if self.target is None or re.fullmatch(_SIGNER_TARGET, self.target) is None:
+            raise FieldError("target", self.target, "loader, signer/LEVEL/PROVIDER or early/KEYID for revoke")
+        forms = REVOCATION_FORMS[FaultTarget.parse(self.target).place]
+        if self.form is not None and self.form not in forms:
+            raise FieldError("form", self.form, f"one of {', '.join(forms)} for {self.target}")
+
     def _check_target(self) -> None:
+        if self.kind == "revoke":
+            self._check_revocation()
         if self.kind in _FILE_KINDS and (
             self.target is None or re.fullmatch(_FILE_TARGET, self.target) is None
         ):

@@ -33,6 +33,7 @@ from sim.scenario.strike_interrupts import strike_interrupts
 from sim.scenario.strike_launch import strike_board, strike_tpm_reset
 from sim.scenario.strike_memory import alter_memory, strike_memory
 from sim.scenario.strike_module import strike_module
+from sim.scenario.strike_revoke import strike_revoke
 from sim.vsphere.faults import HostConnectFault, NoCompatibleHost
 from sim.vsphere.inventory import HostEntry
 
@@ -256,6 +257,8 @@ class Simulation:
             strike_interrupts(fault, number, host)
         elif fault.kind == "tpm_reset":
             strike_tpm_reset(fault, host)
+        elif fault.kind == "revoke":
+            strike_revoke(fault, number, host, self.machinery.pki)
         elif fault.kind == "suspend":
             self._suspend(fault.sleep_ns or 0)
         elif fault.kind in {"reboot", "power_cycle"}:

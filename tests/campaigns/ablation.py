@@ -26,13 +26,16 @@ AREAS = {
         [
             *(f"sim/image/{name}.py" for name in ("cms", "signed_data", "signature_layout", "chain", "crl")),
             *(f"sim/image/{name}.py" for name in ("certificate", "der", "trust", "trailer", "pe")),
-            *(f"sim/image/{name}.py" for name in ("efi", "efi_lists", "bankcheck")),
+            *(f"sim/image/{name}.py" for name in ("efi", "efi_lists", "dbx", "bankcheck")),
             *(f"sim/{name}.py" for name in ("kernel/module_signing", "boot/earlycheck", "boot/vibcheck")),
         ],
         (
             *(f"{IMAGE}{name}.py" for name in ("cms", "cms_structure", "certificate", "crl", "der", "efi")),
             *(f"{IMAGE}{name}.py" for name in ("trailer", "pki", "bankcheck", "acceptance", "vib")),
-            *(f"{IMAGE}{name}.py" for name in ("signature_layout", "refused_signatures", "refused_lists")),
+            *(
+                f"{IMAGE}{name}.py"
+                for name in ("signature_layout", "refused_signatures", "refused_lists", "dbx")
+            ),
             *(f"{IMAGE}{name}.py" for name in ("refused_images", "refused_archives")),
             *("tests/unit/boot/test_refused_boots.py", "tests/unit/kernel/test_loader.py"),
         ),

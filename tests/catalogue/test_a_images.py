@@ -13,6 +13,7 @@ import pytest
 
 from sim.boot.bootinfo import BootFailure, BootInfo
 from sim.core.rng import Stream
+from sim.core.units import SECOND
 from sim.errors import FormatError, LimitError, VerificationError
 from sim.image import der
 from sim.image.acceptance import AcceptanceLevel
@@ -24,17 +25,19 @@ from sim.image.bundle import DepotPolicy, check_depot, depot_of, read_bundle, re
 from sim.image.certificate import CODE_SIGNING, load_certificate
 from sim.image.cms import sign_detached, verify_detached
 from sim.image.crl_issue import CrlSpec, issue_crl
+from sim.image.dbx import forbid_certificate, forbid_image
 from sim.image.efi_lists import encode_signature_lists
 from sim.image.install import install
 from sim.image.issue import issue
 from sim.image.metadata import Descriptor, Relation
 from sim.image.payload import content_of, gunzip, gzip_stored
-from sim.image.pe import authenticode_digest
 from sim.image.profile import ImageProfile, apply_profile
 from sim.image.tar import EntryKind, TarEntry, read_ustar, with_parents
 from sim.image.trailer import verify_module
 from sim.image.vib import Payload, build_vib, parse_vib, read_vib, verify_vib, write_vib
 from sim.image.vtar import write_vtar
+from sim.scenario.faults import FaultSpec
+from sim.scenario.run import Simulation
 from tests.unit.boot.test_refused_boots import repack, rewrite_config
 from tests.unit.image import test_cms as chains
 from tests.unit.image import test_cms_structure as structure
@@ -209,22 +212,28 @@ def test_a6_a_clock_before_the_certificates_is_refused():
 @threat(
     "A7",
     threat="a signer or a loader is revoked between installation and boot, and its work is still there",
-    stopped_by="dbx for loaders (firmware), revocation lists and digests for signers (`sim.image.crl`)",
-    evidence="the firmware's refusal with dbx in its log; check revoked; an expired list gives check crl-validity",
+    stopped_by="dbx for loaders (`sim.image.dbx`), lists and digests for signers of VIBs and early modules (`sim.image.crl`)",
+    evidence="the firmware's refusal with dbx in its log, vCenter's with the reason; an expired list gives crl-validity",
     not_covered="how lists reach a host; a host whose trust store holds no list of an authority, unless the policy wants one",
     anchor="BootHole CVE-2020-10713, BlackLotus CVE-2022-21894",
 )
 def test_a7_what_was_revoked_after_installation_does_not_boot(
     make_world, factory, small_image, world_pki, epoch, make, put
 ):
-    world = make_world()
-    assert isinstance(world.boot(), BootInfo)
-    world = make_world()
     loader = factory.image.esp["EFI/VMware/safeboot64.efi"]
-    world.board.firmware.set_variable("dbx", encode_signature_lists([authenticode_digest(loader)]))
-    failure = world.boot()
-    assert isinstance(failure, BootFailure)
-    assert any("dbx" in line for line in failure.messages)
+    signer_der = factory.pki.loader_signer.certificate_der
+    assert isinstance(make_world().boot(), BootInfo)
+    for entry in (
+        forbid_image(loader),
+        forbid_certificate(signer_der),
+        forbid_certificate(signer_der, "sha256"),
+    ):
+        world = make_world()
+        world.board.firmware.set_variable("dbx", encode_signature_lists([entry]))
+        failure = world.boot()
+        assert isinstance(failure, BootFailure)
+        assert failure.message.startswith("UEFI0073")
+        assert any("dbx" in line or "is revoked" in line for line in failure.messages)
 
     bank = put(make()).bank
     serial = load_certificate(world_pki.signer("partner").certificate_der).serial
@@ -243,6 +252,31 @@ def test_a7_what_was_revoked_after_installation_does_not_boot(
     signer = next(one for one in factory.pki.signers if one.level == "certified")
     world.trust = factory.pki.trust.revoking([signer.certificate_der])
     assert "Failed to verify signatures" in world.boot().message
+
+    world = make_world()
+    key = load_certificate(factory.pki.early_signers[0].identity.certificate_der)
+    now = world.board.sim.utc_now()
+    listed = CrlSpec(this_update=now - DAY, next_update=now + DAY, serials=(key.serial,))
+    world.trust = factory.pki.trust.with_crls([issue_crl(listed, factory.pki.early_authority)])
+    failure = world.boot()
+    assert (failure.stage, failure.component) == ("mboot", "b.b00")
+    assert any(f"{key.title} is revoked" in line for line in failure.messages)
+
+
+@pytest.mark.parametrize("target", ["loader", "signer/certified/VMware", "early/vmksim_esx80_k01"])
+def test_a7_vcenter_says_why_a_host_with_a_revoked_signer_is_gone(small, target):
+    faults = (
+        FaultSpec(kind="revoke", target=target, at_ns=3 * SECOND),
+        FaultSpec(kind="reboot", at_ns=4 * SECOND),
+    )
+    simulation = Simulation(attrs.evolve(small, faults=faults, duration_ns=60 * SECOND))
+    result = simulation.finish()
+    assert result.boot.state == "refused"
+    (host,) = simulation.machinery.vcenter.hosts()
+    assert host.connection_state == "notResponding"
+    assert any(
+        result.boot.message in event.full_formatted_message for event in simulation.machinery.vcenter.events
+    )
 
 
 @threat(

@@ -11,6 +11,9 @@ import pytest
 from sim.boot.bootinfo import BootFailure, BootInfo
 from sim.core.context import EPOCH
 from sim.core.rng import Stream
+from sim.image.certificate import load_certificate
+from sim.image.crl_issue import CrlSpec, issue_crl
+from sim.image.dbx import forbid_certificate, forbid_image
 from sim.image.efi_lists import encode_signature_lists
 from sim.image.issue import CertificateSpec, issue
 from sim.image.payload import content_of, gzip_stored
@@ -87,6 +90,50 @@ def test_loader_whose_authority_stands_in_dbx_is_refused(make_world, factory):
     world = make_world()
     world.board.firmware.set_variable("dbx", encode_signature_lists(factory.pki.uefi_db))
     assert world.boot().stage == "firmware"
+
+
+def dbx_forms(factory):
+    """Every form in which dbx can forbid the first loader, and the words of its refusal."""
+    signer = factory.pki.loader_signer.certificate_der
+    forms = {"the image's digest is in dbx": [], "is revoked": [signer], "is in dbx": []}
+    for name in ("sha256", "sha384", "sha512"):
+        loader = factory.image.esp["EFI/VMware/safeboot64.efi"]
+        forms["the image's digest is in dbx"].append(forbid_image(loader, name))
+        forms["is in dbx"] += [forbid_certificate(one, name) for one in (signer, *factory.pki.uefi_db)]
+        forms["is in dbx"].append(forbid_certificate(signer, name, since=EPOCH + timedelta(days=9)))
+    return [(entry, words) for words, entries in forms.items() for entry in entries]
+
+
+def test_every_form_of_revocation_in_dbx_stops_the_loader_under_secure_boot_alone(make_world, factory):
+    forms = dbx_forms(factory)
+    assert len(forms) == 13
+    for entry, words in forms:
+        for secure_boot in (True, False):
+            world = make_world(secure_boot=secure_boot)
+            world.board.firmware.set_variable("dbx", encode_signature_lists([entry]))
+            outcome = world.boot()
+            assert isinstance(outcome, BootFailure) == secure_boot, entry
+            if secure_boot:
+                assert (outcome.stage, outcome.message[:8]) == ("firmware", "UEFI0073")
+                assert any(line.endswith(words) or f"{words} since" in line for line in outcome.messages)
+
+
+@pytest.mark.parametrize("secure_boot", [True, False])
+@pytest.mark.parametrize("form", ["list", "digest", "authority"])
+def test_a_revoked_key_of_early_modules_stops_the_boot_under_secure_boot(make_world, form, secure_boot):
+    world = make_world(secure_boot=secure_boot)
+    key, authority = world.pki.early_signers[0].identity, world.pki.early_authority
+    if form == "list":
+        serial = load_certificate(key.certificate_der).serial
+        times = {"this_update": EPOCH - timedelta(days=1), "next_update": EPOCH + timedelta(days=9)}
+        world.trust = world.trust.with_crls([issue_crl(CrlSpec(serials=(serial,), **times), authority)])
+    else:
+        world.trust = world.trust.revoking([(key if form == "digest" else authority).certificate_der])
+    outcome = world.boot()
+    assert any("is revoked" in line for line in outcome.messages)
+    assert isinstance(outcome, BootFailure) == secure_boot
+    if secure_boot:
+        assert (outcome.stage, outcome.component, outcome.message) == ("mboot", "b.b00", FATAL_SECURE_BOOT)
 
 
 @pytest.mark.parametrize("db", [b"", b"not a signature list at all, but long enough"])

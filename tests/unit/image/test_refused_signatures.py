@@ -279,7 +279,8 @@ def put(data, at, new):
          "offset 0: the sizes of the list do not fit each other or the data"),
         (put(DIGEST_LIST, 24, struct.pack("<I", 47)),
          "offset 0: the sizes of the list do not fit each other or the data"),
-        (put(DIGEST_LIST, 24, struct.pack("<I", 96)), "offset 0: a SHA-256 entry that is not 32 bytes long"),
+        (put(DIGEST_LIST, 24, struct.pack("<I", 96)),
+         "offset 0: an entry of type sha256 that is not 32 bytes long"),
     ],
 )  # fmt: skip
 def test_a_signature_variable_is_refused_by_offset_and_reason(data, words):

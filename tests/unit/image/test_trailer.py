@@ -9,10 +9,19 @@ from hypothesis import strategies as st
 from sim.core.rng import Rng, Stream
 from sim.errors import FormatError
 from sim.image.bitflips import flip_bits
+from sim.image.certificate import load_certificate
+from sim.image.crl_issue import CrlSpec, issue_crl
 from sim.image.issue import CertificateSpec, issue
 from sim.image.pki import EarlySigner, Pki
-from sim.image.trailer import MAGIC, SCHEMAS, sign_module, split_trailer, verify_module
-from sim.image.trust import EarlyKey, SignatureError
+from sim.image.trailer import (
+    MAGIC,
+    SCHEMAS,
+    sign_module,
+    split_trailer,
+    verify_early_module,
+    verify_module,
+)
+from sim.image.trust import EarlyKey, RevocationPolicy, SignatureError
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 PKI = Pki.create(Rng(5), epoch=EPOCH)
@@ -111,3 +120,68 @@ def test_junk_before_the_magic_is_refused_with_a_format_error_only(data: bytes, 
     except FormatError:
         return
     assert 16 < length <= len(data) - 4
+
+
+DAY = timedelta(days=1)
+SERIAL = load_certificate(SIGNER.identity.certificate_der).serial
+
+
+def list_of(*serials: int, issuer=PKI.early_authority, **fields) -> bytes:
+    times = {"this_update": EPOCH - DAY, "next_update": EPOCH + DAY}
+    return issue_crl(CrlSpec(serials=serials, **times, **fields), issuer)
+
+
+def early(*crls: bytes, now: datetime = EPOCH, trust=PKI.trust, **policy: str) -> str:
+    """The check that refuses the module, or "" when the loader takes it."""
+    try:
+        verify_early_module(SIGNED, trust.with_crls(crls, RevocationPolicy(**policy)), now)
+    except SignatureError as error:
+        return error.check
+    return ""
+
+
+def test_a_key_on_the_list_of_its_authority_is_revoked_and_another_is_not() -> None:
+    other = load_certificate(PKI.early_signers[1].identity.certificate_der).serial
+    assert early() == ""
+    assert early(list_of(other)) == ""
+    assert early(list_of(other, SERIAL)) == "revoked"
+
+
+@pytest.mark.parametrize("who", [SIGNER.identity, PKI.early_authority])
+def test_the_digest_of_a_key_s_certificate_or_authority_revokes_it(who) -> None:
+    assert early(trust=PKI.trust.revoking([who.certificate_der])) == "revoked"
+
+
+def test_a_key_s_list_counts_under_the_policy_of_the_trust_store() -> None:
+    late = EPOCH + 2 * DAY
+    assert early(list_of(), now=late) == "crl-validity"
+    assert early(list_of(), now=late, stale="use") == ""
+    assert early(list_of(SERIAL), now=late, stale="use") == "revoked"
+    assert early(list_of(), now=EPOCH - 2 * DAY) == "crl-validity"
+    assert early(missing="refuse") == "crl-missing"
+    assert early(list_of(), missing="refuse") == ""
+
+
+def test_another_authority_s_list_says_nothing_of_a_key_unless_it_lies() -> None:
+    assert early(list_of(SERIAL, issuer=PKI.authorities["certified"])) == ""
+    namesake = Pki.create(Rng(6), epoch=EPOCH).early_authority
+    assert early(list_of(issuer=namesake)) == "crl-signature"
+
+
+def test_a_key_of_no_authority_is_taken_unless_every_key_must_have_a_list() -> None:
+    alone = attrs.evolve(SIGNER.key, authority_der=b"")
+    trust = attrs.evolve(PKI.trust, early_keys=(alone,))
+    assert early(list_of(SERIAL), trust=trust) == ""
+    assert early(trust=trust, missing="refuse") == "crl-missing"
+    assert early(trust=trust.revoking([alone.certificate_der])) == "revoked"
+
+
+def test_an_authority_must_have_issued_the_key_that_it_answers_for() -> None:
+    foreign = attrs.evolve(SIGNER.key, authority_der=PKI.root.certificate_der)
+    assert early(trust=attrs.evolve(PKI.trust, early_keys=(foreign,))) == "chain"
+
+
+def test_a_forged_module_is_refused_before_anybody_asks_for_lists() -> None:
+    with pytest.raises(SignatureError) as refusal:
+        verify_early_module(b"module", PKI.trust.with_crls([list_of(SERIAL)]), EPOCH)
+    assert refusal.value.check == "no-signature"

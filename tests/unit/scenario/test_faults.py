@@ -54,6 +54,13 @@ def test_a_target_names_volume_and_file_or_vib_or_loader():
         ({"kind": "power_cycle"}, "at"),
         ({"kind": "alter_memory", "target": "bootbank/s.v00", "at": "1s"}, "target"),
         ({"kind": "alter_memory", "target": "kernel", "at": "1s", "bits": 2}, "bits"),
+        ({"kind": "revoke"}, "target"),
+        ({"kind": "revoke", "target": "bootbank/s.v00"}, "target"),
+        ({"kind": "revoke", "target": "loader", "form": "list"}, "form"),
+        ({"kind": "revoke", "target": "early/vmksim_esx80_k01", "form": "image"}, "form"),
+        ({"kind": "revoke", "target": "signer/partner/Intel", "form": "certificate"}, "form"),
+        ({"kind": "flip_bit", "target": "early/vmksim_esx80_k01"}, "target"),
+        ({"kind": "flip_bit", "target": "loader", "form": "image"}, "form"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused_at_its_key(keys, wrong):
@@ -77,6 +84,7 @@ def test_every_kind_can_be_written():
         "sinit": {"defect": "chipset"},
         "launch_policy": {"defect": "mle"},
         "suspend": {"sleep_ns": 10**9},
+        "revoke": {"target": "signer/partner/Intel"},
     }
     for kind in FAULT_KINDS:
         assert FaultSpec(kind=kind, at_ns=5, **more.get(kind, {})).at_ns == 5
