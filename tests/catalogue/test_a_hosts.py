@@ -1,5 +1,6 @@
 """Attacks on images that a whole host has to answer: what is installed, booted and attested; rows as in `threats.py`."""
 
+import random
 import struct
 
 import attrs
@@ -8,11 +9,13 @@ import pytest
 from sim.attest.engines import AllowListEngine
 from sim.boot.bootinfo import BootFailure, BootInfo
 from sim.core.units import SECOND
+from sim.errors import VerificationError
 from sim.image.bankcheck import verify_bank
-from sim.image.bitflips import flip_bit
+from sim.image.bitflips import flip_bit, flip_bits
 from sim.image.bootbank import BootBank
+from sim.image.bootcfg import parse_boot_config
 from sim.image.certificate import load_certificate
-from sim.image.contents import paths_of
+from sim.image.contents import kernel_modules, paths_of
 from sim.image.crl_issue import CrlSpec, issue_crl
 from sim.image.dbx import forbid_certificate, forbid_image
 from sim.image.efi_lists import encode_signature_lists
@@ -24,17 +27,87 @@ from sim.image.vib import Payload, build_vib, read_vib, write_vib
 from sim.kernel.api import METHODS as CALLS
 from sim.kernel.api import ApiError
 from sim.kernel.host import HostState
+from sim.kernel.loader import LoadRefused
 from sim.scenario.faults import FaultSpec
 from sim.scenario.run import Simulation
 from sim.vsphere.engagement import Action, Engagement
 from sim.vsphere.faults import PlatformConfigFault
 from sim.vsphere.hostd import VPXUSER
+from tests.unit.boot.test_refused_boots import repack, rewrite_config
 from tests.unit.image import test_cms as chains
 from tests.unit.image.test_payload import bomb
 from tests.unit.vsphere.test_policy_engines import update
 
-from .archives import COMMUNITY, DAY, PARTNER, as_vib, cheap, measured, members, packed, refused
+from .archives import (
+    ACCEPTED,
+    CERTIFIED,
+    COMMUNITY,
+    DAY,
+    PARTNER,
+    archive_of,
+    as_vib,
+    cheap,
+    measured,
+    members,
+    packed,
+    refused,
+)
+from .measure import cases
 from .threats import threat
+
+
+@threat(
+    "A1",
+    threat="a bit of a signed payload is changed",
+    stopped_by="SHA-256 of each payload file in the signed descriptor (`sim.image.payload`)",
+    evidence="the refusal names the payload and the digest; nothing is installed",
+    not_covered="content of community VIBs, which anybody may make anew with matching checksums",
+    anchor="Android Master Key class",
+)
+def test_a1_no_bit_of_a_signed_payload_can_change(make, judge, put):
+    data = make(data=random.Random(1).randbytes(600))
+    start = data.index(members(data)["tool"])
+    step = cases(3, 1)
+    report = flip_bits(data, judge, range(8 * start, 8 * (start + len(members(data)["tool"])), step))
+    assert report.tried > 3000
+    assert (report.accepted, report.escaped) == ((), ())
+    assert "tool" in refused("payload.sha-256", read_vib, flip_bit(data, 8 * start + 8 * 300))
+    with pytest.raises(VerificationError):
+        put(flip_bit(data, 8 * start + 8 * 300))
+
+
+def test_a1_no_bit_of_a_large_payload_can_change(make, judge):
+    chance = random.Random(2)
+    data = make(data=chance.randbytes(400 << 10))
+    start, size = data.index(members(data)["tool"]), len(members(data)["tool"])
+    bits = [8 * at + chance.randrange(8 * 4096) for at in range(start, start + size - 4096, 4096)]
+    report = flip_bits(data, judge, bits)
+    assert report.tried == len(bits) > 95
+    assert (report.accepted, report.escaped) == ((), ())
+
+
+def test_a1_of_a_changed_payload_nothing_is_stored_or_loaded(make, machinery):
+    data = make()
+    start = data.index(members(data)["tool"])
+    bank = machinery.host.board.disk.volume("bootbank")
+    before = {path: bank.peek(path) for path in bank.paths()}
+    with pytest.raises(ApiError, match="payload tool has sha-256") as caught:
+        machinery.host.call("image.install", {"archive": flip_bit(data, 8 * start + 2400), "force": True})
+    assert caught.value.code == "payload.sha-256"
+    assert {path: bank.peek(path) for path in bank.paths()} == before
+    kernel = machinery.host.kernel
+    stored = machinery.host.boot.module("vmkusb.v00")
+    ((name, content),) = kernel_modules(stored.content)
+    origin = kernel._origin(stored)
+    loaded = [module.name for module in kernel.loader.modules()]
+    kernel.loader.unload("vmkusb")
+    for bit in random.Random(3).sample(range(8 * len(content)), 40):
+        changed = flip_bit(content, bit)
+        for held in (stored.content, stored.content.replace(content, changed)):
+            with pytest.raises(LoadRefused):
+                kernel.loader.load(name, changed, vib=attrs.evolve(origin, content=held))
+    kernel.loader.load(name, content, vib=origin)
+    assert sorted(module.name for module in kernel.loader.modules()) == sorted(loaded)
 
 
 @threat(
@@ -105,6 +178,25 @@ def test_a7_vcenter_says_why_a_host_with_a_revoked_signer_is_gone(small, target)
     assert any(
         result.boot.message in event.full_formatted_message for event in simulation.machinery.vcenter.events
     )
+
+
+@threat(
+    "A9",
+    threat="the signature is taken away and the level left as it was",
+    stopped_by="a level above community needs a signature of its authority (`sim.image.vib`)",
+    evidence="check vib.signature-missing; VibSignatureError in esxcli's form",
+    not_covered="a community VIB on a community host without Secure Boot: nobody vouches for it, by design",
+    anchor="UNC3886, Mandiant 2022",
+)
+def test_a9_a_stripped_signature_is_refused(make, judge, put, world_pki, epoch):
+    for level in (PARTNER, ACCEPTED, CERTIFIED):
+        stripped = archive_of({**members(make(level=level)), "sig.pkcs7": b""})
+        refused("vib.signature-missing", judge, stripped)
+        refused("VibSignatureError", put, stripped)
+    refused("AcceptanceConfigError", put, make(level=COMMUNITY))
+    home = put(make(level=COMMUNITY), level=COMMUNITY).bank
+    assert verify_bank(home.files, world_pki.trust, epoch, COMMUNITY).ok
+    assert not verify_bank(home.files, world_pki.trust, epoch, COMMUNITY, secure_boot=True).ok
 
 
 @threat(
@@ -298,3 +390,45 @@ def test_a23_attestation_refuses_what_is_older_than_its_least_version(world):
     assert [(one.rule, one.component) for one in found] == [("too_old", "vmkusb.v00")]
     assert "is older than 9.9-1" in found[0].message
     assert (entry.policy_alarm, entry.quarantined) == ("red", True)
+
+
+@threat(
+    "A27",
+    threat="the mark of an early module's signature is removed",
+    stopped_by="the boot loader wants a trailer on every early module (`sim.boot.earlycheck`)",
+    evidence="SECURITY VIOLATION with Secure Boot; without it, Boot modules are not signed, and the boot goes on",
+    not_covered="hosts without Secure Boot, where only the measurements tell",
+    anchor="esx-boot, mboot/secure.c",
+)
+@pytest.mark.parametrize("secure_boot", [True, False])
+def test_a27_an_early_module_without_its_mark(make_world, secure_boot):
+    world = make_world(secure_boot=secure_boot)
+    repack(world, "b.b00", lambda content: content[:-4] + b"\0\0\0\0")
+    outcome = world.boot()
+    lines = world.lines("mboot") + list(outcome.messages)
+    if secure_boot:
+        assert any("SECURITY VIOLATION" in line for line in lines)
+        assert isinstance(outcome, BootFailure)
+    else:
+        assert any("Boot modules are not signed" in line for line in lines)
+        assert isinstance(outcome, BootInfo)
+
+
+@threat(
+    "A28",
+    threat="a second early module of the same name stands in for the first",
+    stopped_by="names of early modules must be unique (`sim.boot.earlycheck`)",
+    evidence="More than one module named s",
+    not_covered="hosts without Secure Boot boot on, with the line in the log",
+    anchor="esx-boot, mboot/secure.c",
+)
+@pytest.mark.parametrize("secure_boot", [True, False])
+def test_a28_two_modules_of_one_name(make_world, secure_boot):
+    world = make_world(secure_boot=secure_boot)
+    volume = world.board.disk.volume("bootbank")
+    volume.write("s.b00", volume.peek("s.v00"))
+    modules = parse_boot_config(volume.peek("boot.cfg")).modules
+    rewrite_config(world, modules=(*modules[:-1], "s.b00", modules[-1]))
+    outcome = world.boot()
+    assert isinstance(outcome, BootFailure if secure_boot else BootInfo)
+    assert any("More than one module named s" in line for line in outcome.messages)
