@@ -36,7 +36,7 @@ class World:
         **policy,
     ):
         self.sim = Sim(seed=seed)
-        pki = Pki.create(self.sim.rng, epoch=self.sim.epoch)
+        self.pki = pki = Pki.create(self.sim.rng, epoch=self.sim.epoch)
         self.vendor = TpmVendor(self.sim.rng)
         self.image = standard_image(
             self.sim.rng, pki, epoch=self.sim.epoch, modules=4, module_bytes=2048, kernelopt=kernelopt
