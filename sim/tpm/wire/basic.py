@@ -113,7 +113,7 @@ class TicketTag(Number):
         super().check(value)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # several are made for each extend: this is the faster kind
 class TPMT_HA(Structure):
     """A digest together with its hash algorithm."""
 
