@@ -124,22 +124,24 @@ class ElfFile:
         self.entry = self.header.entry
         self.headers = self._program_headers()
         self.segments = self._segments([header for header in self.headers if header[0] == f.PT_LOAD])
+        self._spans = [(one.virtual_address, one.end) for one in self.segments]
+        self.end = self._spans[-1][1]
         self._sections = Sections(data, self.header)
         self.sections = self._sections.rows
 
     def memory(self, address: int, size: int, where: str) -> bytes:
         """Return bytes by virtual address; they must come from the file, within one segment."""
         segment = self.segment_of(address, size)
-        if segment is None or address - segment.virtual_address + size > len(segment.data):
+        start = address - segment.virtual_address if segment is not None else 0
+        if segment is None or start + size > len(segment.data):
             raise FormatError(_WHAT, where, f"{size} bytes at {address:#x} are not in a segment's file part")
-        start = address - segment.virtual_address
         return segment.data[start : start + size]
 
     def segment_of(self, address: int, size: int) -> Segment | None:
         """Return the segment that holds all of these bytes, or None."""
-        for segment in self.segments:
-            if segment.virtual_address <= address and address + size <= segment.end:
-                return segment
+        for number, (start, end) in enumerate(self._spans):
+            if start <= address and address + size <= end:
+                return self.segments[number]
         return None
 
     def _slice(self, offset: int, size: int, where: str) -> bytes:

@@ -35,6 +35,8 @@ _WHAT = "ELF"
 _WORD_BYTES = 8
 _NEED_A_SYMBOL = ("COPY", "SIZE32", "SIZE64")
 _RELR_BITMAP_WORDS = 63
+_UNDEFINED = f.SHN_UNDEF
+_NO_PLACE = (f.SHN_UNDEF, f.SHN_ABS)
 
 
 def read_elf(data: bytes) -> ElfImage:
@@ -61,11 +63,11 @@ class _Reader:
 
     def image(self) -> ElfImage:
         file = self.file
-        relocations = tuple(self._relocations())
+        relocations = self._relocations()
         count = self._symbol_count(relocations)
         linking = self._linking()
         symbols = self._symbols(count)
-        if any(relocation.symbol >= count for relocation in relocations if relocation.symbol):
+        if max([relocation.symbol for relocation in relocations], default=0) >= max(count, 1):
             raise FormatError(_WHAT, "relocations", "a relocation names a symbol that is not there")
         code = file.segment_of(file.entry, 1) if file.entry else None
         if file.entry and (code is None or not code.executable):
@@ -128,8 +130,9 @@ class _Reader:
             raise FormatError(_WHAT, "dynamic table", "relocations in code are not applied")
         return entries
 
-    def _relocations(self) -> Iterator[Relocation]:
-        """Yield every relocation, checked to lie in writable memory."""
+    def _relocations(self) -> tuple[Relocation, ...]:
+        """Return every relocation, checked to lie in writable memory."""
+        found: list[Relocation] = []
         tables = [(f.DT_RELA, f.DT_RELASZ), (f.DT_JMPREL, f.DT_PLTRELSZ)]
         sizes = [self.dynamic.get(size, 0) for _, size in tables] + [self.dynamic.get(f.DT_RELRSZ, 0)]
         if sum(sizes) > RELOCATIONS_MAX * f.RELOCATION.size:
@@ -141,21 +144,26 @@ class _Reader:
         for address, size in tables:
             table = self._table(address, size, f.RELOCATION.size, "relocations")
             for offset, info, addend in f.RELOCATION.iter_unpack(table):
-                kind = f.RELOCATION_NAMES.get(info & 0xFFFFFFFF)
-                if info & 0xFFFFFFFF == 0:
+                number = info & 0xFFFFFFFF
+                if not number:
                     continue
-                if kind not in f.LINKED_RELOCATIONS:
-                    raise FormatError(_WHAT, "relocations", f"type {info & 0xFFFFFFFF} is not applied")
-                yield self._relocation(offset, kind, info >> 32, addend)
-        yield from self._packed_relocations()
+                linked = f.LINKED_TYPES.get(number)
+                if linked is None:
+                    raise FormatError(_WHAT, "relocations", f"type {number} is not applied")
+                kind, written = linked
+                symbol = info >> 32
+                if not symbol and kind in _NEED_A_SYMBOL:
+                    raise FormatError(_WHAT, f"relocation at {offset:#x}", f"R_X86_64_{kind} names no symbol")
+                self._need_writable(offset, written)
+                found.append(Relocation(offset=offset, kind=kind, symbol=symbol, addend=addend))
+        found += self._packed_relocations()
+        return tuple(found)
 
-    def _relocation(self, offset: int, kind: str, symbol: int, addend: int) -> Relocation:
-        if not symbol and kind in _NEED_A_SYMBOL:
-            raise FormatError(_WHAT, f"relocation at {offset:#x}", f"R_X86_64_{kind} names no symbol")
-        size = f.RELOCATION_BYTES[kind]
-        if not any(start <= offset and offset + size <= end for start, end in self.writable):
-            raise FormatError(_WHAT, f"relocation at {offset:#x}", "lies outside writable memory")
-        return Relocation(offset=offset, kind=kind, symbol=symbol, addend=addend)
+    def _need_writable(self, offset: int, size: int) -> None:
+        for start, end in self.writable:
+            if start <= offset and offset + size <= end:
+                return
+        raise FormatError(_WHAT, f"relocation at {offset:#x}", "lies outside writable memory")
 
     def _packed_relocations(self) -> Iterator[Relocation]:
         """Yield the relative relocations of DT_RELR: an address, then bitmaps of the words that follow it."""
@@ -175,7 +183,9 @@ class _Reader:
                 place = word + _WORD_BYTES
             for offset in offsets:
                 stored = self.file.memory(offset, _WORD_BYTES, "packed relocations")
-                yield self._relocation(offset, "RELATIVE", 0, int.from_bytes(stored, "little", signed=True))
+                self._need_writable(offset, _WORD_BYTES)
+                addend = int.from_bytes(stored, "little", signed=True)
+                yield Relocation(offset=offset, kind="RELATIVE", symbol=0, addend=addend)
 
     def _hash_table(self) -> FindsSymbols | None:
         """Return the file's hash table, the GNU one if it has both."""
@@ -199,7 +209,7 @@ class _Reader:
         table = self.dynamic.get(f.DT_SYMTAB)
         if table is None:
             return 0
-        named = 1 + max((relocation.symbol for relocation in relocations), default=0)
+        named = 1 + max([relocation.symbol for relocation in relocations], default=0)
         if f.DT_HASH in self.dynamic:
             hashed = self.file.memory(self.dynamic[f.DT_HASH], 8, "hash table")
             count = int.from_bytes(hashed[4:], "little")
@@ -218,35 +228,36 @@ class _Reader:
         if self.dynamic.get(f.DT_SYMENT, f.SYMBOL.size) != f.SYMBOL.size:
             raise FormatError(_WHAT, "symbols", "entries of another size than ELF64 has")
         table = self.file.memory(self.dynamic[f.DT_SYMTAB], count * f.SYMBOL.size, "symbols")
-        if f.DT_VERSYM not in self.dynamic:
-            return tuple(self._symbol(fields, 0) for fields in f.SYMBOL.iter_unpack(table))
-        numbers = self.file.memory(self.dynamic[f.DT_VERSYM], 2 * count, "symbol versions")
-        return tuple(
-            self._symbol(fields, number)
-            for fields, (number,) in zip(
-                f.SYMBOL.iter_unpack(table), struct.iter_unpack("<H", numbers), strict=True
+        if f.DT_VERSYM in self.dynamic:
+            bare = self.file.memory(self.dynamic[f.DT_VERSYM], 2 * count, "symbol versions")
+            numbers = struct.unpack(f"<{count}H", bare)
+        else:
+            numbers = (0,) * count
+        end, name_of, version_of = self.file.end, self.names.at, self.versions.versions.get
+        found = []
+        for number, (name_at, info, other, section, value, size) in zip(
+            numbers, f.SYMBOL.iter_unpack(table), strict=True
+        ):
+            kind, binding = f.SYMBOL_INFOS[info]
+            if value > end and section not in _NO_PLACE and kind != "tls":
+                raise FormatError(_WHAT, "symbols", f"the value {value:#x} lies outside the module")
+            version = version_of(number & 0x7FFF, _NO_VERSION)
+            found.append(
+                Symbol(
+                    name=name_of(name_at) if name_at else "",
+                    value=value,
+                    size_bytes=size,
+                    kind=kind,
+                    binding=binding,
+                    defined=section != _UNDEFINED,
+                    visibility=f.VISIBILITIES[other & 3],
+                    section=section,
+                    version=version.name,
+                    version_index=number & 0x7FFF,
+                    version_hidden=number > 0x7FFF or version.hidden,
+                )
             )
-        )
-
-    def _symbol(self, fields: tuple[int, ...], number: int) -> Symbol:
-        name_at, info, other, section, value, size = fields
-        kind = f.SYMBOL_KINDS.get(info & 15, "other")
-        if section not in (f.SHN_UNDEF, f.SHN_ABS) and kind != "tls" and value > self.file.segments[-1].end:
-            raise FormatError(_WHAT, "symbols", f"the value {value:#x} lies outside the module")
-        version = self.versions.versions.get(number & 0x7FFF, _NO_VERSION)
-        return Symbol(
-            name=self.names.at(name_at) if name_at else "",
-            value=value,
-            size_bytes=size,
-            kind=kind,
-            binding=f.BINDINGS.get(info >> 4, "other"),
-            defined=section != f.SHN_UNDEF,
-            visibility=f.VISIBILITIES[other & 3],
-            section=section,
-            version=version.name,
-            version_index=number & 0x7FFF,
-            version_hidden=bool(number & 0x8000) or version.hidden,
-        )
+        return tuple(found)
 
     def _memory_of_versions(self, address: int, size: int) -> bytes:
         return self.file.memory(address, size, "symbol versions")

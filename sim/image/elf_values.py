@@ -58,7 +58,7 @@ class Segment:
         return self.virtual_address + self.memory_bytes
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # a file has many: this is the faster kind
 class Symbol:
     """An entry of the symbol table; an undefined one is an import.
 
@@ -85,7 +85,7 @@ class Symbol:
         return self.section == f.SHN_ABS
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # a file has many: this is the faster kind
 class Relocation:
     """One place to fill in: `kind` without R_X86_64_, `symbol` an index into the symbols (0: none)."""
 
