@@ -98,8 +98,10 @@ class Sections:
         """Return the content of the one section of that name, or nothing."""
         if not self.rows:
             return b""
-        names = self.name_table()
-        found = [one for one in self.rows if names.startswith(wanted + b"\0", one[0])]
+        names, name = self.name_table(), wanted + b"\0"
+        if name not in names:
+            return b""
+        found = [one for one in self.rows if names.startswith(name, one[0])]
         if not found:
             return b""
         if len(found) > 1 or found[0][1] != f.SHT_PROGBITS:
@@ -218,11 +220,11 @@ class ElfFile:
             raise LimitError(
                 _WHAT, "program headers", f"more than {MEMORY_BYTES_MAX} bytes in memory below 2**47"
             )
-        if sum(header[_FILE_BYTES] for header in headers) > len(self.data):
+        if sum([header[_FILE_BYTES] for header in headers]) > len(self.data):
             raise FormatError(
                 _WHAT, "program headers", "the segments take more bytes from the file than it has"
             )
-        return tuple(self._segment(header) for header in headers)
+        return tuple([self._segment(header) for header in headers])
 
     def _segment(self, header: tuple[int, ...]) -> Segment:
         _, flags, offset, address, _, file_bytes, memory_bytes, alignment = header

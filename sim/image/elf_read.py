@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 from sim.errors import FormatError, LimitError
 from sim.image import elf_format as f
@@ -58,7 +59,7 @@ class _Reader:
         self.dynamic = self._dynamic([header for header in file.headers if header[0] == f.PT_DYNAMIC])
         self.writable = [(one.virtual_address, one.end) for one in file.segments if one.writable]
         self.names = Names(self._table(f.DT_STRTAB, f.DT_STRSZ, 1, "symbol names"))
-        self.versions = VersionReader(self._memory_of_versions, self.names.at)
+        self.versions = VersionReader(partial(file.memory, where="symbol versions"), self.names.at)
         self.hash_table = self._hash_table()
 
     def image(self) -> ElfImage:
@@ -81,7 +82,7 @@ class _Reader:
             relocations=relocations,
             modinfo=parse_modinfo(file.section_bytes(b".modinfo")),
             version_record=file.section_bytes(b".version"),
-            has_thread_storage=any(header[0] == f.PT_TLS for header in file.headers),
+            has_thread_storage=linking.thread_storage is not None,
             linking=linking,
         )
 
@@ -230,18 +231,17 @@ class _Reader:
         table = self.file.memory(self.dynamic[f.DT_SYMTAB], count * f.SYMBOL.size, "symbols")
         if f.DT_VERSYM in self.dynamic:
             bare = self.file.memory(self.dynamic[f.DT_VERSYM], 2 * count, "symbol versions")
-            numbers = struct.unpack(f"<{count}H", bare)
+            labels = [self._label(number) for number in struct.unpack(f"<{count}H", bare)]
         else:
-            numbers = (0,) * count
-        end, name_of, version_of = self.file.end, self.names.at, self.versions.versions.get
+            labels = [self._label(0)] * count
+        end, name_of = self.file.end, self.names.at
         found = []
-        for number, (name_at, info, other, section, value, size) in zip(
-            numbers, f.SYMBOL.iter_unpack(table), strict=True
+        for (version, number, hidden), (name_at, info, other, section, value, size) in zip(
+            labels, f.SYMBOL.iter_unpack(table), strict=True
         ):
             kind, binding = f.SYMBOL_INFOS[info]
             if value > end and section not in _NO_PLACE and kind != "tls":
                 raise FormatError(_WHAT, "symbols", f"the value {value:#x} lies outside the module")
-            version = version_of(number & 0x7FFF, _NO_VERSION)
             found.append(
                 Symbol(
                     name=name_of(name_at) if name_at else "",
@@ -252,15 +252,18 @@ class _Reader:
                     defined=section != _UNDEFINED,
                     visibility=f.VISIBILITIES[other & 3],
                     section=section,
-                    version=version.name,
-                    version_index=number & 0x7FFF,
-                    version_hidden=number > 0x7FFF or version.hidden,
+                    version=version,
+                    version_index=number,
+                    version_hidden=hidden,
                 )
             )
         return tuple(found)
 
-    def _memory_of_versions(self, address: int, size: int) -> bytes:
-        return self.file.memory(address, size, "symbol versions")
+    def _label(self, number: int) -> tuple[str, int, bool]:
+        """Return name and number of a symbol's version, and whether it is hidden."""
+        index = number & 0x7FFF
+        version = self.versions.versions.get(index, _NO_VERSION)
+        return version.name, index, index != number or version.hidden
 
     def _table(self, address_tag: int, size_tag: int, entry_bytes: int, where: str) -> bytes:
         size = self.dynamic.get(size_tag, 0)
