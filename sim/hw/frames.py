@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from array import array
 
-from attrs import field, frozen, validators
+from attrs import frozen
 
+from sim.core.structure import FieldError
 from sim.core.units import PAGE_BYTES
 from sim.errors import SimBug, VmksimError
 from sim.hw.blocks import BLOCK_FRAMES, FREE, BrokenBlock, FreeRuns
@@ -30,8 +31,12 @@ class OutOfMemory(VmksimError):  # noqa: N818 - the usual name of this condition
 class Extent:
     """A run of `count` frames beginning at machine page number `first_mpn`."""
 
-    first_mpn: int = field(validator=validators.ge(0))
-    count: int = field(validator=validators.ge(1))
+    first_mpn: int
+    count: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.first_mpn < 0 or self.count < 1:
+            raise FieldError("extent", (self.first_mpn, self.count), "one frame or more, from 0 on")
 
     @property
     def end_mpn(self) -> int:
@@ -40,7 +45,7 @@ class Extent:
 
     def mpns(self) -> range:
         """Return the machine page numbers of the run."""
-        return range(self.first_mpn, self.end_mpn)
+        return range(self.first_mpn, self.first_mpn + self.count)
 
 
 class FrameBooks:
@@ -89,7 +94,8 @@ class FrameBooks:
         if contiguous:
             extents = [self._take_contiguous(frames, owner_id, nodes, align_frames)]
         else:
-            if frames > sum(self._frames_free[each] for each in nodes):
+            free = self._frames_free
+            if frames > free[nodes.start] and frames > sum([free[each] for each in nodes]):
                 raise OutOfMemory(f"{owner} wants {frames} frames, fewer are free")
             extents = self._take_scattered(frames, owner_id, nodes)
         self._owned[owner_id] += frames
@@ -122,6 +128,19 @@ class FrameBooks:
         if owner == _BROKEN:
             owner = self._broken[block].owners[offset]
         return None if owner == FREE else self._owner_names[owner]
+
+    def all_owned(self, first: int, end: int) -> bool:
+        """Tell whether each frame from `first` up to `end` has an owner, at a cost of one look a 2 MiB block."""
+        self._check_mpn(first)
+        self._check_mpn(end - 1)
+        while first < end:
+            block, offset = divmod(first, BLOCK_FRAMES)
+            count = min(BLOCK_FRAMES - offset, end - first)
+            owner = self._block_owner[block]
+            if owner == FREE or (owner == _BROKEN and not self._broken[block].owned(offset, count)):
+                return False
+            first += count
+        return True
 
     def frames_of(self, owner: str) -> int:
         """Return how many frames `owner` has."""
@@ -206,6 +225,8 @@ class FrameBooks:
         for node in nodes:
             while frames and (block := self._open_block(node)) is not None:
                 frames -= self._take_from_block(block, frames, owner, node, taken)
+        if not blocks and len(taken) == 1:
+            return taken
         return _joined([*_merged(blocks), *_merged(taken)])
 
     def _take_blocks(self, wanted: int, owner: int, node: int, taken: list[Extent]) -> int:
