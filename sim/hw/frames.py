@@ -88,6 +88,10 @@ class FrameBooks:
         `contiguous`.  `contiguous` asks for one extent, whose first frame is a multiple of `align_frames` (a power of
         two).  Raises `OutOfMemory`, and then nothing has changed.
         """
+        if node is None and not contiguous and align_frames == 1 and 0 < frames < BLOCK_FRAMES:
+            extent = self._take_at_once(frames, owner)
+            if extent is not None:
+                return (extent,)
         self._check_request(frames, node, contiguous=contiguous, align_frames=align_frames)
         nodes = range(self.nodes) if node is None else range(node, node + 1)
         owner_id = self._id_of(owner)
@@ -131,8 +135,8 @@ class FrameBooks:
 
     def all_owned(self, first: int, end: int) -> bool:
         """Tell whether each frame from `first` up to `end` has an owner, at a cost of one look a 2 MiB block."""
-        self._check_mpn(first)
-        self._check_mpn(end - 1)
+        if not 0 <= first < end <= self.frames_total:
+            raise SimBug(f"frames {first:#x} to {end - 1:#x} are none, or beyond the installed memory")
         while first < end:
             block, offset = divmod(first, BLOCK_FRAMES)
             count = min(BLOCK_FRAMES - offset, end - first)
@@ -212,6 +216,20 @@ class FrameBooks:
 
     # ------------------------------------------------------------- allocation
 
+    def _take_at_once(self, frames: int, owner: str) -> Extent | None:
+        """Take what `_take_scattered` would, if that is a part of one broken block of the first node; None if not."""
+        block = next(iter(self._partial[0]), None)
+        if block is None:
+            return None
+        detail = self._broken[block]
+        offset, count = detail.first_run(frames)
+        if count < frames:
+            return None
+        owner_id = self._id_of(owner)
+        self._own_frames(block, offset, count, owner_id, 0)
+        self._owned[owner_id] += count
+        return Extent(first_mpn=block * BLOCK_FRAMES + offset, count=count)
+
     def _take_scattered(self, frames: int, owner: int, nodes: range) -> list[Extent]:
         """Take whole blocks, of all nodes if need be, and then single frames for the rest; the blocks come first.
 
@@ -225,8 +243,6 @@ class FrameBooks:
         for node in nodes:
             while frames and (block := self._open_block(node)) is not None:
                 frames -= self._take_from_block(block, frames, owner, node, taken)
-        if not blocks and len(taken) == 1:
-            return taken
         return _joined([*_merged(blocks), *_merged(taken)])
 
     def _take_blocks(self, wanted: int, owner: int, node: int, taken: list[Extent]) -> int:

@@ -108,22 +108,7 @@ class PhysicalMemory(CountedFrames):
         if offset + size <= FRAME_BYTES:
             self._store(mpn, offset, data)
             return
-        constant = memoryview(data if isinstance(data, bytes) else bytes(data))
-        head = -offset % FRAME_BYTES
-        if head:
-            self._store(mpn, offset, constant[:head])
-            mpn += 1
-        whole = range(head, size - FRAME_BYTES + 1, FRAME_BYTES)
-        pages = [constant[at : at + FRAME_BYTES] for at in whole]
-        frames = range(mpn, mpn + len(pages))
-        if self._contents.keys().isdisjoint(frames):
-            self._contents.update(zip(frames, pages, strict=True))
-        else:
-            for each, page in zip(frames, pages, strict=True):
-                self._store(each, 0, page)
-        rest = (size - head) % FRAME_BYTES
-        if rest:
-            self._store(frames.stop, 0, constant[size - rest :])
+        self._store_many(mpn, offset, memoryview(data if isinstance(data, bytes) else bytes(data)))
 
     def read_u64(self, pa: int) -> int:
         """Return the little-endian 64-bit word at the aligned physical address `pa`; see `read`."""
@@ -213,6 +198,25 @@ class PhysicalMemory(CountedFrames):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.tables = TableStore(self._contents, self.frames_total)
+
+    def _store_many(self, mpn: int, offset: int, constant: memoryview) -> None:
+        """Store constant bytes in several frames; those that held none become parts of `constant`."""
+        size = len(constant)
+        head = -offset % FRAME_BYTES
+        if head:
+            self._store(mpn, offset, constant[:head])
+            mpn += 1
+        whole = range(head, size - FRAME_BYTES + 1, FRAME_BYTES)
+        pages = [constant[at : at + FRAME_BYTES] for at in whole]
+        frames = range(mpn, mpn + len(pages))
+        if self._contents.keys().isdisjoint(frames):
+            self._contents.update(zip(frames, pages, strict=True))
+        else:
+            for each, page in zip(frames, pages, strict=True):
+                self._store(each, 0, page)
+        rest = (size - head) % FRAME_BYTES
+        if rest:
+            self._store(frames.stop, 0, constant[size - rest :])
 
     def _store(self, mpn: int, offset: int, data: bytes | memoryview) -> None:
         """Store bytes that lie within one frame."""

@@ -47,6 +47,8 @@ _LARGE_PAT = 1 << 12
 _ENTRIES = 1 << INDEX_BITS
 _TABLE_ENTRY = PRESENT | WRITABLE | USER
 _ADDRESS_BITS = 64
+_SHIFTS = tuple([page_shift(level) for level in range(6)])
+_TABLE_SHIFT = page_shift(2)
 
 
 class MappingError(VmksimError):
@@ -292,12 +294,12 @@ class AddressSpace:
                 table = new << PAGE_SHIFT
                 level -= 1
         if leaf_level == 1:
-            self._last_table = (va >> page_shift(2), table)
+            self._last_table = (va >> _TABLE_SHIFT, table)
         return table
 
     def _lowest_table(self, va: int, leaf_level: int) -> tuple[int, int]:
         """Return what `_descend` does, at once where a page of 4 KiB follows another in the same table."""
-        if leaf_level == 1 and self._last_table[0] == va >> page_shift(2):
+        if leaf_level == 1 and self._last_table[0] == va >> _TABLE_SHIFT:
             return self._last_table[1], 1
         return self._descend(va, leaf_level)
 
@@ -370,7 +372,7 @@ class AddressSpace:
 
 
 def _entry_pa(table: int, va: int, level: int) -> int:
-    return table | (va >> page_shift(level) & (_ENTRIES - 1)) << 3
+    return table | (va >> _SHIFTS[level] & (_ENTRIES - 1)) << 3
 
 
 def _right_bits(rights: Rights) -> int:
