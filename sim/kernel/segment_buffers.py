@@ -13,6 +13,7 @@ Sources: System V ABI, edition 4.1, chapter 5; the rounding of RELRO is glibc's 
 from __future__ import annotations
 
 from bisect import bisect_right
+from struct import Struct
 
 from attrs import field, frozen
 
@@ -24,6 +25,7 @@ __all__ = ["RelocatedSegment", "RelocationError", "SegmentBuffers", "described"]
 
 PAGE_BYTES = 4096
 _MASK64 = (1 << 64) - 1
+_WORD = Struct("<Q")
 _READ_ONLY = Rights()
 _RIGHTS = {
     (write, execute): Rights(write=write, execute=execute)
@@ -68,19 +70,16 @@ class SegmentBuffers:
 
     def store(self, offset: int, value: int, size: int, what: str | Relocation) -> None:
         """Store the low `size` bytes of `value` at the file's address `offset`; raises `RelocationError`."""
-        self.write(offset, (value & _MASK64).to_bytes(8, "little")[:size], what)
+        if size == _WORD.size:
+            at, buffer = self._place(offset, size, what)
+            _WORD.pack_into(buffer, at, value & _MASK64)
+        else:
+            self.write(offset, (value & _MASK64).to_bytes(8, "little")[:size], what)
 
     def write(self, offset: int, data: bytes, what: str | Relocation) -> None:
         """Store bytes at the file's address `offset`; raises `RelocationError` outside of writable segments."""
-        size = len(data)
-        low, end, buffer = self._open
-        if not low <= offset < end or offset + size > end:
-            low, end, buffer = self._open = self._opened(offset, size, what)
-        at = offset - low + low % PAGE_BYTES
-        behind = at + size
-        if behind > len(buffer):
-            buffer.extend(bytes(behind - len(buffer)))
-        buffer[at:behind] = data
+        at, buffer = self._place(offset, len(data), what)
+        buffer[at : at + len(data)] = data
 
     def load(self, offset: int, size: int, what: str | Relocation) -> bytes:
         """Return bytes at the file's address `offset` as they are now; raises `RelocationError`."""
@@ -91,14 +90,20 @@ class SegmentBuffers:
 
     def relocated(self) -> tuple[RelocatedSegment, ...]:
         """Return what is to be mapped, in rising order of addresses."""
-        return tuple(
-            [
-                piece
-                for index in range(len(self._buffers))
-                for piece in self._pieces(index)
-                if piece.size_bytes
-            ]
-        )
+        pieces: list[RelocatedSegment] = []
+        for index, name in enumerate(_names(self._image.segments)):
+            pieces += self._pieces(index, name)
+        return tuple(pieces)
+
+    def _place(self, offset: int, size: int, what: str | Relocation) -> tuple[int, bytearray]:
+        """Return where `size` bytes at `offset` are to be stored, and in which buffer, which is long enough now."""
+        low, end, buffer = self._open
+        if not low <= offset < end or offset + size > end:
+            low, end, buffer = self._open = self._opened(offset, size, what)
+        at = offset - low + low % PAGE_BYTES
+        if at + size > len(buffer):
+            buffer.extend(bytes(at + size - len(buffer)))
+        return at, buffer
 
     def _opened(self, offset: int, size: int, what: str | Relocation) -> tuple[int, int, bytearray]:
         index = self._index(offset, size, what)
@@ -115,10 +120,9 @@ class SegmentBuffers:
             raise RelocationError("module.relocation", f"{_text(what)} lies in no segment")
         return index
 
-    def _pieces(self, index: int) -> list[RelocatedSegment]:
+    def _pieces(self, index: int, name: str) -> list[RelocatedSegment]:
         segment, data = self._image.segments[index], bytes(self._buffers[index])
         start = segment.virtual_address - _slack(segment)
-        name = _segment_name(self._image.segments, index)
         rights = _RIGHTS[segment.writable, segment.executable]
         low, high = self._read_only_range(segment)
         cuts = [
@@ -165,15 +169,15 @@ def _slack(segment: Segment) -> int:
     return segment.virtual_address % PAGE_BYTES
 
 
-def _segment_name(segments: tuple[Segment, ...], index: int) -> str:
-    """Return text, rodata or data, with a number from the second of its kind on."""
-    kind = _kind(segments[index])
-    before = sum([_kind(each) == kind for each in segments[:index]])
-    return kind if not before else f"{kind}.{before + 1}"
-
-
-def _kind(segment: Segment) -> str:
-    return "text" if segment.executable else "data" if segment.writable else "rodata"
+def _names(segments: tuple[Segment, ...]) -> list[str]:
+    """Return text, rodata or data for each, with a number from the second of its kind on."""
+    names: list[str] = []
+    count = {"text": 0, "data": 0, "rodata": 0}
+    for segment in segments:
+        kind = "text" if segment.executable else "data" if segment.writable else "rodata"
+        count[kind] += 1
+        names.append(kind if count[kind] == 1 else f"{kind}.{count[kind]}")
+    return names
 
 
 def _text(what: str | Relocation) -> str:
