@@ -337,15 +337,10 @@ def _runs(base: int, extents: Sequence[Extent]) -> Iterator[tuple[int, int, int,
         mpn = extent.first_mpn
         end = extent.end_mpn
         while mpn < end:
-            page = va // FRAME_BYTES
-            aligned = page % _LARGE_FRAMES == mpn % _LARGE_FRAMES
-            large = aligned and mpn % _LARGE_FRAMES == 0 and mpn + _LARGE_FRAMES <= end
-            if large:
-                count = _LARGE_FRAMES
-            elif aligned:
-                count = min(end, (mpn // _LARGE_FRAMES + 1) * _LARGE_FRAMES) - mpn
-            else:
-                count = end - mpn
+            count, large = end - mpn, False
+            if count >= _LARGE_FRAMES and (va // FRAME_BYTES - mpn) % _LARGE_FRAMES == 0:
+                large = mpn % _LARGE_FRAMES == 0
+                count = _LARGE_FRAMES if large else _LARGE_FRAMES - mpn % _LARGE_FRAMES
             yield va, mpn, count, large
             va += count * FRAME_BYTES
             mpn += count
