@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["NumaBalancer", "NumaClient", "client_sizes", "vnuma_nodes"]
+__all__ = ["NumaBalancer", "NumaClient", "client_sizes", "set_home", "vnuma_nodes"]
 
 NUMA_MOVE = record("numa.move", world=int, old=int, new=int, pages=int)
 """A client (its first world) got another home; so many of its pages are remote from now on."""
@@ -277,4 +277,16 @@ class NumaBalancer:
         first = client.worlds[0].world_id
         host.sim.trace.emit(NUMA_MOVE, first, old, node, sum(client.pages) - client.local_pages)
         for world in client.worlds:
-            host.set_home(world, node)
+            set_home(host, world, node)
+
+
+def set_home(host: Scheduler, world: World, node: int) -> None:
+    """Confine a world to another NUMA node; it goes there at once."""
+    queued = host.is_queued(world)
+    if queued:
+        host.policy.dequeue(world)
+    world.home = node
+    if queued:
+        host.place(world, host.sim.now)
+    elif world.pcpu is not None and world.pcpu.place.node != node:
+        host.kick(world.pcpu)

@@ -9,7 +9,7 @@ from sim.core.units import MS, SECOND
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.sched.machine import set_online
-from sim.kernel.sched.numa import client_sizes, vnuma_nodes
+from sim.kernel.sched.numa import client_sizes, set_home, vnuma_nodes
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.workload import FOREVER_NS, Busy, OnOff, Run, Wait
@@ -84,7 +84,7 @@ def test_a_crowded_node_gives_a_client_away_and_its_memory_follows_slowly():
         client = sched.numa.client_of(worlds[0])
         client.pages[client.node], client.pages[node] = 0, 20_000
         client.node = node
-        sched.set_home(worlds[0], node)
+        set_home(sched, worlds[0], node)
     run(sched, 1500)
     assert sched.numa.moves == 0
     run(sched, 2600)
@@ -117,7 +117,7 @@ def test_two_clients_change_places_when_no_move_helps():
     for worlds, node in zip(big + small, (0, 0, 1, 1), strict=True):
         sched.numa.client_of(worlds[0]).node = node
         for world in worlds:
-            sched.set_home(world, node)
+            set_home(sched, world, node)
     run(sched, 13_000)
     assert sorted(sched.numa.client_of(worlds[0]).node for worlds in big) == [0, 1]
     assert sched.numa.moves >= 2
