@@ -68,7 +68,7 @@ class Scheduler:
         cores = len(topology.pcpus) // topology.threads_per_core
         self.pools = PoolTree(self, cores * topology.core_hz)
         self.policy = policy if policy is not None else make_policy(self.options.policy)
-        self.migration_costs = topology.nodes > 1 and self.options.migrate_llc_ns > 0
+        self.migration_costs = topology.llcs > 1 and self.options.migrate_llc_ns > 0
         clocks = [
             CoreClock(topology.core_hz) if topology.threads_per_core > 1 else None for _ in range(cores)
         ]
@@ -434,7 +434,7 @@ class Scheduler:
         self.options = options
         for pcpu in self.pcpus:
             pcpu.switch_cost_ns = options.world_switch_ns
-        self.migration_costs = self.topology.nodes > 1 and options.migrate_llc_ns > 0
+        self.migration_costs = self.topology.llcs > 1 and options.migrate_llc_ns > 0
         self.policy.reconfigured()
         self.spreader.configure()
 
