@@ -20,6 +20,8 @@ from sim.core.units import MS, US
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.coupled import leave_gate
+from sim.kernel.sched.advanced import default_of
+from sim.kernel.sched.balance import LEVELS
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.machine import set_frequency, set_online
 from sim.kernel.sched.options import SchedOptions
@@ -130,6 +132,7 @@ class TestHost:
             entitlement_ns=quantum_ns,
             preempt_grain_ns=MS * plan.scale,
             cosched_polling=plan.polling,
+            advanced={name: min(5000, plan.scale * default_of(name, "8.0")) for name in LEVELS},
         )
         self.sched = Scheduler(sim, Topology.of(spec), options, make())
         self.frequencies: list[tuple[int, int, int]] = []  # time, core, Hz

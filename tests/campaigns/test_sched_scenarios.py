@@ -65,3 +65,8 @@ def test_campaign_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sched_scenarios, "scenario", lambda *_: {15: "planted"})
     assert main(["--count", "60", "--only", "15", "--state", str(state)]) == 1
     assert "total: 60 scenarios, 10 violations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", [50, 91, 132])
+def test_periods_at_which_worlds_leave_shared_cores_scale_with_all_times(seed):
+    assert scenario(seed, [12]) == {}

@@ -43,6 +43,7 @@ def set_online(sched: Scheduler, index: int, *, online: bool) -> None:
         sched.idle.set_busy(index)
     sched.numa.machine_changed()
     sched.policy.reconfigured()
+    sched.spreader.rearm(now_ns)
 
 
 def set_frequency(sched: Scheduler, index: int, hz: int) -> None:

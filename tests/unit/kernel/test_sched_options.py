@@ -1,11 +1,7 @@
 """Releases and their options, and what of them acts."""
 
-import re
-from pathlib import Path
-
 import pytest
 
-import sim.kernel.sched
 from sim.core.structure import FieldError, structure
 from sim.core.units import MS
 from sim.errors import ScenarioError
@@ -81,12 +77,3 @@ def test_one_option_set_later_changes_what_follows_from_it_only():
     assert (after.quantum_ns, after.bound_lag_quanta, after.world_switch_ns) == (20 * MS, 3, 7)
     with pytest.raises(FieldError):
         before.with_advanced("Cpu.Quantum", 1001)
-
-
-def test_the_options_that_act_are_those_that_the_model_reads():
-    folder = Path(sim.kernel.sched.__file__).parent
-    sources = [path for path in folder.rglob("*.py") if path.parent.name != "advanced"]
-    read = {
-        name for path in sources for name in re.findall(r'"((?:Cpu|Numa)\.[A-Za-z0-9]+)"', path.read_text())
-    }
-    assert read == USED

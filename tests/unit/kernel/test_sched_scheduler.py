@@ -325,3 +325,19 @@ def test_a_pickled_scheduler_is_independent_of_the_original():
     assert [world.run_ns for world in copy.worlds.values()] == [
         world.run_ns for world in sched.worlds.values()
     ]
+
+
+@pytest.mark.parametrize("cores", [1, 8])
+@pytest.mark.parametrize("threshold_ms", [0, 1, 200])
+def test_every_slack_of_a_limit_lets_time_pass_and_keeps_the_limit(threshold_ms, cores):
+    advanced = {"Cpu.LimitEnforcementThreshold": threshold_ms}
+    sched = host(cores, quantum_ms=200, switch_ns=2 * US, advanced=advanced)
+    limit_mhz = 500 * cores
+    bucket = sched.bucket(limit_mhz * MHZ)
+    worlds = [add(sched, Busy(), bucket=bucket) for _ in range(cores)]
+    run(sched, 200)
+    got = sum(mhz(sched, world) for world in worlds)
+    burst_mhz = 1 + 1000 * bucket.burst_ns // (200 * MS)  # what one burst is worth over this time
+    assert limit_mhz * 95 // 100 - burst_mhz <= got <= limit_mhz + burst_mhz
+    assert bucket.burst_ns <= max(threshold_ms, 14) * MS
+    assert sched.sim.engine.events_done < 20_000 * cores  # of a nanosecond each they would be 500 million

@@ -146,6 +146,10 @@ class EsxiQueues(Policy):
         following.seq = 0
         return following
 
+    def moved(self, world: World, pcpu: PcpuRunner) -> None:
+        """Let the world belong to the queue of its new pCPU."""
+        world.queue = pcpu.queue
+
     def queued(self) -> int:
         """Count the entries that count."""
         return sum(world.seq == seq for heap in self.heaps for _, seq, world in heap)
