@@ -149,15 +149,16 @@ def _check_window(runs: list[tuple[int, int]], limit_hz: int, burst_ns: int, who
     """Sweep over the beginnings and ends of runs, where alone the worst windows begin and end."""
     changes = sorted([(begin, 1) for begin, _ in runs] + [(end, -1) for _, end in runs])
     served = level = before_ns = 0
-    least, least_ns = 0, 0
+    least: int | None = None  # no window has begun
+    least_ns = 0
     for time_ns, change in changes:
         served += level * (time_ns - before_ns)
         before_ns = time_ns
         level += change
         credit = served * HZ - limit_hz * time_ns
-        if change > 0 and (credit < least or not least_ns):
+        if change > 0 and (least is None or credit < least):
             least, least_ns = credit, time_ns
-        if credit - least > burst_ns * HZ:
+        if least is not None and credit - least > burst_ns * HZ:
             over_ns = (credit - least) // HZ
             text = (
                 f"{who} ran {over_ns} ns more than its limit of {limit_hz / HZ:.3f} CPU gives from {least_ns}"

@@ -25,7 +25,7 @@ from sim.testing.scheduling_books import (
 )
 from sim.testing.scheduling_checks import CHECKS, find_scheduling_violation, judge
 from sim.testing.scheduling_host import books_of, play
-from sim.testing.scheduling_plan import Action, Load, SchedPlan, VmPlan
+from sim.testing.scheduling_plan import HZ, Action, Load, SchedPlan, VmPlan
 from sim.testing.scheduling_violation import SchedulingViolation
 
 
@@ -95,6 +95,44 @@ class Uncapped(RoundRobin):
     """Takes limits on itself, and forgets them: no CPU shall be idle."""
 
     limits = False
+
+
+class CappedByPeriods(RoundRobin):
+    """Lets the VM "limited" run for a whole burst in each period, also at the end of one and at the beginning of the next."""
+
+    limits = False
+    period_ns = 200 * MS
+    budget_ns = 20 * MS
+
+    def attach(self, host):
+        super().attach(host)
+        self.ran_ns = {}
+
+    def charge(self, world, ran_ns):
+        period = (self.host.sim.now - ran_ns) // self.period_ns
+        if world.name == "limited-0":
+            self.ran_ns[period] = self.ran_ns.get(period, 0) + ran_ns
+
+    def is_stopped(self, world, now_ns):
+        used_up = self.ran_ns.get(now_ns // self.period_ns, 0) >= self.budget_ns
+        return used_up and world.name == "limited-0"
+
+    def pick(self, pcpu, now_ns):
+        for world in self._queue.values():
+            if not self.is_stopped(world, now_ns):
+                self.dequeue(world)
+                return world
+        return None
+
+    def place(self, world, now_ns):
+        return None if self.is_stopped(world, now_ns) else super().place(world, now_ns)
+
+
+class FiveQuantaAtOnce(CappedByPeriods):
+    """Gives a quantum more than the burst, at the very beginning, and then no more."""
+
+    period_ns = 10_000 * MS
+    budget_ns = 25 * MS
 
 
 class Inverted(PlainStride):
@@ -213,6 +251,30 @@ def test_idle_pcpu_beside_a_ready_world_is_found():
     )
     assert "pCPU 0 is idle" in str(broken(2, plan, Partitioned))
     assert broken(2, plan, RoundRobin) is None
+
+
+BESIDE = VmPlan(name="beside")
+
+
+def test_cap_by_periods_lets_twice_as_much_through_at_the_border():
+    plan = SchedPlan(
+        vms=(VmPlan(name="limited", limit_hz=HZ // 10), BESIDE),
+        actions=(
+            Action(time_us=0, what="suspend", who=0),
+            Action(time_us=160_000, what="resume", who=0),
+        ),
+        span_ms=300,
+    )
+    assert "VM limited (worlds [1]) ran" in str(broken(5, plan, CappedByPeriods))
+    host = play(plan, CappedByPeriods)
+    assert host.sched.policy.ran_ns == {0: 20 * MS, 1: 20 * MS}  # by periods nothing is wrong
+    assert broken(5, plan, EsxiPolicy) is None
+
+
+def test_a_window_that_begins_with_the_run_counts():
+    plan = SchedPlan(vms=(VmPlan(name="limited", limit_hz=HZ // 1000), BESIDE), span_ms=200)
+    assert "gives from 0 to 45000000 ns" in str(broken(5, plan, FiveQuantaAtOnce))
+    assert broken(5, plan, EsxiPolicy) is None
 
 
 def test_chance_from_outside_the_simulation_is_found():
