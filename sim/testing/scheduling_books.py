@@ -1,10 +1,9 @@
-"""Invariants of one run's books: time, idle pCPUs, limits, skew, charges, transitions and the audit (P1 2 5 9 10 15 18).
+"""Invariants of one run's books: time, limits, skew, charges, transitions and the audit (P1 5 9 10 15 18).
 
 Each function takes a host that has played a plan under any policy, and looks at nothing but its trace, its counters and
 what was asked of it.  `books` stands in for the host's own counters where somebody else's are to be judged.
 
-Leaves out: P2 on hosts with several NUMA nodes or while pCPUs go offline, as no record tells homes; the scheduler's own
-`check_invariants` looks at those.
+Leaves out idle pCPUs: `scheduling_idle`.
 
 Sources: the numbers and tolerances are those of `sim.testing.scheduling_violation` and docs/testing-schedulers.md.
 """
@@ -30,7 +29,6 @@ from sim.testing.scheduling_audit import (
     VM_WAIT,
     Audit,
     AuditedWorld,
-    common,
 )
 from sim.testing.scheduling_host import BURST_QUANTA, Books, TestHost, books_of
 from sim.testing.scheduling_plan import HZ, VmPlan
@@ -43,7 +41,6 @@ __all__ = [
     "check_skew",
     "check_time_conservation",
     "check_transitions",
-    "check_work_conservation",
 ]
 
 COSTOP_NS = 3000 * US
@@ -72,34 +69,6 @@ def check_time_conservation(host: TestHost, books: Books | None = None) -> None:
         raise SchedulingViolation(
             1, f"at {now_ns} ns worlds have run {ran_ns} ns, pCPUs were busy {busy_ns} ns"
         )
-
-
-def check_work_conservation(host: TestHost, patience_ns: int | None = None) -> None:
-    """P2: no pCPU is idle for longer than the policy's patience (0: not at all) while a world is READY that may run on it.
-
-    Offline pCPUs, and worlds of VMs with a home node, do not count.
-    """
-    patience_ns = host.sched.policy.patience_ns() if patience_ns is None else patience_ns
-    if any(action.what in ("offline", "online") for action in host.plan.actions) or host.plan.nodes > 1:
-        host.sched.check_invariants()  # what a record does not tell: looked at in the scheduler itself
-        return
-    found = host.audit()
-    for number, world in found.worlds.items():
-        live = host.sched.worlds.get(number)
-        mask = -1 if live is None else live.affinity
-        if live is None and any(vm.affinity != -1 for vm in host.plan.vms):
-            continue
-        ready = [(begin, end) for state, begin, end in world.spans if state == READY]
-        for pcpu in found.pcpus:
-            if not mask >> pcpu.index & 1:
-                continue
-            for begin_ns, end_ns in common(ready, pcpu.idle):
-                if end_ns - begin_ns > patience_ns:
-                    text = (
-                        f"pCPU {pcpu.index} is idle from {begin_ns} to {end_ns} ns while"
-                        f" {host.describe(number)} is ready"
-                    )
-                    raise SchedulingViolation(2, text)
 
 
 def check_limit(host: TestHost, burst_ns: int | None = None) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from sim.kernel.sched import siblings
 from sim.kernel.sched.policies.round_robin import RoundRobin
-from sim.testing.scheduling_checks import CHECKS
+from sim.testing.scheduling import seeded_plan
+from sim.testing.scheduling_checks import CHECKS, judge
 
 SPEC = importlib.util.spec_from_file_location(
     "sched_campaign", Path(__file__).with_name("sched_scenarios.py")
@@ -40,7 +41,7 @@ def test_a_turn_is_not_cut_while_its_world_is_switched_in(seed):
 
 
 def test_siblings_are_looked_at_in_time_when_another_leads():
-    assert scenario(5594, [2]) == {}
+    judge(seeded_plan("any", 5594), numbers=(2,))
 
 
 @pytest.mark.parametrize("wide_from", [2, 12])
