@@ -36,7 +36,7 @@ FAMILIES = {
     "steady": "as plain, without changes, and with loads that scale: busy, on and off for fixed times, I/O, recorded",
     "busy": "busy VMs of one vCPU with any shares on one queue, at no cost of switching",
     "bounded": "as busy, with reservations that fit and limits",
-    "mixed": "as bounded, with loads that sleep",
+    "mixed": "as bounded, with loads that sleep, and VMs of up to three vCPUs",
     "pools": "two pools of busy VMs, each with more of them than there are CPUs, and a change inside the first",
     "sleep": "busy VMs, of which the last is suspended for a while",
 }
@@ -173,7 +173,7 @@ def _plan(chooser: Chooser, family: str) -> SchedPlan:
         )
     if family == "pools":
         return _pools_plan(chooser, host)
-    vms = _single_vms(chooser, family, host["cores"])
+    vms = _few_vms(chooser, family, host["cores"])
     actions: tuple[Action, ...] = ()
     if family == "plain":
         actions = _actions(chooser, ("suspend", "resume", "resume", "remove"))
@@ -297,7 +297,7 @@ def _crowd(chooser: Chooser, count: int) -> tuple[VmPlan, ...]:
     return tuple(vms)
 
 
-def _single_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]:
+def _few_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]:
     kinds = {
         "plain": ("busy", "busy", "idle", "onoff", "random", "io", "trace"),
         "steady": ("busy", "onoff", "io", "trace"),
@@ -307,17 +307,18 @@ def _single_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]
     vms = []
     for number in range(chooser.integer(1, 8)):
         reservation_hz, limit_hz = 0, None
+        width = chooser.of((1, 1, chooser.integer(1, min(3, cores)))) if family == "mixed" else 1
         if family in ("bounded", "mixed"):
             part = chooser.of((1, 2, 3, 4, 7, 10))
-            reservation_hz = min(left_hz, HZ) * chooser.integer(0, part) // part
+            reservation_hz = min(left_hz // width, HZ) * chooser.integer(0, part) // part
             reservation_hz *= chooser.of((0, 1))
-            left_hz -= reservation_hz
+            left_hz -= reservation_hz * width
             if chooser.integer(0, 2) == 2:
-                limit_hz = max(reservation_hz, chooser.integer(HZ // 50, HZ))
+                limit_hz = max(reservation_hz * width, chooser.integer(HZ // 50, HZ))
         vms.append(
             VmPlan(
                 name=f"w{number}",
-                loads=(_load(chooser, kinds),),
+                loads=tuple(_load(chooser, kinds) for _ in range(width)),
                 shares=_shares(chooser),
                 reservation_hz=reservation_hz,
                 limit_hz=limit_hz,

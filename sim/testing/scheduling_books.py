@@ -29,6 +29,7 @@ from sim.testing.scheduling_audit import (
     VM_WAIT,
     Audit,
     AuditedWorld,
+    common,
 )
 from sim.testing.scheduling_host import BURST_QUANTA, Books, TestHost, books_of
 from sim.testing.scheduling_plan import HZ, VmPlan
@@ -215,7 +216,8 @@ def check_charge(host: TestHost, books: Books | None = None) -> None:
 
     What it should be follows from the trace alone: its pieces of run time, changes of frequency, and interrupts.
 
-    A pCPU's share of its core is half of the time in which both threads are busy.
+    A pCPU's share of its core is half of the time in which both threads are not idle: PCPU USED is never negative, and
+    that of a core's threads adds up to the time in which any of them was not idle.
     """
     books = books if books is not None else books_of(host.sched)
     found = host.audit()
@@ -238,6 +240,32 @@ def check_charge(host: TestHost, books: Books | None = None) -> None:
     for pcpu, audited in zip(books.pcpus, found.pcpus, strict=True):
         if pcpu.shared_ns != audited.shared_ns:
             text = f"pCPU {audited.index}: both threads busy {pcpu.shared_ns} ns, by the trace {audited.shared_ns}"
+            raise SchedulingViolation(10, text)
+    _check_cores(host, books, found)
+
+
+def _check_cores(host: TestHost, books: Books, found: Audit) -> None:
+    """Compare PCPU USED of the threads of each core with the time in which, by the trace, any of them was not idle."""
+    threads = host.plan.threads
+    for first in range(0, len(books.pcpus), threads):
+        members = range(first, first + threads)
+        for index in members:
+            used, util_ns = (
+                books.pcpus[index].used_ns,
+                books.pcpus[index].busy_ns + books.pcpus[index].switch_ns,
+            )
+            if not 0 <= used <= util_ns:
+                text = f"pCPU {index}: USED is {used} ns, and it was not idle for {util_ns} ns"
+                raise SchedulingViolation(10, text)
+        all_idle = found.pcpus[first].idle
+        for index in members[1:]:
+            all_idle = list(common(all_idle, found.pcpus[index].idle))
+        core_ns = found.now_ns - found.began_ns - sum(end - begin for begin, end in all_idle)
+        total = sum(books.pcpus[index].used_ns for index in members)
+        if total != core_ns:
+            text = (
+                f"pCPUs {list(members)}: USED adds up to {total} ns, the core was not idle for {core_ns} ns"
+            )
             raise SchedulingViolation(10, text)
 
 

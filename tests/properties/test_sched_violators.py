@@ -8,6 +8,7 @@ from attrs import evolve
 
 from sim.core.rng import FastStream
 from sim.core.units import MS
+from sim.kernel.counters import PcpuRow
 from sim.kernel.sched.cosched_narrow import NarrowGroup
 from sim.kernel.sched.pcpu import PcpuTimes
 from sim.kernel.sched.policies.esxi import EsxiPolicy
@@ -366,6 +367,36 @@ def test_services_that_are_not_counted_are_refused(check, field):
     worlds = {**books.worlds, number: evolve(times, **{field: 0})}
     with pytest.raises(SchedulingViolation):
         check(host, evolve(books, worlds=worlds))
+
+
+def test_pcpu_used_is_never_negative_and_adds_up_to_the_core_where_switching_takes_long():
+    """Two threads that switch for most of the time, beside each other."""
+    vms = tuple(VmPlan(name=f"busy{number}") for number in range(4))
+    host = play(SchedPlan(threads=2, quantum_ms=1, switch_ns=5 * MS, vms=vms, span_ms=400))
+    check_charge(host)
+    times = [pcpu.times(host.now_ns) for pcpu in host.sched.pcpus]
+    assert all(2 * each.busy_ns < each.shared_ns and each.used_ns > 0 for each in times)
+    rows = [PcpuRow(index=index, span_ns=host.now_ns, times=each) for index, each in enumerate(times)]
+    assert sum(row.used_percent for row in rows) == 100
+    books = books_of(host.sched)
+    with pytest.raises(SchedulingViolation, match="USED"):
+        check_charge(host, evolve(books, pcpus=tuple(evolve(each, switch_ns=0) for each in books.pcpus)))
+
+
+class StarvesSecond(PlainStride):
+    """Gives the first vCPU of each VM all that it is promised, and the second nearly nothing."""
+
+    def weight(self, world):
+        return Fraction(1, 1000) if world.name == "wide-1" else Fraction(world.weight)
+
+
+def test_reservation_of_every_vcpu_of_a_vm_counts():
+    wide = VmPlan(name="wide", loads=(Load(), Load()), reservation_hz=HZ // 4)
+    plan = SchedPlan(cores=2, vms=(wide, *busy(4)), span_ms=400)
+    assert "vCPU 1 of wide" in str(broken(4, plan, StarvesSecond))
+    assert broken(4, plan, EsxiPolicy) is None
+    plans = [seeded_plan("mixed", seed) for seed in range(40)]
+    assert any(len(vm.loads) > 1 and vm.reservation_hz for each in plans for vm in each.vms)
 
 
 def test_services_charged_to_another_vm_are_refused():
