@@ -11,6 +11,7 @@ Leaves out: interrupts and system time.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import attrs
@@ -61,6 +62,14 @@ class PcpuTimes:
     switch_ns: int
     idle_ns: int
     shared_ns: int = 0
+
+    @property
+    def used_ns(self) -> Fraction:
+        """What PCPU USED counts: time not idle, and half of it while the core's other thread was not idle either.
+
+        The threads of a core add up to the time in which any of them was not idle.
+        """
+        return self.busy_ns + self.switch_ns - Fraction(self.shared_ns, 2)
 
     def __sub__(self, other: PcpuTimes) -> PcpuTimes:
         return PcpuTimes(

@@ -1,5 +1,8 @@
 """Releases and their options, and what of them acts."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from sim.core.structure import FieldError, structure
@@ -77,3 +80,26 @@ def test_one_option_set_later_changes_what_follows_from_it_only():
     assert (after.quantum_ns, after.bound_lag_quanta, after.world_switch_ns) == (20 * MS, 3, 7)
     with pytest.raises(FieldError):
         before.with_advanced("Cpu.Quantum", 1001)
+
+
+DUMPED = Path(__file__).resolve().parents[4] / "shared" / "facts" / "esxi_scheduler_defaults.json"
+
+
+@pytest.mark.skipif(not DUMPED.exists(), reason="the dumps of ESXi's options are not beside this tree")
+def test_every_option_of_every_build_has_the_default_and_range_that_was_dumped():
+    """82 options of 12 builds, and none that a build lacks; both lists are in the order of the releases."""
+    dumps = json.loads(DUMPED.read_text(encoding="utf-8"))
+    assert len(dumps) == len(RELEASES) == 12
+    wrong, names = [], set(OPTIONS)
+    for (build, dump), release in zip(dumps.items(), RELEASES, strict=True):
+        assert build[:2] == release.replace(".", "")[:2]
+        dumped = {name: value for name, value in dump.items() if name != "build"}
+        names |= set(dumped)
+        for name in set(dumped) | set(OPTIONS):
+            found = OPTIONS[name].at(release) if name in OPTIONS else None
+            ours = found and (found.default, found.low, found.high)
+            theirs = dumped.get(name) and tuple(int(dumped[name][key]) for key in ("default", "min", "max"))
+            if ours != theirs:
+                wrong.append((build, name, ours, theirs))
+    assert wrong == []
+    assert len(names) == 82
