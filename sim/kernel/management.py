@@ -183,8 +183,12 @@ class Management:
         ]
 
     def vm_power_on(self, spec: Mapping[str, object]) -> None:
-        """Admit and start a VM from the table of its spec."""
-        self._vm(self._kernel.vms.power_on, _structured(spec, VmSpec, "spec"))
+        """Admit and start a VM from the table of its spec; what runs in its guest may be on its disks already."""
+        asked = _structured(spec, VmSpec, "spec")
+        if asked.names_code:
+            raise ApiError("InvalidArgument", "spec.workload: a management call cannot name code")
+        guest = self._kernel.vms.guests.get(asked.name)
+        self._vm(self._kernel.vms.power_on, asked if guest is None else asked.with_guest_of(guest))
 
     def vm_power_off(self, name: str) -> None:
         """Stop a VM."""

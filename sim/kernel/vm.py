@@ -16,7 +16,7 @@ maximum of vCPUs as in the configuration maximums of ESXi 8; overhead as printed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from fractions import Fraction
 from functools import partial
@@ -148,6 +148,7 @@ class VmManager:
         self.mem: MemoryScheduler | None = None
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
+        self.guests: Mapping[str, VmSpec] = {}  # what lies on the disks of VMs, by name, if it is code
         self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
         self.on_machine_check: Callable[[MceRecord, Vm], object] | None = None
         self.pools = PoolManager(self)
@@ -189,11 +190,12 @@ class VmManager:
         if spec.encrypted and self.host_key is None:
             raise VmStateError(f"{spec.name} is encrypted, and the host holds no key")
         if workload_of is None:
-            spec.workload.check_complete()
+            for each in (spec.workload, *spec.vcpu_workloads):
+                each.check_complete()
         self._admit(spec)  # before its streams are made: whoever is refused leaves nothing behind
         streams = self.vcpu_streams(spec.name, 0, spec.vcpus)
         if workload_of is None:
-            workloads = spec.workload.build_all(streams)
+            workloads = spec.build_workloads(streams)
         else:
             workloads = [workload_of(index, stream) for index, stream in enumerate(streams)]
         vm = self.vms[spec.name] = Vm(spec)

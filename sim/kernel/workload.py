@@ -322,6 +322,11 @@ class WorkloadSpec:
         return attrs.evolve(self, demand_hundredths=parse_demand_csv(text, self.file or "demand"), file="")
 
     @property
+    def names_code(self) -> bool:
+        """Whether it names a Python function."""
+        return self.kind == "generator" or bool(self.function)
+
+    @property
     def cycle_ns(self) -> int | None:
         """The shortest time between two steps of the workload, or None if it has no fixed one."""
         cycles = {

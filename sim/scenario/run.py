@@ -220,7 +220,7 @@ class Simulation:
             return
         for spec in self.scenario.virtual_machines():
             try:
-                self.host.call("vm.power_on", {"spec": plain_table(spec)})
+                self.host.call("vm.power_on", {"spec": plain_table(spec.without_code())})
             except ApiError as error:
                 self._refused(spec.name, error.message)
 
@@ -230,7 +230,7 @@ class Simulation:
         assert vcenter is not None
         for spec in self.scenario.virtual_machines():
             try:
-                vcenter.place_vm(plain_table(spec))
+                vcenter.place_vm(plain_table(spec.without_code()))
             except NoCompatibleHost as error:
                 self._refused(spec.name, str(error))
 

@@ -168,9 +168,13 @@ class VmEntry(VmSpec):
         if self.count > 1 and len(self.name) > NUMBERED_NAME_CHARS_MAX:
             wanted = f"at most {NUMBERED_NAME_CHARS_MAX} characters, as a number is put behind it"
             raise FieldError("name", self.name, wanted)
-        cycle_ns = self.workload.cycle_ns
-        if cycle_ns is not None and cycle_ns < CYCLE_NS_MIN:
-            raise FieldError("workload", f"a cycle of {cycle_ns} ns", f"at least {CYCLE_NS_MIN} ns")
+        for workload in (self.workload, *self.vcpu_workloads):
+            cycle_ns = workload.cycle_ns
+            if cycle_ns is not None and cycle_ns < CYCLE_NS_MIN:
+                raise FieldError("workload", f"a cycle of {cycle_ns} ns", f"at least {CYCLE_NS_MIN} ns")
+        if len(self.vcpu_workloads) not in (0, self.vcpus):
+            got = f"{len(self.vcpu_workloads)} of them"
+            raise FieldError("vcpu_workloads", got, f"one for each of {self.vcpus} vCPUs")
 
     def expand(self) -> Iterator[VmSpec]:
         """Yield the spec of each virtual machine."""
@@ -185,8 +189,7 @@ class VCenterSpec:
     """The vCenter to which the host is added, at `add_host` after the first boot.
 
     `engines` are asked after each attestation.  With `place_vms` it is vCenter that powers the virtual machines on,
-    after the attestation, and not the operator when the host has booted; workloads that are functions of the scenario's
-    own cannot travel over the management API.
+    after the attestation, and not the operator when the host has booted.
 
     `attest_every` repeats the attestation of a host that runs.  `launch` says whether a dynamic launch is "required" or
     "forbidden", `require_launch_policy` that it must be under a policy that pins the launched code, `allow_resume` that a

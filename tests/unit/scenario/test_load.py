@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from sim.errors import ScenarioError
 from sim.scenario.load import load_scenario, parse_scenario
+from sim.scenario.run import Simulation
 from sim.scenario.spec import Scenario
 
 WHOLE = """
@@ -201,3 +202,23 @@ def test_named_files_are_found_beside_the_scenario_and_their_content_decides_the
     assert scenario.image.vibs[0].name == "a.vib"
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
+
+
+def test_workloads_that_are_functions_run_with_leave_alone_and_survive_a_reboot(tmp_path, monkeypatch):
+    (tmp_path / "own_steps.py").write_text(
+        "from sim.kernel.workload import Run, Wait\n"
+        "def steps():\n    while True:\n        yield Run(1000000)\n        yield Wait(3000000)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        "duration = '40s'\n[image]\nmodules = 2\n[[faults]]\nkind = 'reboot'\nat = '1s'\n[[vms]]\nname = 'a'\nvcpus = 2\n"
+        "memory = '16MiB'\n[[vms.vcpu_workloads]]\nkind = 'idle'\n"
+        "[[vms.vcpu_workloads]]\nkind = 'generator'\nfunction = 'own_steps:steps'\n"
+    )
+    with pytest.raises(
+        ScenarioError, match=r"vms\[0\]\.vcpu_workloads\[1\]\.kind: a scenario file runs no code"
+    ):
+        parse_scenario(text)
+    result = Simulation(parse_scenario(text, allow_code=True)).finish()
+    assert (result.boot.boots, len(result.vms)) == (2, 1)
+    assert abs(4 * result.vms[0].run_ns - result.vms[0].alive_ns) < 10**7
