@@ -162,7 +162,7 @@ class SchedOptions:
         return default_of(name, release) if not isinstance(value, int) else value
 
     def with_advanced(self, name: str, value: int) -> SchedOptions:
-        """Return these options with one advanced option set; knobs set by our own name keep their values.
+        """Return these options with one advanced option set; knobs set by our own name to another value keep it.
 
         Errors: `FieldError`.
         """
@@ -172,5 +172,6 @@ class SchedOptions:
             one.name: getattr(changed, one.name)
             for one in fields(SchedOptions)
             if getattr(changed, one.name) != getattr(before, one.name)
+            and (one.name == "advanced" or getattr(self, one.name) == getattr(before, one.name))
         }
         return evolve(self, **follow)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from sim.core.context import Sim
 from sim.errors import SimBug
 from sim.hw.topology import Topology
-from sim.kernel.sched import machine
+from sim.kernel.sched import machine, retuning
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
 from sim.kernel.sched.limit import LimitBucket
@@ -423,14 +423,8 @@ class Scheduler:
             pcpu.requeue(self.sim.now)
 
     def configure(self, options: SchedOptions) -> None:
-        """Change options while the host runs; groups and buckets that exist keep their thresholds."""
-        if options.policy != self.options.policy:
-            raise SimBug("another policy needs another scheduler")
-        self.options = options
-        for pcpu in self.pcpus:
-            pcpu.switch_cost_ns = options.world_switch_ns
-        self.migration_costs = self.topology.nodes > 1 and options.migrate_llc_ns > 0
-        self.policy.reconfigured()
+        """Change options while the host runs; groups and buckets that exist take in their thresholds."""
+        retuning.configure(self, options)
 
     # -- how a world comes to compete, and how it stops
 
