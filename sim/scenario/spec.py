@@ -35,7 +35,8 @@ from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pools import POOLS_MAX, PoolSpec
 from sim.kernel.vmspec import VmSpec
-from sim.scenario.faults import FaultSpec
+from sim.scenario.calls import CALLS_MAX, CallSpec, check_calls
+from sim.scenario.faults import FaultSpec, FaultTarget
 from sim.scenario.inputs import InputFile
 from sim.scenario.policies import ENGINES_MAX, EngineSpec
 from sim.scenario.programs import PROGRAMS_MAX, ProgramSpec
@@ -263,6 +264,7 @@ class Scenario:
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
     programs: tuple[ProgramSpec, ...] = field(default=(), validator=_tuple_of_at_most(PROGRAMS_MAX))
+    calls: tuple[CallSpec, ...] = field(default=(), validator=_tuple_of_at_most(CALLS_MAX))
     vcenter: VCenterSpec | None = None
     expect: ExpectSpec = field(factory=ExpectSpec)
     policy_file: InputFile | None = field(default=None, metadata={"internal": True})
@@ -274,6 +276,14 @@ class Scenario:
         self._check_tpm()
         self._check_times()
         self._check_memory_errors()
+        self._check_processors()
+        check_calls(
+            self.calls,
+            vms=[spec.name for spec in self.virtual_machines()],
+            pools=[pool.name for pool in self.pools],
+            release=self.sched.release,
+            duration_ns=self.duration_ns,
+        )
         if self.launch.policy != "none" and self.tpm_state == "absent":
             raise FieldError("launch", f"policy {self.launch.policy}", "a TPM, in whose memory it lies")
         for wanted in (self.expect.attestation, self.expect.quarantined):
@@ -383,6 +393,19 @@ class Scenario:
                 )
             if fault.byte is not None and fault.byte >= size:
                 raise FieldError("faults", f"byte {fault.byte} in number {number}", f"less than {size}")
+
+    def _check_processors(self) -> None:
+        cpu = self.host.cpu
+        pcpus = cpu.packages * cpu.nodes_per_package * cpu.cores_per_node * cpu.threads_per_core
+        for number, fault in enumerate(self.faults):
+            if not fault.strikes_processor:
+                continue
+            if self.sched.engine == "fluid":
+                raise FieldError("faults", f"{fault.kind} in number {number}", "sched.engine quantum for it")
+            if int(FaultTarget.parse(str(fault.target)).name) >= pcpus:
+                raise FieldError(
+                    "faults", f"{fault.target} in number {number}", f"pcpu/0 to pcpu/{pcpus - 1}"
+                )
 
 
 def _by_digest(scenario: Scenario) -> Scenario:
