@@ -88,6 +88,12 @@ MODULES_MAX = 400
 MODULE_BYTES_MAX = 4 * MIB
 IMAGE_BYTES_MAX = 128 * MIB
 
+CATEGORIES = (
+    *("api", "boot", "exec", "fault", "host", "hw", "interrupt", "kernel", "log", "mem", "memory", "mmu"),
+    *("module", "numa", "pool", "sample", "scenario", "sched", "tpm", "userworld", "vcenter", "vm"),
+)
+"""The categories of trace records."""
+
 ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
 TPM_STATES = ("present", "damaged", "disabled", "absent")
 TPM_STATES_ENABLED = ("present", "damaged")
@@ -108,6 +114,11 @@ def _tuple_of_at_most(count_max: int) -> Any:
             raise FieldError(attribute.name, f"{len(value)} of them", f"at most {count_max}")
 
     return check
+
+
+def _categories(_instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
+    for name in value or ():
+        in_choices(*CATEGORIES)(_instance, attribute, name)
 
 
 def _options(_instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, object]) -> None:
@@ -210,12 +221,12 @@ class VCenterSpec:
 
 @frozen(kw_only=True)
 class TraceSpec:
-    """What is traced: the categories (the part of a record's name before the dot); None means all.
+    """What is traced: the categories (the part of a record's name before the dot); None means all, an empty list nothing.
 
     `sample_every` is the interval at which CPU counters are sampled.
     """
 
-    categories: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = field(default=None, validator=_categories)
     sample_every_ns: int = field(
         default=SAMPLE_EVERY_NS.value, metadata=quantity("ns"), validator=between(MS, DURATION_NS_MAX)
     )

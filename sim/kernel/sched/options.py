@@ -155,6 +155,10 @@ class SchedOptions:
         validator=validators.instance_of(bool),
     )
 
+    def __attrs_post_init__(self) -> None:
+        if self.engine == "fluid" and self.policy != "esxi":
+            raise FieldError("policy", self.policy, "no policy with engine fluid, which knows none")
+
     def get(self, name: str) -> int:
         """Return the value of an advanced option, as set or by default; errors: `UnknownOption`."""
         value: int | None = self.advanced.get(name) if isinstance(self.advanced, dict) else None

@@ -2,10 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.core.facts import all_facts
+from sim.core.trace import record_types
 from sim.errors import ScenarioError
 from sim.scenario.load import load_scenario, parse_scenario
 from sim.scenario.run import Simulation
-from sim.scenario.spec import Scenario
+from sim.scenario.spec import CATEGORIES, Scenario
 
 WHOLE = """
 name = "whole"
@@ -87,6 +89,16 @@ WRONG = {
         "virtual machines",
     ),
     "[[vms]]\nname = 'a'\n[[vms]]\nname = 'a'": ("bad.toml: vms", "that no other has"),
+    "[trace]\ncategories = ['shced']": ("bad.toml: trace.categories", "'sched'"),
+    "[sched]\nengine = 'fluid'\npolicy = 'gang'": ("bad.toml: sched.policy", "got 'gang'", "engine fluid"),
+    "[[vms]]\nname = 'a'\nworkload = { kind = 'periodic', random = true }": (
+        "bad.toml: vms[0].workload.random",
+        "no random for periodic",
+    ),
+    "[[vms]]\nname = 'a'\nworkload = { kind = 'io', run = '1ms', wait = '1ms', interrupt = '100ms' }": (
+        "bad.toml: vms[0].workload.interrupt",
+        "2000000 ns: the time between two",
+    ),
     "[[vms]]\nvcpus = 1": ("bad.toml: vms[0].name", "missing"),
     "[[vms]]\nname = 'a'\nvcpus = '2'": ("bad.toml: vms[0].vcpus", "wanted an integer"),
     "[[vms]]\nname = 'a'\nworkload = { kind = 'generator', function = 'os:abort' }": (
@@ -173,6 +185,13 @@ def test_a_binary_file_is_refused(tmp_path, data):
     (tmp_path / "junk.toml").write_bytes(data)
     with pytest.raises(ScenarioError, match=r"junk\.toml"):
         load_scenario(tmp_path / "junk.toml")
+
+
+def test_every_category_of_the_trace_can_be_named_and_no_other():
+    all_facts()  # imports every module, and with it every record type
+    own = {"test", "unit", "elsewhere"}  # of the tests
+    assert set(CATEGORIES) == {kind.category for kind in record_types()} - own
+    assert parse_scenario("[trace]\ncategories = []").trace.categories == ()
 
 
 def test_a_huge_file_is_refused_by_its_size(tmp_path):
