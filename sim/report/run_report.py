@@ -164,7 +164,7 @@ def pool_section(result: RunResult) -> Section:
 
 def call_section(result: RunResult) -> Section:
     """Return the management calls that the scenario made."""
-    columns = (Column("AT", right=True), Column("CALL"), Column("OUTCOME"))
+    columns = (Column("SINCE POWER-ON", right=True), Column("CALL"), Column("OUTCOME"))
     rows = []
     for call in result.calls:
         outcome = f"{call.outcome}: {call.message}" if call.message else call.outcome

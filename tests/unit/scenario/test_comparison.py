@@ -156,7 +156,7 @@ def test_limits_and_vcpus_are_ceilings():
         (WorkloadSpec(), Fraction(1)),
         (WorkloadSpec(kind="idle"), Fraction(0)),
         (WorkloadSpec(kind="onoff", run_ns=1, wait_ns=3), Fraction(1, 4)),
-        (WorkloadSpec(kind="io", run_ns=1, wait_ns=1), Fraction(1, 2)),
+        (WorkloadSpec(kind="io", run_ns=1, wait_ns=1, interrupt_ns=0), Fraction(1, 2)),
         (WorkloadSpec(kind="periodic", run_ns=1, period_ns=10), Fraction(1, 10)),
         (WorkloadSpec(kind="periodic", run_ns=20, period_ns=10), Fraction(1)),
         (WorkloadSpec(kind="trace", demand=(100, 50)), Fraction(3, 4)),
