@@ -43,6 +43,7 @@ from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.machine import dedicate, give_back
 from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.swap_waits import SwapWaits
 from sim.kernel.vcpu_hotplug import check_hotplug, set_vcpus
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
@@ -152,6 +153,7 @@ class VmManager:
         self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
         self.on_machine_check: Callable[[MceRecord, Vm], object] | None = None
         self.pools = PoolManager(self)
+        self.swap_waits = SwapWaits(self)
         self.watchers: list[Callable[[], object]] = []  # called after every change of a VM's power state
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
@@ -380,6 +382,7 @@ class VmManager:
                 core_hz=core_hz,
                 kept=self._kept_frames,
             )
+            self.mem.after_poll = self.swap_waits.poll
         return self.mem
 
     def _kept_frames(self) -> int:

@@ -210,6 +210,9 @@ class Scheduler:
         if pcpu is None:
             raise SimBug(f"world {world.world_id} is {world.state.name} and cannot wait for swap")
         pcpu.stop(_WAIT_SWAP, now_ns)
+        world.remaining_ns = max(
+            1, world.remaining_ns
+        )  # it was about to end: what woke it goes on afterwards
         self.withdraw(world, now_ns)
         pcpu.run_next(now_ns)
 

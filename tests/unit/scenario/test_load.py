@@ -90,7 +90,10 @@ WRONG = {
     ),
     "[[vms]]\nname = 'a'\n[[vms]]\nname = 'a'": ("bad.toml: vms", "that no other has"),
     "[trace]\ncategories = ['shced']": ("bad.toml: trace.categories", "'sched'"),
-    "[sched]\nengine = 'fluid'\npolicy = 'gang'": ("bad.toml: sched.policy", "got 'gang'", "engine fluid"),
+    "[sched]\nengine = 'fluid'\npolicy = 'gang'": (
+        "bad.toml: sched.policy",
+        "got 'gang', wanted no policy with engine fluid",
+    ),
     "[[vms]]\nname = 'a'\nworkload = { kind = 'periodic', random = true }": (
         "bad.toml: vms[0].workload.random",
         "no random for periodic",
