@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
 from sim.kernel.sched.siblings import make_group
-from sim.kernel.world import COMPETING
+from sim.kernel.world import COMPETING, WorldState
 
 if TYPE_CHECKING:
     from sim.kernel.sched.limit import LimitBucket
@@ -36,11 +36,7 @@ def configure(sched: Scheduler, options: SchedOptions) -> None:
         raise SimBug("another policy needs another scheduler")
     tunes = any(getattr(options, name) != getattr(before, name) for name in _THRESHOLDS)
     groups = bool(options.costop_ns) != bool(before.costop_ns)
-    held = [
-        world
-        for world in sched.worlds.values()
-        if tunes and world.state in COMPETING and (world.gated or (groups and len(world.siblings) > 1))
-    ]
+    held = [world for world in sched.worlds.values() if tunes and _holds(world, groups=groups)]
     for world in held:
         sched.suspend(world)
     sched.options = options
@@ -53,6 +49,13 @@ def configure(sched: Scheduler, options: SchedOptions) -> None:
     sched.policy.reconfigured()
     for world in held:
         sched.resume(world)
+
+
+def _holds(world: World, *, groups: bool) -> bool:
+    """Whether a world must stand still: it competes and has thresholds, or its group comes or goes."""
+    if groups and len(world.siblings) > 1:
+        return world.state is not WorldState.WAIT_VM
+    return world.gated and world.state in COMPETING
 
 
 def _tune_buckets(sched: Scheduler) -> None:

@@ -18,6 +18,7 @@ from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pools import PoolSpec
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.workload import Busy
+from sim.kernel.world import COMPETING
 
 
 def test_there_are_82_options_and_12_releases():
@@ -130,7 +131,12 @@ def test_coscheduling_is_switched_off_and_on_under_vms_that_exist():
     sched.configure(sched.options.with_advanced("Cpu.CoschedCostopThreshold", 0))
     assert [world.group for world in worlds] == [None, None]
     sched.sim.engine.run(200 * MS)
+    while not any(world.pcpu is not None for world in worlds):  # both have had their limit's worth
+        sched.sim.engine.run(sched.sim.now + MS)
+    running = next(world for world in worlds if world.pcpu is not None)
+    sched.block(running)
     sched.configure(sched.options.with_advanced("Cpu.CoschedCostopThreshold", 3000))
+    assert running.state in COMPETING  # its wait for swap has been cut short
     assert worlds[0].group is worlds[1].group is not None
     sched.sim.engine.run(SECOND)
     sched.check_invariants()

@@ -220,3 +220,9 @@ def test_an_own_policy_is_compared_under_its_label():
     own = Candidate(label="mine", policy="sim.kernel.sched.policies.round_robin:RoundRobin")
     (run,) = compare_policies(evolve(SCENARIO, duration_ns=SECOND // 4), [own])
     assert run.policy == "mine"
+
+
+def test_policies_are_not_compared_on_the_fluid_engine():
+    fluid = evolve(SCENARIO, sched=SchedOptions(engine="fluid"))
+    with pytest.raises(ScenarioError, match=r"sched\.engine: knows no policies, got 'fluid', wanted quantum"):
+        run_policy(fluid, candidates(["stride"])[0])
