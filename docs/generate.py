@@ -38,6 +38,18 @@ def interface_page() -> str:
     )
 
 
+def keys_page() -> str:
+    from sim.report.keys import keys_section
+
+    table = keys_section().table
+    assert table is not None
+    rows = [
+        f"| `{key}` | {kind} | {_cell(default)} | {_cell(meaning)} |"
+        for key, kind, default, meaning in table.rows
+    ]
+    return _page("Keys of a scenario file", "| key | value | default | meaning |\n|---|---|---|---|", rows)
+
+
 def trace_page() -> str:
     all_facts()  # imports every module, and with it every record type
     rows = []
@@ -95,6 +107,7 @@ PAGES = {
     "management-interface.md": interface_page,
     "trace-records.md": trace_page,
     "threats.md": threats_page,
+    "scenario-keys.md": keys_page,
 }
 
 

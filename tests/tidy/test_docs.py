@@ -18,7 +18,15 @@ def generator():
 
 
 @pytest.mark.parametrize(
-    "name", ["facts.md", "fixtures.md", "management-interface.md", "threats.md", "trace-records.md"]
+    "name",
+    [
+        "facts.md",
+        "fixtures.md",
+        "management-interface.md",
+        "scenario-keys.md",
+        "threats.md",
+        "trace-records.md",
+    ],
 )
 def test_a_generated_page_is_current(name):
     module = generator()

@@ -78,9 +78,16 @@ class VcpuGroup:
     )
 
     def __init__(self, host: Scheduler) -> None:
-        options = host.options
         self._host = host
         self.worlds: list[World] = []
+        self.costops = 0
+        self._looking = False
+        self._polled_ns = -1  # when it looked last
+        self.timer: Timer = host.sim.engine.timer(self.look)
+        self._tune()
+
+    def _tune(self) -> None:
+        host, options = self._host, self._host.options
         floor_ns = skew_floor_ns(host)
         self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
         margin_ns = 0 if self.poll_ns else host.switch_ns_max
@@ -88,10 +95,11 @@ class VcpuGroup:
         self.costop_ns = self.highest_ns - margin_ns
         self.costart_ns = min(options.costart_ns, self.highest_ns)
         self.handoff_ns = min(max(self.costart_ns, floor_ns), self.costop_ns)
-        self.costops = 0
-        self._looking = False
-        self._polled_ns = -1  # when it looked last
-        self.timer: Timer = host.sim.engine.timer(self.look)
+
+    def retune(self, now_ns: int) -> None:
+        """Take in the options as they are now; whoever competes is suspended meanwhile."""
+        self._tune()
+        self._arm(now_ns)
 
     def add(self, world: World, now_ns: int) -> None:
         """Take in a world that waits, level with the slowest sibling."""

@@ -45,6 +45,7 @@ class LimitBucket:
         "_level",
         "_out",
         "_scheduler",
+        "_turns",
         "burst_ns",
         "competing",
         "denominator",
@@ -78,23 +79,33 @@ class LimitBucket:
         common = gcd(limit_hz, core_hz)
         self.numerator = limit_hz // common
         self.denominator = core_hz // common
-        options = scheduler.options
         cpus = min(-(-limit_hz // core_hz), len(scheduler.topology.pcpus))
-        turns = max(
-            TURNS_MIN, 2 * (cpus + 1)
-        )  # all whom the limit lets run together take a turn from half of it
-        longest_ns = min(options.limit_slice_ns, options.quantum_ns, options.limit_burst_ns // turns)
-        self.slice_ns = max(TURN_NS_MIN.value, longest_ns)
-        self.burst_ns = max(options.limit_burst_ns, turns * self.slice_ns)
-        self._bound_ns = options.bound_lag_quanta * self.slice_ns
-        if parent is not None:
-            self.slice_ns = min(self.slice_ns, parent.slice_ns)
+        # all whom the limit lets run together take a turn from half of it
+        self._turns = max(TURNS_MIN, 2 * (cpus + 1))
         self._scheduler = scheduler
+        self._tune()
         self._level = self.burst_ns * self.denominator // 2  # room to err to both sides
         self._out = 0
         self._filled_ns = scheduler.sim.now
         self.parked = 0
         self.timer: Timer = scheduler.sim.engine.timer(self.release)
+
+    def _tune(self) -> None:
+        options = self._scheduler.options
+        longest_ns = min(options.limit_slice_ns, options.quantum_ns, options.limit_burst_ns // self._turns)
+        self.slice_ns = max(TURN_NS_MIN.value, longest_ns)
+        self.burst_ns = max(options.limit_burst_ns, self._turns * self.slice_ns)
+        self._bound_ns = options.bound_lag_quanta * self.slice_ns
+        if self.parent is not None:
+            self.slice_ns = min(self.slice_ns, self.parent.slice_ns)
+
+    def retune(self) -> None:
+        """Take in the options as they are now, while nobody holds a turn or waits for one."""
+        if self._out or self.parked:
+            raise SimBug("a limit's thresholds change only while its worlds are suspended")
+        self._fill(self._scheduler.sim.now)
+        self._tune()
+        self._level = min(self._level, self.burst_ns * self.denominator)
 
     def admit(self, world: World, now_ns: int, ahead: LimitBucket | None = None) -> LimitBucket | None:
         """Take a turn for `world` out of this bucket and those above it, unless it holds one.

@@ -81,6 +81,11 @@ class NumaClient:
                 self.pages[node] -= moved
                 self.pages[self.node] += moved
 
+    def local_at(self, pages_per_s: int, now_ns: int) -> int:
+        """Return the pages that will have been on the home node at a moment; asking changes nothing."""
+        moved = pages_per_s * (now_ns - self._settled_ns) // SECOND
+        return min(self.local_pages + moved, sum(self.pages))
+
     @property
     def local_pages(self) -> int:
         """The pages on the home node."""
@@ -171,7 +176,7 @@ class NumaBalancer:
         """Return the client of a world, with its memory as it lies now."""
         for client in self.clients:
             if world in client.worlds:
-                client.follow(self._rate, self._host.sim.now)
+                client.follow(self.rate, self._host.sim.now)
                 return client
         return None
 
@@ -187,7 +192,8 @@ class NumaBalancer:
         return MS * self._host.options.get("Numa.RebalancePeriod")
 
     @property
-    def _rate(self) -> int:
+    def rate(self) -> int:
+        """Pages that move home in a second."""
         options = self._host.options
         return options.get("Numa.PageMigRateMax") if options.get("Numa.PageMigEnable") else 0
 
@@ -221,7 +227,7 @@ class NumaBalancer:
         self._timer.arm(now_ns + self._period_ns)
         self.reviews += 1
         for client in self.clients:
-            client.follow(self._rate, now_ns)
+            client.follow(self.rate, now_ns)
             client.review(now_ns)
         load = self._loads()
         usable = [node for node in range(len(load)) if self._cpus(node)]
@@ -297,7 +303,7 @@ class NumaBalancer:
 
     def _move(self, client: NumaClient, node: int) -> None:
         host = self._host
-        client.follow(self._rate, host.sim.now)
+        client.follow(self.rate, host.sim.now)
         old, client.node = client.node, node
         client.migrations += 1
         self.moves += 1

@@ -175,6 +175,10 @@ class SchedOptions:
         validator=validators.instance_of(bool),
     )
 
+    def __attrs_post_init__(self) -> None:
+        if self.engine == "fluid" and self.policy != "esxi":
+            raise FieldError("policy", self.policy, "no policy with engine fluid, which knows none")
+
     def get(self, name: str) -> int:
         """Return the value of an advanced option, as set or by default; errors: `UnknownOption`."""
         value: int | None = self.advanced.get(name) if isinstance(self.advanced, dict) else None
@@ -182,7 +186,7 @@ class SchedOptions:
         return default_of(name, release) if not isinstance(value, int) else value
 
     def with_advanced(self, name: str, value: int) -> SchedOptions:
-        """Return these options with one advanced option set; knobs set by our own name keep their values.
+        """Return these options with one advanced option set; knobs set by our own name to another value keep it.
 
         Errors: `FieldError`.
         """
@@ -192,5 +196,6 @@ class SchedOptions:
             one.name: getattr(changed, one.name)
             for one in fields(SchedOptions)
             if getattr(changed, one.name) != getattr(before, one.name)
+            and (one.name == "advanced" or getattr(self, one.name) == getattr(before, one.name))
         }
         return evolve(self, **follow)

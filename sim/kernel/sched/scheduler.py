@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from sim.core.context import Sim
 from sim.errors import SimBug
 from sim.hw.topology import Topology
-from sim.kernel.sched import machine
+from sim.kernel.sched import machine, retuning
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
 from sim.kernel.sched.limit import LimitBucket
@@ -215,6 +215,9 @@ class Scheduler:
         if pcpu is None:
             raise SimBug(f"world {world.world_id} is {world.state.name} and cannot wait for swap")
         pcpu.stop(_WAIT_SWAP, now_ns)
+        world.remaining_ns = max(
+            1, world.remaining_ns
+        )  # it was about to end: what woke it goes on afterwards
         self.withdraw(world, now_ns)
         pcpu.run_next(now_ns)
 
@@ -428,15 +431,8 @@ class Scheduler:
             pcpu.requeue(self.sim.now)
 
     def configure(self, options: SchedOptions) -> None:
-        """Change options while the host runs; groups and buckets that exist keep their thresholds."""
-        if options.policy != self.options.policy:
-            raise SimBug("another policy needs another scheduler")
-        self.options = options
-        for pcpu in self.pcpus:
-            pcpu.switch_cost_ns = options.world_switch_ns
-        self.migration_costs = self.topology.llcs > 1 and options.migrate_llc_ns > 0
-        self.policy.reconfigured()
-        self.spreader.configure()
+        """Change options while the host runs; groups and buckets that exist take in their thresholds."""
+        retuning.configure(self, options)
 
     # -- how a world comes to compete, and how it stops
 
