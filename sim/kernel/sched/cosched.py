@@ -93,7 +93,9 @@ class VcpuGroup:
         margin_ns = 0 if self.poll_ns else host.switch_ns_max
         self.highest_ns = max(options.costop_ns, floor_ns + margin_ns)
         self.costop_ns = self.highest_ns - margin_ns
-        self.costart_ns = min(options.costart_ns, self.highest_ns)
+        self.costart_ns = min(
+            options.costart_ns, self.costop_ns - 1
+        )  # else who starts would be stopped at once
         self.handoff_ns = min(max(self.costart_ns, floor_ns), self.costop_ns)
 
     def retune(self, now_ns: int) -> None:

@@ -183,6 +183,7 @@ class Scheduler:
         """End every world at once, as a crash or reset of the host does: no timer of this scheduler stays armed."""
         for world in tuple(self.worlds.values()):
             self.end(world)
+        self.spreader.timer.cancel()
 
     def suspend(self, world: World) -> None:
         """Stop a world where it stands; `resume` lets it go on with the rest of its burst or sleep."""

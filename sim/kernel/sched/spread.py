@@ -108,18 +108,15 @@ class Spreader:
         pulling, self._pulling = self._pulling, []
         for target in pulling:
             self._pull(target, self._nearest(target))
-        possible = False
-        for level, period_ns in enumerate(self.periods_ns):
-            if not period_ns:
-                continue
-            if now_ns >= self._due_ns[level]:
-                self._due_ns[level] = now_ns + period_ns
-                for target in self._idle_cores():
-                    self._pull(target, self._at(target, level))
-            possible = possible or any(
-                self._source(target, self._at(target, level)) for target in self._idle_cores()
-            )
-        if possible:
+        levels = [level for level, period_ns in enumerate(self.periods_ns) if period_ns]
+        due = [level for level in levels if now_ns >= self._due_ns[level]]
+        for level in due:
+            self._due_ns[level] = now_ns + self.periods_ns[level]
+            for target in self._idle_cores():
+                self._pull(target, self._at(target, level))
+        if not due or any(
+            self._source(target, self._at(target, level)) for level in levels for target in self._idle_cores()
+        ):
             self.rearm(now_ns)
 
     def _pull(self, target: PcpuRunner, near: list[PcpuRunner]) -> None:

@@ -233,3 +233,10 @@ def test_a_vm_wider_than_its_host_works_whatever_the_thresholds(costop_us, costa
     sched.check_invariants()
     assert sum(world.times(sched.sim.now).run_ns for world in worlds) > 190 * MS
     assert sched.sim.engine.events_done < 10_000
+
+
+def test_a_vcpu_that_starts_again_is_not_stopped_at_once_whatever_the_thresholds():
+    """A stopped vCPU between both thresholds would start and stop without end."""
+    sched = host(advanced={"Cpu.CoschedCostopThreshold": 1, "Cpu.CoschedCostartThreshold": 2000})
+    group = vm(sched, Busy(), Busy())[0].group
+    assert group.costart_ns < group.costop_ns <= group.highest_ns

@@ -210,3 +210,29 @@ def test_a_gang_stays_where_its_slot_is():
     shared_pair(sched)
     run(sched, SECOND)
     assert sched.spreader.moves == 0
+
+
+def test_a_host_that_halts_leaves_no_timer_for_moves():
+    sched = host(cores=4)
+    for _ in range(4):
+        begin(sched, Busy())
+    begin(sched, Busy(), affinity=1 << 7)
+    run(sched, 100 * MS)
+    sched.halt()
+    assert not sched.spreader.timer.armed
+
+
+@pytest.mark.parametrize(("period_ms", "wanted_ms"), [(20, 215), (300, 495)])
+def test_a_chance_comes_when_the_period_of_its_level_is_over(period_ms, wanted_ms):
+    """Core 1 is left at 195 ms, at once taken; core 2 at 200 ms, and its next chance is one period after the last."""
+    sched = host(cores=4, advanced={**PUSH_ONLY, **NO_CHANCE, "Cpu.L3RebalancePeriod": period_ms})
+    for load in (Busy(), Once(195 * MS), Once(200 * MS), Busy()):
+        begin(sched, load)
+    for affinity in (1 << 1, 1 << 7):
+        begin(sched, Busy(), affinity=affinity)
+    run(sched, 199 * MS)
+    assert sched.spreader.moves == 1
+    run(sched, (wanted_ms - 1) * MS)
+    assert sched.spreader.moves == 1
+    run(sched, (wanted_ms + 1) * MS)
+    assert sched.spreader.moves == 2
