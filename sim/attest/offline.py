@@ -165,12 +165,12 @@ class _Work:
             raise AttestationError("pcr_selection", "the quote covers no PCR")
         if self.files.pcr_file is not None:
             values: Values = read_pcr_file(self.files.pcr_file)
-            quote.check_pcr_selection(info, values, (), ())
         elif log is not None:
             values = _replayed(info, log)
         else:
             self.unchecked.append("no PCR values: the quote holds only a digest over them")
             return
+        quote.check_pcr_selection(info, values, (), ())
         quote.check_pcr_digest(info, values, digest)
         self.values = values
         self.proven.append("the PCR values are the quoted ones")
@@ -179,7 +179,7 @@ class _Work:
         """Compare every quoted PCR with the replay, then look through what the quote covers of the log."""
         events = event_log.extending_events(log)
         algorithms = [selection.hash for selection in info.pcrSelect if selection.pcrs]
-        event_log.check_banks(events, algorithms)
+        event_log.check_banks(log, algorithms)
         replayed = event_log.replay_all(log, launched=_launched(log))
         for algorithm in algorithms:
             bank = bank_name(algorithm)
@@ -205,7 +205,7 @@ def _launched(log: EventLog) -> bool:
 def _replayed(info: TPMS_QUOTE_INFO, log: EventLog) -> Values:
     """Return the values of the quoted PCRs to which the log leads."""
     algorithms = [selection.hash for selection in info.pcrSelect if selection.pcrs]
-    event_log.check_banks(event_log.extending_events(log), algorithms)
+    event_log.check_banks(log, algorithms)
     replayed = event_log.replay_all(log, launched=_launched(log))
     return {
         bank_name(selection.hash): {pcr: replayed[selection.hash][pcr] for pcr in selection.pcrs}

@@ -216,7 +216,7 @@ class _Appraisal:
         log: EventLog = self.need(event_log.read_event_log, evidence.event_log)
         events = event_log.extending_events(log)
         algorithms = [selection.hash for selection in info.pcrSelect if selection.pcrs]
-        self.need(event_log.check_banks, events, algorithms)
+        self.need(event_log.check_banks, log, algorithms)
         for event in events:
             self.check(event_log.check_covered, event, evidence.pcr_values)
         self.stage()

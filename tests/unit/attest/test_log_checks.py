@@ -9,10 +9,13 @@ from sim.attest import esx_events, event_log, firmware, launch
 from sim.attest.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, UefiVariable, read_variable
 from sim.attest.verdict import AttestationError
 from sim.errors import FormatError
-from sim.tpm.eventlog import EV, EventLogWriter
+from sim.tpm.constants import TPM_ALG
+from sim.tpm.eventlog import EV, EventLog, EventLogWriter
 
 from .alone import ONE, SHA1, SHA256, event, log_of, refused
 from .lab import Step, launch_steps, variable
+
+SM3 = TPM_ALG.SM3_256.value
 
 # ------------------------------------------------------------ the log
 
@@ -21,7 +24,8 @@ def test_a_log_is_refused_by_bank_event_and_pcr():
     assert refused(event_log.check_not_truncated, truncated=True) == (
         "log_truncated", "the boot loader says that its event log is not complete", None, "",
     )  # fmt: skip
-    assert refused(event_log.check_banks, [event(), event(pcr=3)], [SHA256, SHA1]) == (
+    both = EventLog(events=(event(), event(pcr=3)), spec_id=None, banks=(SHA256, SHA1))
+    assert refused(event_log.check_banks, both, [SHA256, SHA1]) == (
         "log_banks", "the event log has no sha1 digests, and the quote covers that bank", None, "event 0, PCR 4",
     )  # fmt: skip
     with pytest.raises(AttestationError, match=r"^the event log cannot be read: "):
@@ -50,6 +54,28 @@ def test_events_must_be_covered_and_required_pcrs_used():
     assert refused(event_log.check_extended, [event()], [4, 5]) == (
         "pcr_unused", "nothing was measured into PCR 5", None, "",
     )  # fmt: skip
+
+
+def test_a_bank_that_no_event_has_or_nobody_can_replay_is_refused_though_no_event_lacks_it():
+    silent = event(pcr=0, kind=EV.NO_ACTION, digests={SHA1: bytes(20)})
+    for banks, quoted, words in (
+        ((SHA1,), SHA256, "sha256 digests"),
+        ((SHA256, SM3), SM3, "sm3_256 digests that can be replayed"),
+        ((), 0x77, "0x0077 digests"),
+    ):
+        log = EventLog(events=(silent,), spec_id=None, banks=banks)
+        assert refused(event_log.check_banks, log, [*banks[:1], quoted])[:2] == (
+            "log_banks",
+            f"the event log has no {words}, and the quote covers that bank",
+        )
+
+
+def test_the_startup_locality_is_that_of_pcr_0():
+    for pcr, found in ((0, 3), (1, 0)):
+        said = event(pcr, EV.NO_ACTION, b"StartupLocality\0\3", {SHA256: bytes(32)})
+        assert event_log.startup_locality(EventLog(events=(said,), spec_id=None, banks=(SHA256,))) == found
+        hcrtm = event(pcr, EV.EFI_HCRTM_EVENT, b"HCRTM")
+        assert event_log.startup_locality(EventLog(events=(hcrtm,), spec_id=None, banks=())) == 4 * (not pcr)
 
 
 @pytest.mark.parametrize("pcr", range(17, 23))

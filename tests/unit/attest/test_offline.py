@@ -298,3 +298,14 @@ def test_a_changed_byte_in_quote_signature_key_or_values_is_never_accepted(boote
 )
 def test_noise_is_refused_and_never_raises(parts):
     assert not appraise_files(Files(**parts)).accepted
+
+
+def test_a_log_without_an_event_that_extends_ends_in_a_reason(booted):
+    agile = EventLogWriter((4,))
+    agile.startup_locality(3)
+    old = struct.pack("<II", 0, 3) + bytes(20) + struct.pack("<I", 17) + b"StartupLocality\0\3"
+    for log in (agile.to_bytes(), old):
+        assert codes(booted.judge(log=log)) == ["log_banks"]
+        assert codes(booted.judge(log=log, pcr_file=None)) == ["log_banks"]
+        verdict = booted.lab.appraise(attrs.evolve(booted.evidence, event_log=log))
+        assert codes(verdict) == ["log_banks"]
