@@ -41,6 +41,7 @@ __all__ = [
     "check_pcr_digest",
     "check_pcr_selection",
     "check_qualified_signer",
+    "check_reference_coverage",
     "check_signature",
     "read_attest",
     "read_signature",
@@ -201,6 +202,19 @@ def check_pcr_selection(
     offered = {bank: tuple(sorted(pcrs)) for bank, pcrs in values.items() if pcrs}
     if offered != {bank: pcrs for bank, pcrs in attested.items() if pcrs}:
         raise AttestationError("pcr_selection", "the PCR values offered are not those that the quote covers")
+
+
+def check_reference_coverage(
+    values: Mapping[str, Mapping[int, bytes]], references: Mapping[str, Mapping[int, tuple[bytes, ...]]]
+) -> None:
+    """Demand that every PCR with a reference value is among those offered: one that is not proves nothing."""
+    for bank, pcrs in references.items():
+        missing = sorted(set(pcrs) - set(values.get(bank, ())))
+        if missing:
+            raise AttestationError(
+                "pcr_coverage",
+                f"the quote does not cover PCR {_numbers(missing)} of the {bank} bank, which has a reference value",
+            )
 
 
 def check_pcr_digest(

@@ -205,6 +205,7 @@ class _Appraisal:
         """Demand that the values offered are the attested ones and cover what the policy wants."""
         policy, values = self.policy, self.evidence.pcr_values
         self.check(quote.check_pcr_selection, info, values, policy.required_banks, policy.required_pcrs)
+        self.check(quote.check_reference_coverage, values, policy.reference_pcrs)
         self.check(quote.check_pcr_digest, info, values)
         self.stage()
         self.quoted = True

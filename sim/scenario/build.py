@@ -34,7 +34,7 @@ from sim.kernel.host import Host
 from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
 from sim.kernel.sched.own_policy import install as install_policy
 from sim.scenario.launchwork import install_launcher, provision_policy
-from sim.scenario.policies import engagements
+from sim.scenario.policies import engagements, reference_pcrs
 from sim.scenario.spec import ExpectSpec, Scenario, VCenterSpec
 from sim.scenario.strike import TpmFaultWatch, check_target
 from sim.scenario.strike_launch import strike_board
@@ -140,6 +140,7 @@ def _appraisal(scenario: Scenario, spec: VCenterSpec, sim: Sim) -> AppraisalPoli
         launch_generation=scenario.launch.generation,
         require_launch_policy=spec.require_launch_policy,
         allow_resume=spec.allow_resume,
+        reference_pcrs=reference_pcrs(spec.reference_pcrs),
     )
 
 

@@ -502,3 +502,25 @@ def test_b25_a_verdict_about_an_earlier_boot_is_stale():
     lied.agent._host = LyingHost(lied.host, {"host.info": lambda answer: {**answer, "boot_id": old}})
     assert lied.vcenter.check_freshness("esx01") == ""
     assert reasons(lied.attest_again()) == ["tpm_reset"]
+
+
+@threat(
+    "B26",
+    threat="a golden value is declared for a PCR or a bank that the quote leaves out, so that it is compared with nothing",
+    stopped_by="a host is asked for every PCR that has a reference value, and a quote without one of them is refused "
+    "(`sim.attest.quote`)",
+    evidence="reason pcr_coverage, which names PCR and bank; reason reference_pcr where the value differs",
+    not_covered="PCRs for which a policy gives no value, and whether the values given are good ones",
+    anchor="checks that fail open; CVE-2024-29039",
+)
+def test_b26_a_golden_value_is_compared_or_the_host_refused(bench):
+    other = b"\1" * 48
+    for bank, pcr in (("sha384", 0), ("sha256", 9), ("sha512", 0)):
+        policy = attrs.evolve(bench.policy, reference_pcrs={bank: {pcr: (other,)}})
+        verdict = Verifier(policy).appraise(bench.evidence, bench.nonce, bench.challenge)
+        assert codes(verdict) == ["pcr_coverage"]
+        assert f"PCR {pcr} of the {bank} bank" in verdict.message
+    world = World(reference_pcrs={"sha384": {0: (other,)}, "sha256": {9: (bytes(32),)}})
+    assert reasons(world.add()) == ["reference_pcr"], "asked for, and compared"
+    world = World(reference_pcrs={"sha384": {9: (bytes(48),)}, "sha256": {9: (bytes(32),)}})
+    assert world.add().tpm_attestation.status == "accepted"

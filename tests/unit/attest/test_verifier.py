@@ -715,6 +715,23 @@ def test_golden_values_of_firmware_pcrs_are_compared_when_given(booted):
     assert codes(verdict) == ["reference_pcr"]
 
 
+def test_a_golden_value_for_what_is_not_quoted_refuses(booted):
+    evidence = booted.machine.evidence()
+    for bank, pcr in (("sha384", 0), ("sha256", 8)):
+        verdict = booted.appraise(evidence, reference_pcrs={bank: {pcr: (b"\1" * 32,)}})
+        assert codes(verdict) == ["pcr_coverage"]
+        assert f"PCR {pcr} of the {bank} bank, which has a reference value" in verdict.message
+    assert booted.appraise(evidence, reference_pcrs={"sha384": {}}).accepted
+
+
+def test_a_host_is_asked_for_every_pcr_with_a_golden_value(booted):
+    policy = booted.policy(reference_pcrs={"sha384": {9: (b"\0" * 48,)}, "sha256": {}})
+    assert policy.banks_to_quote() == ("sha256", "sha384")
+    assert policy.pcrs_to_quote() == tuple(sorted({*policy.required_pcrs, 9}))
+    evidence = booted.machine.evidence(pcrs=policy.pcrs_to_quote(), banks=policy.banks_to_quote())
+    assert booted.appraise(evidence, reference_pcrs=policy.reference_pcrs).accepted
+
+
 @pytest.mark.parametrize(("change", "code"), [
     (lambda steps: replaced(steps, find(steps, "SecureBoot".encode("utf-16-le")), []), "pcr7_order"),
     (lambda steps: [step if "KEK".encode("utf-16-le") not in step.data else Step(7, step.type, variable("dbr", b"")) for step in steps], "pcr7_order"),
