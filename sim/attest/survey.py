@@ -146,7 +146,7 @@ def _secure_boot(findings: list[Reason], events: Sequence[TcgEvent]) -> tuple[bo
     except AttestationError as error:
         findings.append(Reason(code=error.check, message=error.message, evidence=error.evidence))
         return None, 0
-    return state, authorities
+    return state, len(authorities)
 
 
 def _is_covered(event: TcgEvent) -> bool:

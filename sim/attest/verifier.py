@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-from sim.attest import esx_events, event_log, firmware, keys, launch, quote, software
+from sim.attest import esx_events, event_log, firmware, keys, launch, platform, quote, software
 from sim.attest.certificates import check_ek_certificate, check_ek_certificate_present
 from sim.attest.credential import Challenge, check_activation
 from sim.attest.esx_events import Measurement
@@ -33,6 +33,7 @@ from sim.attest.verdict import (
 )
 from sim.errors import FormatError
 from sim.image.algorithms import PublicKey
+from sim.image.efi_lists import ListEntry
 from sim.tpm.constants import TPM_ALG
 from sim.tpm.eventlog import EventLog, TcgEvent
 from sim.tpm.hashing import bank_name
@@ -91,6 +92,7 @@ class _Appraisal:
         self.launched: bool | None = None
         self.command_line: str | None = None
         self.components: list[Component] = []
+        self.unknown: list[str] = []
 
     def run(
         self,
@@ -127,6 +129,7 @@ class _Appraisal:
             command_line=self.command_line,
             replayed=self.launched is not None,
             clock=self.clock,
+            unknown=tuple(self.unknown),
         )
 
     def check(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -134,17 +137,18 @@ class _Appraisal:
         try:
             return check(*args, **kwargs)
         except AttestationError as error:
-            self.reasons.append(
-                Reason(
-                    code=error.check,
-                    message=error.message,
-                    component=error.component,
-                    evidence=error.evidence,
-                )
-            )
+            self.refuse(error)
         except FormatError as error:
             self.reasons.append(Reason(code="format", message=str(error)))
         return None
+
+    def refuse(self, error: AttestationError) -> None:
+        """Add a refusal to the reasons."""
+        self.reasons.append(
+            Reason(
+                code=error.check, message=error.message, component=error.component, evidence=error.evidence
+            )
+        )
 
     def need(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one check whose answer the next ones need; a refusal ends the appraisal."""
@@ -268,13 +272,30 @@ class _Appraisal:
             return
         variables, authorities = order
         self.secure_boot = self.check(firmware.secure_boot_state, variables)
+        entries: dict[str, tuple[ListEntry, ...]] | None = {}
         if self.secure_boot is not None:
             self.check(
                 firmware.check_secure_boot,
                 enabled=self.secure_boot,
-                authorities=authorities,
+                authorities=len(authorities),
                 required=self.policy.require_secure_boot,
             )
+        if self.secure_boot:
+            entries = self.check(firmware.read_secure_boot_keys, variables)
+            vouched = self.check(firmware.read_authorities, authorities)
+            if entries is not None and vouched is not None:
+                self.check(firmware.check_authorities, vouched, entries)
+        self.platform_is_published(events, entries or {})
+
+    def platform_is_published(
+        self, events: tuple[TcgEvent, ...], entries: dict[str, tuple[ListEntry, ...]]
+    ) -> None:
+        """Demand firmware and Secure Boot keys that a maker published, or say that nobody published any."""
+        platforms = self.policy.manifest.platforms
+        for problem in platform.platform_problems(events, entries, ALGORITHM, platforms):
+            self.refuse(problem)
+        if not platforms:
+            self.unknown.append("firmware code and Secure Boot keys: no maker's reference was given")
 
     def software_is_published(self, events: tuple[TcgEvent, ...]) -> None:
         """Demand published components, all of them, and allowed boot options."""

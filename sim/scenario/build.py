@@ -16,6 +16,7 @@ from attrs import define, evolve
 from sim.attest.policy import AppraisalPolicy, LaunchRule
 from sim.boot.bootinfo import BootInfo
 from sim.boot.context import BootPolicy
+from sim.boot.published import published_platform
 from sim.boot.sequence import BootOutcome, BootSequence
 from sim.core.context import Sim
 from sim.errors import FormatError, ScenarioError, VerificationError
@@ -87,6 +88,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
     board = Board(sim, scenario.board_spec, _device(scenario, sim, tpm))
     _install(board, image)
     _set_secure_boot_keys(board, pki)
+    manifest = manifest.merged(ReferenceManifest(platforms=(published_platform(board),)))
     manifest = _launch(scenario, seed, board, tpm, manifest)
     for number, fault in enumerate(scenario.faults):
         check_target(fault, number, board)

@@ -10,8 +10,11 @@ from sim.attest.engines import AllowListEngine
 from sim.attest.offline import Files, appraise_files
 from sim.attest.survey import HandOver, survey
 from sim.attest.verifier import Verifier
-from sim.core.rng import Stream
+from sim.core.rng import Rng, Stream
 from sim.errors import FormatError
+from sim.image.efi import build_efi
+from sim.image.efi_lists import encode_signature_lists
+from sim.image.pki import Pki
 from sim.report.attest import verdict_sections
 from sim.tpm.client import TpmClient
 from sim.tpm.client_sessions import SessionClient, password
@@ -524,3 +527,72 @@ def test_b26_a_golden_value_is_compared_or_the_host_refused(bench):
     assert reasons(world.add()) == ["reference_pcr"], "asked for, and compared"
     world = World(reference_pcrs={"sha384": {9: (bytes(48),)}, "sha256": {9: (bytes(32),)}})
     assert world.add().tpm_attestation.status == "accepted"
+
+
+@threat(
+    "B27",
+    threat="an implant in the firmware: a bit of its first code, of its drivers, of microcode or of a card's ROM",
+    stopped_by="the digests that the maker publishes of each code of a model, which vCenter holds against the events of "
+    "PCR 0 to 2 (`sim.attest.platform`)",
+    evidence="reason firmware_code, with the PCR and the digest, and firmware_missing, which names the code",
+    not_covered="code that firmware runs and does not measure, and a first code that lies about itself; a model of which "
+    "nobody gave a reference is accepted, and the verdict lists it under what is not known",
+    anchor="LoJax 2018, MoonBounce 2022",
+)
+def test_b27_changed_firmware_is_refused_by_the_makers_reference():
+    for volume, pcr in (("SEC-PEI", 0), ("DXE", 0), ("MICROCODE", 1), ("OPTION-ROM", 2)):
+        world = World()
+        world.board.firmware.flip_bit(volume, 5)
+        entry = world.add()
+        assert entry.reasons[0].code == "firmware_code", volume
+        assert f"in PCR {pcr} " in entry.reasons[0].message
+        named = [reason.component for reason in entry.reasons if reason.code == "firmware_missing"]
+        assert named == ([] if volume == "OPTION-ROM" else [volume])
+        assert entry.alarm == "red"
+    assert World().add().case.verdict.unknown == ()
+    without = World(manifest=World().image.manifest)
+    without.board.firmware.flip_bit("DXE", 5)
+    entry = without.add()
+    assert entry.tpm_attestation.status == "accepted"
+    assert "firmware code" in " ".join(entry.case.verdict.unknown)
+
+
+@threat(
+    "B28",
+    threat="Secure Boot is on and means nothing: an own key in db, an emptied dbx, firmware in setup mode, an authority that "
+    "vouched and is in no db",
+    stopped_by="the entries of PK, KEK, db and dbx, and the authorities after them, against each other and against what the "
+    "maker published (`sim.attest.firmware`, `sim.attest.platform`)",
+    evidence="reason secure_boot_keys, which names the variable; reason authority",
+    not_covered="a key in db that its maker published and that was stolen; a signature's time",
+    anchor="BlackLotus CVE-2022-21894; PKfail CVE-2024-8105",
+)
+def test_b28_the_contents_of_secure_boot_variables_decide():
+    own = Pki.create(Rng(999), epoch=World().sim.epoch)
+    hole = b"\7" * 32
+    for name, change, words in [
+        (
+            "db",
+            lambda honest: honest + encode_signature_lists(own.uefi_db),
+            "db holds an entry that the maker",
+        ),
+        ("PK", lambda _: encode_signature_lists([own.platform.certificate_der]), "PK holds an entry"),
+        ("KEK", lambda honest: honest + encode_signature_lists([own.platform.certificate_der]), "KEK holds"),
+        ("dbx", lambda _: b"", "dbx lacks 1 of the entries"),
+        ("PK", lambda _: b"", "PK is empty"),
+        ("KEK", lambda _: b"", "KEK is empty"),
+    ]:
+        world = World(dbx=(hole,))
+        honest = world.board.firmware.variables[name]
+        world.board.firmware.set_variable(name, change(honest))
+        entry = world.add()
+        assert reasons(entry) == ["secure_boot_keys"], (name, entry.reasons)
+        assert words in entry.tpm_attestation.message
+    world = World(dbx=(hole,))
+    assert world.add().tpm_attestation.status == "accepted"
+    world = World()
+    world.board.firmware.set_variable("db", encode_signature_lists((*world.pki.uefi_db, *own.uefi_db)))
+    path = next(one for one in world.image.esp if "mboot" in one)
+    evil = build_efi(b"evil loader" * 30, own.loader_signer, when=world.sim.epoch)
+    world.board.disk.volume("esp").write(path, evil)
+    assert set(reasons(world.add())) == {"boot_loader", "secure_boot_keys"}

@@ -21,6 +21,7 @@ from sim.tpm.wire import TPM2B_PUBLIC, TPMS_ATTEST, TPMT_SIGNATURE
 
 from .lab import (
     ALL_BANKS,
+    AUTHORITY,
     CORE,
     LOADERS,
     NONCE,
@@ -283,7 +284,7 @@ def test_attack_3_data_where_they_are_hashed_cannot_be_changed(booted):
         (b"partition table", b"partition tible"),
         (b"execInstalledOnly=FALSE", b"execInstalledOnly=TRUE "),
         (b"certificate of the", b"certificate of one"),
-        (b"owner, certificate", b"0wner, certificate"),
+        (AUTHORITY, b"0" + AUTHORITY[1:]),
     ]:
         verdict = booted.appraise(booted.machine.evidence(event_log=spoof(old, new)))
         assert "event_data" in codes(verdict), (old, verdict.reasons)
