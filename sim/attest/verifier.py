@@ -13,10 +13,10 @@ Sources: TPM 2.0 Library 1.59 (quotes); TCG PC Client Platform Firmware Profile 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, ParamSpec, TypeVar
 
-from sim.attest import esx_events, event_log, firmware, keys, launch, platform, quote, software
+from sim.attest import esx_events, event_log, firmware, keys, launch, phases, platform, quote, software
 from sim.attest.certificates import check_ek_certificate, check_ek_certificate_present
 from sim.attest.credential import Challenge, check_activation
 from sim.attest.esx_events import Measurement
@@ -265,6 +265,7 @@ class _Appraisal:
         self.stage()
         self.check(firmware.check_separators, events)
         order = self.check(firmware.check_pcr7_order, events)
+        self.check(phases.check_phases, events)
         self.check(firmware.check_exit_boot_services, events)
         loaders = frozenset(digest for loader in self.policy.manifest.loaders for digest in loader.digests)
         self.check(firmware.check_boot_loaders, events, ALGORITHM, loaders)
@@ -310,17 +311,26 @@ class _Appraisal:
                 generation=policy.launch_generation,
             )
         files = [one for one in measurements if one.tag in {EsxTag.MOD, EsxTag.BOOT_OPT}]
-        files += self.launchers(events)
-        for measurement in files:
-            component = self.check(software.check_component, measurement, ALGORITHM, manifest)
-            if component is not None:
-                self.components.append(component)
-        self.check(software.check_no_duplicates, measurements)
+        self.find_components(files)
+        self.check(software.check_once, self.components)
+        self.check(software.check_load_order, self.components, manifest.orders)
         self.check(software.check_versions, measurements)
         self.check(software.check_asset_tags, measurements, policy.asset_tags)
+        if not manifest.orders:
+            self.unknown.append("the order in which components are loaded: the manifest gives none")
+        launchers = self.launchers(events)
+        self.find_components(launchers)
+        files += launchers
         for name in policy.components_to_expect():
             self.check(software.check_present, name, files, manifest)
         self.judge_signers_and_options(measurements, policy)
+
+    def find_components(self, files: Iterable[Measurement]) -> None:
+        """Look up which published components were measured."""
+        for measurement in files:
+            component = self.check(software.check_component, measurement, ALGORITHM, self.policy.manifest)
+            if component is not None:
+                self.components.append(component)
 
     def launchers(self, events: tuple[TcgEvent, ...]) -> list[Measurement]:
         """Judge the launched code where the launch measures it itself, and return it as a file that was measured."""
@@ -345,6 +355,7 @@ class _Appraisal:
                 self.check(software.check_signer, measurement, policy.manifest)
         self.command_line = self.check(software.read_command_line, measurements)
         if self.command_line is not None:
+            self.check(software.check_kernel, self.command_line, policy.manifest.orders)
             self.check(software.check_command_line, self.command_line, policy.command_lines)
             self.check(
                 software.check_boot_options,

@@ -12,6 +12,7 @@ from sim.attest.survey import HandOver, survey
 from sim.attest.verifier import Verifier
 from sim.core.rng import Rng, Stream
 from sim.errors import FormatError
+from sim.image.bootcfg import format_boot_config, parse_boot_config
 from sim.image.efi import build_efi
 from sim.image.efi_lists import encode_signature_lists
 from sim.image.pki import Pki
@@ -25,7 +26,18 @@ from sim.tpm.tagged import EsxTag, decode_tagged
 from sim.tpm.wire import TPMS_ATTEST, TPMS_PCR_SELECTION, TPMT_SIG_SCHEME
 from sim.vsphere.engagement import Action, Engagement
 from sim.vsphere.faults import NoCompatibleHost
-from tests.unit.attest.lab import NONCE, Lab, boot_steps, codes, exit_steps, replaced
+from tests.unit.attest.lab import (
+    CORE,
+    NONCE,
+    Lab,
+    Machine,
+    Step,
+    boot_steps,
+    codes,
+    exit_steps,
+    module,
+    replaced,
+)
 from tests.unit.tpm.test_eventlog import header, record
 from tests.unit.vsphere.conftest import World
 from tests.unit.vsphere.test_vcenter import ENDORSEMENT, LyingHost, Proxy, Tap, added
@@ -186,7 +198,7 @@ def test_b3_on_real_logs_the_same_types_are_read_and_the_same_are_not(vectors):
     stopped_by="replay (`sim.attest.event_log`); where the PCR was extended too, the rules of the firmware profile "
     "(`sim.attest.firmware`)",
     evidence="reason replay for the PCR of that event; a second separator that was also extended: reason separator",
-    not_covered="the order of events of different PCRs, about which the values say nothing",
+    not_covered="the order of events of different PCRs, about which the values say nothing; what order they must have is row B29",
     anchor="go-eventlog, which refuses a second separator",
 )
 def test_b4_a_log_without_some_event_or_in_another_order_is_refused(bench, lab):
@@ -596,3 +608,58 @@ def test_b28_the_contents_of_secure_boot_variables_decide():
     evil = build_efi(b"evil loader" * 30, own.loader_signer, when=world.sim.epoch)
     world.board.disk.volume("esp").write(path, evil)
     assert set(reasons(world.add())) == {"boot_loader", "secure_boot_keys"}
+
+
+def ordered(config, **changes):
+    """A world whose boot.cfg is changed, by a function of its modules or by other fields."""
+    world = World()
+    before = parse_boot_config(world.bank.peek("boot.cfg"))
+    modules = config(list(before.modules)) if config is not None else before.modules
+    world.bank.write("boot.cfg", format_boot_config(attrs.evolve(before, modules=tuple(modules), **changes)))
+    return world
+
+
+def drivers_reversed(modules):
+    drivers = [
+        name
+        for name in modules
+        if name.endswith(".v00") and name.partition(".")[0] not in {"s", "sb", "esxupdt"}
+    ]
+    turned = iter(reversed(drivers))
+    return [next(turned) if name in drivers else name for name in modules]
+
+
+@threat(
+    "B29",
+    threat="the order of a boot is another: firmware code after the separator, loaders before it, modules in another order or "
+    "as the kernel",
+    stopped_by="the phases of the firmware profile (`sim.attest.phases`), and the load order that a manifest publishes of "
+    "each bank (`sim.attest.software`)",
+    evidence="reason event_order with PCR and kind; reason component_order or kernel_name with the component",
+    not_covered="the order between PCRs, which no value holds; modules where a manifest gives no order, which the verdict lists "
+    "under what is not known",
+    anchor="measured on eleven real logs",
+)
+def test_b29_events_and_modules_have_their_order(lab):
+    steps = boot_steps()
+    started = [step for step in steps if step.type == EV.EFI_BOOT_SERVICES_APPLICATION]
+    vouched = [step for step in steps if step.type == EV.EFI_VARIABLE_AUTHORITY]
+    for pcr, changed in [
+        (0, [*steps, Step(0, EV.EFI_PLATFORM_FIRMWARE_BLOB, bytes(16), b"evil")]),
+        (2, [*steps, Step(2, EV.EFI_BOOT_SERVICES_DRIVER, b"x", b"evil ROM")]),
+        (5, [*steps, Step(5, EV.EFI_GPT_EVENT, b"another table")]),
+        (7, [*(step for step in steps if step not in vouched), *vouched]),
+        (4, [*started, *(step for step in steps if step not in started)]),
+    ]:
+        machine = Machine(lab.vendor, f"order {pcr}")
+        verdict = lab.appraise(machine.boot(changed).evidence())
+        assert "event_order" in codes(verdict), pcr
+        assert f"PCR {pcr} has an event of type" in verdict.message
+    for world, code in [
+        (ordered(drivers_reversed), "component_order"),
+        (ordered(lambda modules: [*modules[:3], "state.tgz", *(m for m in modules[3:] if m != "state.tgz")]), "component_order"),
+        (ordered(lambda modules: ["b.b00" if name == "k.b00" else name for name in modules], kernel="k.b00"), "kernel_name"),
+    ]:  # fmt: skip
+        assert code in reasons(world.add()), code
+    titled = [*steps, module(12, "k", CORE["k.b00"])]
+    assert "component_twice" in codes(lab.appraise(Machine(lab.vendor, "twice").boot(titled).evidence()))

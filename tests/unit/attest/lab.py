@@ -167,6 +167,7 @@ def manifest():
             for name, content in LOADERS.items()
         ),
         signers=(SIGNER,),
+        orders=(tuple(files),),
     )
 
 

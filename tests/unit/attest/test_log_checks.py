@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from sim.attest import esx_events, event_log, firmware, launch
+from sim.attest import esx_events, event_log, firmware, launch, phases
 from sim.attest.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, UefiVariable, read_variable
 from sim.attest.verdict import AttestationError
 from sim.errors import FormatError
@@ -342,3 +342,52 @@ def test_a_boot_variable_that_cannot_be_read_counts_as_it_stands():
     firmware.check_hashed_data(event(1, EV.EFI_VARIABLE_BOOT, b"no variable"), firmware.STRICT_TYPES)
     wrong = event(1, EV.EFI_VARIABLE_BOOT, b"no variable", {SHA256: ONE})
     assert refused(firmware.check_hashed_data, wrong, firmware.STRICT_TYPES)[0] == "event_data"
+
+
+# ------------------------------------------------------------ the phases of a boot
+
+
+def placed(*kinds):
+    """Events by (PCR, kind), a text standing for an action."""
+    return [
+        event(pcr, EV.EFI_ACTION, kind.encode()) if isinstance(kind, str) else event(pcr, kind)
+        for pcr, kind in kinds
+    ]
+
+
+DONE = "Exit Boot Services Returned with Success"
+APPLICATION, DRIVER = EV.EFI_BOOT_SERVICES_APPLICATION, EV.EFI_BOOT_SERVICES_DRIVER
+
+
+def test_kinds_that_belong_behind_a_separator_may_stand_there():
+    phases.check_phases(placed(*((pcr, EV.SEPARATOR) for pcr in range(8)), (1, EV.EFI_VARIABLE_BOOT), (4, APPLICATION),
+                               (4, DRIVER), (4, "x"), (5, EV.EFI_GPT_EVENT), (7, EV.EFI_VARIABLE_AUTHORITY),
+                               (5, DONE), (8, EV.IPL), (12, EV.EVENT_TAG), (17, 0x402)))  # fmt: skip
+    phases.check_phases(placed((4, APPLICATION), (7, EV.EFI_VARIABLE_AUTHORITY), (5, EV.EFI_GPT_EVENT)))
+    phases.check_phases(placed((4, DRIVER), (4, "x"), (4, EV.SEPARATOR), (5, DONE)))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        ([(0, EV.SEPARATOR), (0, EV.EFI_PLATFORM_FIRMWARE_BLOB)],
+         "PCR 0 has an event of type EV_EFI_PLATFORM_FIRMWARE_BLOB behind its separator"),
+        ([(2, EV.SEPARATOR), (2, DRIVER)], "PCR 2 has an event of type EV_EFI_BOOT_SERVICES_DRIVER behind its separator"),
+        ([(1, EV.SEPARATOR), (1, EV.CPU_MICROCODE)], "PCR 1 has an event of type EV_CPU_MICROCODE behind its separator"),
+        ([(6, EV.SEPARATOR), (6, "x")], "PCR 6 has an event of type EV_EFI_ACTION behind its separator"),
+        ([(7, EV.SEPARATOR), (7, EV.EFI_VARIABLE_DRIVER_CONFIG)],
+         "PCR 7 has an event of type EV_EFI_VARIABLE_DRIVER_CONFIG behind its separator"),
+        ([(4, APPLICATION), (4, EV.SEPARATOR)],
+         "PCR 4 has an event of type EV_EFI_BOOT_SERVICES_APPLICATION before its separator"),
+        ([(7, EV.EFI_VARIABLE_AUTHORITY), (7, EV.SEPARATOR)],
+         "PCR 7 has an event of type EV_EFI_VARIABLE_AUTHORITY before its separator"),
+        ([(5, DONE), (5, EV.EFI_GPT_EVENT)],
+         "PCR 5 has an event of type EV_EFI_GPT_EVENT behind the exit from boot services"),
+        ([(5, DONE), (7, EV.EFI_VARIABLE_AUTHORITY)],
+         "PCR 7 has an event of type EV_EFI_VARIABLE_AUTHORITY behind the exit from boot services"),
+        ([(5, DONE + "\0"), (0, EV.SEPARATOR), (5, "x"), (0, EV.POST_CODE)],
+         "PCR 0 has an event of type EV_POST_CODE behind the exit from boot services"),
+    ],
+)  # fmt: skip
+def test_an_event_of_another_phase_is_refused_by_pcr_kind_and_place(kinds, words):
+    assert refused(phases.check_phases, placed(*kinds)) == ("event_order", words, None, "")
