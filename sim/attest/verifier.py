@@ -262,6 +262,10 @@ class _Appraisal:
             self.check(launch.check_launch_events, events)
             if self.policy.require_launch_policy:
                 self.check(launch.check_launch_policy, events)
+                if launch.is_legacy(events):
+                    self.unknown.append(
+                        "whether the launch control policy is about the launched code: legacy use"
+                    )
         self.stage()
         self.check(firmware.check_separators, events)
         order = self.check(firmware.check_pcr7_order, events)
