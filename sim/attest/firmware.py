@@ -21,6 +21,7 @@ from sim.attest.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, UefiVariab
 from sim.attest.verdict import AttestationError
 from sim.errors import FormatError
 from sim.image.efi_lists import OWNER, ListEntry, parse_signature_lists
+from sim.image.manifest import ReferenceLoader
 from sim.tpm.eventlog import EV, TcgEvent
 from sim.tpm.hashing import HASHES, bank_name, hash_bytes
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_event_type",
     "check_exit_boot_services",
     "check_hashed_data",
+    "check_loaders_present",
     "check_pcr7_order",
     "check_secure_boot",
     "check_separators",
@@ -260,8 +262,8 @@ def check_authorities(
             )
 
 
-def check_boot_loaders(events: Iterable[TcgEvent], algorithm: int, known: frozenset[bytes]) -> None:
-    """Demand that every EFI application in PCR 4 is a published boot loader, and that there is one."""
+def check_boot_loaders(events: Iterable[TcgEvent], algorithm: int, known: frozenset[bytes]) -> bool:
+    """Demand that every EFI application in PCR 4 is a published boot loader, and that there is one; return True."""
     digests = [
         event.digests.get(algorithm, b"")
         for event in events
@@ -276,6 +278,22 @@ def check_boot_loaders(events: Iterable[TcgEvent], algorithm: int, known: frozen
                 "the boot loader is not one that its vendor published",
                 component="boot loader",
                 evidence=f"Authenticode digest {digest.hex()}",
+            )
+    return True
+
+
+def check_loaders_present(
+    events: Iterable[TcgEvent], algorithm: int, loaders: Iterable[ReferenceLoader]
+) -> None:
+    """Demand that each published boot loader was started, in one of its versions: each measures the next."""
+    started = {event.digests.get(algorithm, b"") for event in events if event.pcr == 4}
+    versions: dict[str, set[bytes]] = {}
+    for loader in loaders:
+        versions.setdefault(loader.name, set()).update(loader.digests)
+    for name, digests in versions.items():
+        if not digests & started:
+            raise AttestationError(
+                "loader_missing", f"the boot loader {name} was not started", component=name
             )
 
 

@@ -272,7 +272,8 @@ class _Appraisal:
         self.check(phases.check_phases, events)
         self.check(firmware.check_exit_boot_services, events)
         loaders = frozenset(digest for loader in self.policy.manifest.loaders for digest in loader.digests)
-        self.check(firmware.check_boot_loaders, events, ALGORITHM, loaders)
+        if self.check(firmware.check_boot_loaders, events, ALGORITHM, loaders):
+            self.check(firmware.check_loaders_present, events, ALGORITHM, self.policy.manifest.loaders)
         if order is None:
             return
         variables, authorities = order

@@ -631,11 +631,12 @@ def drivers_reversed(modules):
 
 @threat(
     "B29",
-    threat="the order of a boot is another: firmware code after the separator, loaders before it, modules in another order or "
-    "as the kernel",
+    threat="the order of a boot is another: firmware code after the separator, loaders before it or left out, modules in another "
+    "order or as the kernel",
     stopped_by="the phases of the firmware profile (`sim.attest.phases`), and the load order that a manifest publishes of "
     "each bank (`sim.attest.software`)",
-    evidence="reason event_order with PCR and kind; reason component_order or kernel_name with the component",
+    evidence="reason event_order with PCR and kind; reason component_order or kernel_name with the component; a loader that is "
+    "left out stops the boot, or is reason loader_missing",
     not_covered="the order between PCRs, which no value holds; modules where a manifest gives no order, which the verdict lists "
     "under what is not known",
     anchor="measured on eleven real logs",
@@ -661,5 +662,9 @@ def test_b29_events_and_modules_have_their_order(lab):
         (ordered(lambda modules: ["b.b00" if name == "k.b00" else name for name in modules], kernel="k.b00"), "kernel_name"),
     ]:  # fmt: skip
         assert code in reasons(world.add()), code
+    for place in (0, 1):
+        alone = [step for step in steps if step != started[place]]
+        verdict = lab.appraise(Machine(lab.vendor, f"loader {place}").boot(alone).evidence())
+        assert codes(verdict) == ["loader_missing"]
     titled = [*steps, module(12, "k", CORE["k.b00"])]
     assert "component_twice" in codes(lab.appraise(Machine(lab.vendor, "twice").boot(titled).evidence()))

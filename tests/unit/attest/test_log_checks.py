@@ -9,6 +9,7 @@ from sim.attest import esx_events, event_log, firmware, launch, phases
 from sim.attest.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, UefiVariable, read_variable
 from sim.attest.verdict import AttestationError
 from sim.errors import FormatError
+from sim.image.manifest import ReferenceLoader
 from sim.tpm.constants import TPM_ALG
 from sim.tpm.eventlog import EV, EventLog, EventLogWriter
 
@@ -391,3 +392,18 @@ def test_kinds_that_belong_behind_a_separator_may_stand_there():
 )  # fmt: skip
 def test_an_event_of_another_phase_is_refused_by_pcr_kind_and_place(kinds, words):
     assert refused(phases.check_phases, placed(*kinds)) == ("event_order", words, None, "")
+
+
+def test_every_published_loader_is_started_in_one_of_its_versions():
+    loaders = [
+        ReferenceLoader(name=name, digests=(digest, bytes(48)))
+        for name, digest in (("first", ONE), ("second", bytes(32)), ("second", b"\2" * 32))
+    ]
+    started = [event(4, APPLICATION, digests={SHA256: digest}) for digest in (ONE, b"\2" * 32)]
+    firmware.check_loaders_present(started, SHA256, loaders)
+    firmware.check_loaders_present([], SHA256, [])
+    elsewhere = event(2, APPLICATION, digests={SHA256: bytes(32)})
+    for events, name in (([started[0], elsewhere], "second"), (started[1:], "first"), ([], "first")):
+        assert refused(firmware.check_loaders_present, events, SHA256, loaders) == (
+            "loader_missing", f"the boot loader {name} was not started", name, "",
+        )  # fmt: skip
