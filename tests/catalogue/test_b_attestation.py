@@ -5,8 +5,10 @@ import tracemalloc
 
 import attrs
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sim.attest.engines import AllowListEngine
+from sim.attest.keys import read_public
 from sim.attest.offline import Files, appraise_files
 from sim.attest.survey import HandOver, survey
 from sim.attest.verifier import Verifier
@@ -23,7 +25,7 @@ from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CC, TPM_RH
 from sim.tpm.eventlog import EV, EventLogWriter, parse
 from sim.tpm.keys import sign_ecdsa
 from sim.tpm.tagged import EsxTag, decode_tagged
-from sim.tpm.wire import TPMS_ATTEST, TPMS_PCR_SELECTION, TPMT_SIG_SCHEME
+from sim.tpm.wire import TPM2B_PUBLIC, TPMS_ATTEST, TPMS_PCR_SELECTION, TPMT_SIG_SCHEME
 from sim.vsphere.engagement import Action, Engagement
 from sim.vsphere.faults import NoCompatibleHost
 from tests.unit.attest.lab import (
@@ -668,3 +670,42 @@ def test_b29_events_and_modules_have_their_order(lab):
         assert codes(verdict) == ["loader_missing"]
     titled = [*steps, module(12, "k", CORE["k.b00"])]
     assert "component_twice" in codes(lab.appraise(Machine(lab.vendor, "twice").boot(titled).evidence()))
+
+
+@threat(
+    "B31",
+    threat="files of a quote that a program signed, with a public area made by hand, are shown as those of a TPM",
+    stopped_by="`vmksim attest` claims only what signature, nonce and log prove (`sim.attest.offline`); vCenter wants a "
+    "credential opened (`sim.attest.credential`)",
+    evidence="under what is not known: that a TPM holds the key, and whether the quote means it; a quote over SHA-1 alone is told, "
+    "and Secure Boot without an authority is refused where it is demanded",
+    not_covered="files alone never prove a TPM: the command says so and accepts what they explain",
+    anchor="CVE-2024-29038",
+)
+def test_b31_files_without_a_credential_are_not_said_to_be_a_tpms(bench):
+    private = ec.derive_private_key(77, ec.SECP256R1())
+    point = private.public_key().public_numbers()
+    public = read_public(bench.evidence.ak_public)
+    unique = attrs.evolve(public.unique, x=point.x.to_bytes(32, "big"), y=point.y.to_bytes(32, "big"))
+    attest = bench.evidence.attest
+    files = Files(
+        attest=attest,
+        signature=sign_ecdsa(
+            private.private_numbers().private_value.to_bytes(32, "big"), SHA256, attest
+        ).encode(),
+        key=TPM2B_PUBLIC.encode(attrs.evolve(public, unique=unique)),
+        nonce=bench.nonce,
+        log=bench.evidence.event_log,
+    )
+    verdict = appraise_files(files)
+    page = "\n".join(str(section) for section in verdict_sections(verdict))
+    assert verdict.accepted
+    assert not any("TPM" in text for text in verdict.proven)
+    for text in ("no credential proves that a TPM holds it", "the quote names no primary key"):
+        assert any(text in one for one in verdict.unchecked)
+        assert text in page
+    honest = appraise_files(
+        attrs.evolve(files, key=bench.evidence.ak_public, signature=bench.evidence.signature)
+    )
+    assert any("the quote names this key" in text for text in honest.proven)
+    assert any("no credential proves" in text for text in honest.unchecked)
