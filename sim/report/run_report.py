@@ -168,6 +168,7 @@ def attestation_section(result: RunResult) -> Section:
     if verdict.quarantined or verdict.key_withheld:
         done = (("in quarantine", verdict.quarantined), ("key withheld", verdict.key_withheld))
         lines.append(f"  the host is {', '.join(what for what, is_so in done if is_so)}")
+    lines += [f"  not known: {text}" for text in verdict.unknown]
     mood = {"accepted": "good", "notAccepted": "bad"}.get(verdict.status, "plain")
     return Section(title="Attestation", lines=tuple(lines), mood=mood)
 

@@ -280,5 +280,6 @@ def _attestation(machinery: Machinery) -> AttestationResult:
         policies=_policies(entries[0]),
         quarantined=entries[0].quarantined,
         key_withheld=entries[0].key_withheld,
+        unknown=entries[0].case.verdict.unknown if entries[0].case is not None else (),
         time_ns=(info.time - machinery.sim.epoch) // timedelta(microseconds=1) * 1000,
     )

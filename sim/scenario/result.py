@@ -203,6 +203,8 @@ class AttestationResult:
     policies: tuple[PolicyRow, ...] = ()
     quarantined: bool = False
     key_withheld: bool = False
+    unknown: tuple[str, ...] = ()
+    """What the verdict says nothing about, for want of a reference."""
 
 
 @frozen(kw_only=True)
