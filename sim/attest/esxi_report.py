@@ -74,6 +74,10 @@ class ReportReplay:
 
     pcrs: tuple[PcrReplay, ...]
     oddities: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
+    """Those of the oddities in which the report contradicts itself: a text its digest, a value its bank's size."""
+    unreported: tuple[tuple[int, str], ...] = ()
+    """PCR and bank of events that have no reported value."""
 
     @property
     def matches(self) -> tuple[int, ...]:
@@ -103,22 +107,32 @@ def read_report(data: bytes) -> HostTpmAttestationReport:
 
 def replay_report(report: HostTpmAttestationReport) -> ReportReplay:
     """Replay every reported PCR, each in the bank of its own digest method."""
-    usable, oddities = _usable_events(report.tpm_events)
+    usable, oddities, contradictions = _usable_events(report.tpm_events)
     replays = tuple(_replay_pcr(value, usable) for value in report.tpm_pcr_values)
     reported = {(value.pcr_number, value.digest_method) for value in report.tpm_pcr_values}
-    for pcr, method in sorted(usable.keys() - reported):
+    unreported = sorted(usable.keys() - reported)
+    for pcr, method in unreported:
         count = len(usable[pcr, method])
         oddities.append(f"{count} {method} event(s) of PCR {pcr} with no reported {method} value")
     for replay in replays:
         if replay.outcome is PcrOutcome.UNUSABLE:
-            oddities.append(
-                f"PCR {replay.pcr}: {len(replay.reported)} bytes cannot be a {replay.method} value"
-            )
-    return ReportReplay(pcrs=replays, oddities=(*report.oddities, *oddities))
+            text = f"PCR {replay.pcr}: {len(replay.reported)} bytes cannot be a {replay.method} value"
+            oddities.append(text)
+            if replay.method in HASH_NAMES:
+                contradictions.append(text)
+    return ReportReplay(
+        pcrs=replays,
+        oddities=(*report.oddities, *oddities),
+        contradictions=tuple(contradictions),
+        unreported=tuple(unreported),
+    )
 
 
 def verify_report(report: HostTpmAttestationReport, required: tuple[int, ...] = ()) -> ReportReplay:
-    """Return the replay if no PCR mismatches and the `required` ones match; raise AttestationError otherwise."""
+    """Return the replay of a report that explains itself, and the `required` PCRs; raise AttestationError otherwise.
+
+    It must not contradict itself, no PCR may mismatch, and every event must have the value of its PCR and bank beside it.
+    """
     if report.log_reliable is False:
         raise AttestationError("report_reliable", "the host says that its event log is not reliable")
     replay = replay_report(report)
@@ -130,6 +144,15 @@ def verify_report(report: HostTpmAttestationReport, required: tuple[int, ...] = 
             f"the events do not replay to the reported value of PCR {names}",
             evidence="; ".join(_evidence(one) for one in wrong),
         )
+    if replay.contradictions:
+        more = len(replay.contradictions) - 1
+        also = f"; and {more} more" if more else ""
+        raise AttestationError(
+            "report_contradiction", f"the report contradicts itself: {replay.contradictions[0]}{also}"
+        )
+    if replay.unreported:
+        names = ", ".join(f"{pcr} ({method})" for pcr, method in replay.unreported)
+        raise AttestationError("report_coverage", f"events stand without the reported value of PCR {names}")
     missing = sorted(set(required) - set(replay.matches))
     if missing:
         names = ", ".join(str(pcr) for pcr in missing)
@@ -144,10 +167,11 @@ def _evidence(replay: PcrReplay) -> str:
 
 def _usable_events(
     events: tuple[TpmEventLogEntry, ...],
-) -> tuple[dict[tuple[int, str], list[bytes]], list[str]]:
-    """Sort the digests by PCR and bank; set those aside that no bank can hold or whose text they do not cover."""
+) -> tuple[dict[tuple[int, str], list[bytes]], list[str], list[str]]:
+    """Sort the digests by PCR and bank; set those aside that no bank can hold; tell what is odd, and where a digest and its text differ."""
     usable: dict[tuple[int, str], list[bytes]] = {}
     oddities: list[str] = []
+    contradictions: list[str] = []
     for number, entry in enumerate(events):
         details = entry.event_details
         problem = _length_problem(details.data_hash_method, details.data_hash)
@@ -156,7 +180,9 @@ def _usable_events(
             problem = _text_problem(details)
         if problem is not None:
             oddities.append(f"event {number} (PCR {entry.pcr_index}): {problem}")
-    return usable, oddities
+            if details.data_hash_method in HASH_NAMES:
+                contradictions.append(oddities[-1])
+    return usable, oddities, contradictions
 
 
 def _length_problem(method: str, digest: bytes) -> str | None:

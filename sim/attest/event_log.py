@@ -19,7 +19,7 @@ from sim.attest.verdict import AttestationError
 from sim.errors import FormatError
 from sim.tpm.constants import HASH_BYTES, PCR_COUNT
 from sim.tpm.eventlog import EV, EventLog, TcgEvent, parse, replay
-from sim.tpm.hashing import bank_name
+from sim.tpm.hashing import HASHES, bank_name
 
 __all__ = [
     "check_banks",
@@ -62,9 +62,20 @@ def extending_events(log: EventLog) -> tuple[TcgEvent, ...]:
     return tuple(event for event in log.events if event.type != EV.NO_ACTION)
 
 
-def check_banks(events: Iterable[TcgEvent], algorithms: Sequence[int]) -> None:
-    """Demand that every event has a digest for every quoted bank."""
-    for number, event in enumerate(events):
+def check_banks(log: EventLog, algorithms: Sequence[int]) -> None:
+    """Demand that the log has every quoted bank, each of a hash that can be replayed, and every event a digest for it.
+
+    A log may name a bank for which no event has a digest, and one without an event that extends has none at all.
+    """
+    for algorithm in algorithms:
+        if algorithm not in log.banks or algorithm not in HASHES:
+            which = " that can be replayed" if algorithm in log.banks else ""
+            raise AttestationError(
+                "log_banks",
+                f"the event log has no {bank_name(algorithm)} digests{which}, and the quote covers that bank",
+                evidence=f"banks of the log: {', '.join(map(bank_name, log.banks))}",
+            )
+    for number, event in enumerate(extending_events(log)):
         missing = [bank_name(algorithm) for algorithm in algorithms if algorithm not in event.digests]
         if missing:
             raise AttestationError(
@@ -77,6 +88,8 @@ def check_banks(events: Iterable[TcgEvent], algorithms: Sequence[int]) -> None:
 def startup_locality(log: EventLog) -> int:
     """Return where PCR 0 started from, as the log says: 4 after an H-CRTM; the replay of PCR 0 proves it."""
     for event in log.events:
+        if event.pcr != 0:
+            continue
         if event.type == EV.EFI_HCRTM_EVENT:
             return 4
         if event.type == EV.NO_ACTION and event.data.startswith(STARTUP_LOCALITY):

@@ -1,11 +1,12 @@
 """What firmware events prove, once their log replays: the checks over PCR 0 to 7.
 
 Models: the rule for which event types the data are covered by the digest (only those are read, all are re-hashed);
-an allow-list of event types for each PCR; separators; the order of PCR 7; the Secure Boot state; the boot loaders
-and the hand-over to the operating system.  Each check raises AttestationError.
+an allow-list of event types for each PCR; separators; the order of PCR 7; the Secure Boot state, the entries of its
+variables, and who vouched; the boot loaders and the hand-over to the operating system.  Each check raises
+AttestationError.
 
-Leaves out: golden values for firmware code and settings in PCR 0 to 3, which are a policy's `reference_pcrs`;
-signature lists inside db and dbx; option ROMs.
+Leaves out: whether code and keys are those that a maker published (`sim.attest.platform`); golden values for settings
+in PCR 1 and 3, which are a policy's `reference_pcrs`.
 
 Sources: TCG PC Client Platform Firmware Profile 1.05, sections 2.3.4, 3.3 and 10.4; measured on eleven real logs:
 the types below carry hashed data in all of their events, and PCR 7 always has this order.
@@ -13,12 +14,14 @@ the types below carry hashed data in all of their events, and PCR 7 always has t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from sim.attest.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, UefiVariable, read_variable
 from sim.attest.verdict import AttestationError
 from sim.errors import FormatError
+from sim.image.efi_lists import OWNER, ListEntry, parse_signature_lists
+from sim.image.manifest import ReferenceLoader
 from sim.tpm.eventlog import EV, TcgEvent
 from sim.tpm.hashing import HASHES, bank_name, hash_bytes
 
@@ -28,13 +31,17 @@ __all__ = [
     "HASHED_TYPES",
     "SEPARATOR_PCRS",
     "STRICT_TYPES",
+    "check_authorities",
     "check_boot_loaders",
     "check_event_type",
     "check_exit_boot_services",
     "check_hashed_data",
+    "check_loaders_present",
     "check_pcr7_order",
     "check_secure_boot",
     "check_separators",
+    "read_authorities",
+    "read_secure_boot_keys",
     "secure_boot_state",
 ]
 
@@ -112,6 +119,7 @@ ALLOWED_TYPES: Final = {
 }
 """The event types that a firmware may use in PCR 0 to 7; anything else is refused, as its meaning is unknown."""
 
+OWNER_BYTES: Final = len(OWNER)
 SEPARATOR_PCRS: Final = range(8)
 SEPARATOR_DATA: Final = bytes(4)
 
@@ -180,8 +188,10 @@ def check_separators(events: Iterable[TcgEvent]) -> None:
             )
 
 
-def check_pcr7_order(events: Iterable[TcgEvent]) -> tuple[tuple[UefiVariable, ...], int]:
-    """Demand the five variables in order, the separator, then authorities; return the variables, count the others."""
+def check_pcr7_order(
+    events: Iterable[TcgEvent],
+) -> tuple[tuple[UefiVariable, ...], tuple[TcgEvent, ...]]:
+    """Demand the five variables in order, the separator, then authorities; return the variables and those events."""
     events7 = [event for event in events if event.pcr == 7]
     kinds = [event.type for event in events7]
     wanted = len(_PCR7_VARIABLES)
@@ -194,7 +204,12 @@ def check_pcr7_order(events: Iterable[TcgEvent]) -> tuple[tuple[UefiVariable, ..
             raise AttestationError(
                 "pcr7_order", f"PCR 7 has {variable.name[:40]!r} where the variable {name} belongs"
             )
-    return variables, len(events7) - wanted - 1
+    return variables, tuple(events7[wanted + 1 :])
+
+
+def read_authorities(events: Iterable[TcgEvent]) -> tuple[UefiVariable, ...]:
+    """Return the variables in events of authorities; AttestationError when one holds none."""
+    return tuple(_variable(event) for event in events)
 
 
 def _variable(event: TcgEvent) -> UefiVariable:
@@ -227,8 +242,51 @@ def check_secure_boot(*, enabled: bool, authorities: int, required: bool) -> Non
         )
 
 
-def check_boot_loaders(events: Iterable[TcgEvent], algorithm: int, known: frozenset[bytes]) -> None:
-    """Demand that every EFI application in PCR 4 is a published boot loader, and that there is one."""
+def read_secure_boot_keys(variables: Sequence[UefiVariable]) -> dict[str, tuple[ListEntry, ...]]:
+    """Return the entries of PK, KEK, db and dbx; AttestationError unless they are lists, and only dbx may be empty.
+
+    Without a platform key firmware is in setup mode, in which anybody may write the other three.
+    """
+    entries = {}
+    for variable in variables[1:]:
+        try:
+            entries[variable.name] = parse_signature_lists(variable.content)
+        except FormatError as error:
+            raise AttestationError(
+                "secure_boot_keys",
+                f"the Secure Boot variable {variable.name} cannot be read: {error}",
+                component=variable.name,
+            ) from error
+        if not entries[variable.name] and variable.name != "dbx":
+            raise AttestationError(
+                "secure_boot_keys",
+                f"Secure Boot was on, yet its variable {variable.name} is empty",
+                component=variable.name,
+            )
+    return entries
+
+
+def check_authorities(
+    authorities: Sequence[UefiVariable], entries: Mapping[str, Sequence[ListEntry]]
+) -> None:
+    """Demand that each authority is an entry of the db that was measured before, and not one of its dbx."""
+    for authority in authorities:
+        known = (authority.namespace, authority.name) == (IMAGE_SECURITY_DATABASE, "db")
+        if not known or authority.content not in {entry.signature_data for entry in entries["db"]}:
+            raise AttestationError(
+                "authority",
+                "what vouched for a boot loader is no entry of the measured db",
+                component="boot loader",
+                evidence=f"{authority.name[:40]!r} of {len(authority.content)} bytes",
+            )
+        if any(entry.data == authority.content[OWNER_BYTES:] for entry in entries["dbx"]):
+            raise AttestationError(
+                "authority", "what vouched for a boot loader is in the measured dbx", component="boot loader"
+            )
+
+
+def check_boot_loaders(events: Iterable[TcgEvent], algorithm: int, known: frozenset[bytes]) -> bool:
+    """Demand that every EFI application in PCR 4 is a published boot loader, and that there is one; return True."""
     digests = [
         event.digests.get(algorithm, b"")
         for event in events
@@ -243,6 +301,22 @@ def check_boot_loaders(events: Iterable[TcgEvent], algorithm: int, known: frozen
                 "the boot loader is not one that its vendor published",
                 component="boot loader",
                 evidence=f"Authenticode digest {digest.hex()}",
+            )
+    return True
+
+
+def check_loaders_present(
+    events: Iterable[TcgEvent], algorithm: int, loaders: Iterable[ReferenceLoader]
+) -> None:
+    """Demand that each published boot loader was started, in one of its versions: each measures the next."""
+    started = {event.digests.get(algorithm, b"") for event in events if event.pcr == 4}
+    versions: dict[str, set[bytes]] = {}
+    for loader in loaders:
+        versions.setdefault(loader.name, set()).update(loader.digests)
+    for name, digests in versions.items():
+        if not digests & started:
+            raise AttestationError(
+                "loader_missing", f"the boot loader {name} was not started", component=name
             )
 
 

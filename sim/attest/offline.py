@@ -1,7 +1,7 @@
 """The verifier alone, on files from anywhere: a quote, its signature, a key, PCR values, a log.
 
 Models: the checks on a quote and on a log that need no vendor's roots and no published manifest: signature, magic and
-type, nonce, attributes of the key where its public area is given, selection and digest of the PCR values, replay of the
+type, nonce, the attributes that a public area claims and the name by which the quote means it, selection and digest of the PCR values, replay of the
 log in every quoted bank, and what the log proves (`sim.attest.survey`).  Every refusal is a `Reason`.  What could not be
 checked, because a file was not given, is told and not passed over.
 
@@ -28,10 +28,10 @@ from sim.attest.survey import LogSurvey, survey
 from sim.attest.verdict import ACCEPTED, NOT_ACCEPTED, AttestationError, Reason
 from sim.errors import FormatError, LimitError
 from sim.image.algorithms import PublicKey, key_problem
-from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_GENERATED_VALUE
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG, TPM_GENERATED_VALUE
 from sim.tpm.eventlog import EventLog
 from sim.tpm.hashing import BANK_NAMES, bank_name
-from sim.tpm.wire import TPMS_QUOTE_INFO
+from sim.tpm.wire import TPMS_ATTEST, TPMS_QUOTE_INFO
 
 __all__ = [
     "Files",
@@ -134,6 +134,10 @@ class _Work:
             self._explain(info, log)
         if require_secure_boot and (self.survey is None or not self.survey.secure_boot):
             raise AttestationError("secure_boot", "nothing proves that Secure Boot was on")
+        if require_secure_boot and self.survey is not None and not self.survey.authorities:
+            raise AttestationError(
+                "secure_boot", "Secure Boot was on, yet no authority vouched for a boot loader"
+            )
 
     def _quote(self) -> tuple[TPMS_QUOTE_INFO, str]:
         """Demand a genuine quote; return what it attests and the hash of its signature."""
@@ -142,16 +146,12 @@ class _Work:
             if len(getattr(files, name)) > SMALL_FILE_BYTES_MAX:
                 raise LimitError(name, "", f"more than {SMALL_FILE_BYTES_MAX} bytes")
         key, judged = read_key(files.key)
-        digest = quote.check_signature(key, files.attest, quote.read_signature(files.signature), DIGESTS)
+        signature = quote.read_signature(files.signature)
+        digest = quote.check_signature(key, files.attest, signature, DIGESTS, pss=True)
         attest = quote.read_attest(files.attest)
         info = quote.check_magic_and_type(attest)
-        self.proven.append("the key signed this quote, and it has the form that only a TPM gives")
-        if judged:
-            self.proven.append("the key is a restricted signing key of its TPM")
-        else:
-            self.unchecked.append(
-                "the key is a bare public key: whether it is a TPM's restricted key is not known"
-            )
+        self.proven.append("the key signed this quote")
+        self._key(attest, judged=judged)
         if files.nonce is None:
             self.unchecked.append("no nonce: the quote may be an old one")
         else:
@@ -159,18 +159,41 @@ class _Work:
             self.proven.append("the quote answers this nonce")
         return info, digest
 
+    def _key(self, attest: TPMS_ATTEST, *, judged: bool) -> None:
+        """Say what is known of the key, which is little: only a credential for it can prove that a TPM holds it."""
+        if not judged:
+            self.unchecked.append(
+                "the key is a bare public key: whether it is a TPM's restricted key is not known"
+            )
+            return
+        self.unchecked.append(
+            "the public area says that the key is a TPM's restricted signing key: no credential proves that a TPM holds it"
+        )
+        hierarchy = quote.primary_of(attest, self.files.key)
+        if hierarchy:
+            self.proven.append(f"the quote names this key, as a primary key of the {hierarchy} hierarchy")
+        else:
+            self.unchecked.append(
+                "the quote names no primary key: whether it means this one is not known without its parent's name"
+            )
+
     def _pcr_values(self, info: TPMS_QUOTE_INFO, log: EventLog | None, digest: str) -> None:
         """Find the quoted values: in the file of PCR values, or by replay of the log."""
-        if not any(selection.pcrs for selection in info.pcrSelect):
+        banks = {selection.hash for selection in info.pcrSelect if selection.pcrs}
+        if not banks:
             raise AttestationError("pcr_selection", "the quote covers no PCR")
+        if banks == {TPM_ALG.SHA1}:
+            self.unchecked.append(
+                "the quote covers the SHA-1 bank alone: who can make two inputs with one digest can exchange them unseen"
+            )
         if self.files.pcr_file is not None:
             values: Values = read_pcr_file(self.files.pcr_file)
-            quote.check_pcr_selection(info, values, (), ())
         elif log is not None:
             values = _replayed(info, log)
         else:
             self.unchecked.append("no PCR values: the quote holds only a digest over them")
             return
+        quote.check_pcr_selection(info, values, (), ())
         quote.check_pcr_digest(info, values, digest)
         self.values = values
         self.proven.append("the PCR values are the quoted ones")
@@ -179,7 +202,7 @@ class _Work:
         """Compare every quoted PCR with the replay, then look through what the quote covers of the log."""
         events = event_log.extending_events(log)
         algorithms = [selection.hash for selection in info.pcrSelect if selection.pcrs]
-        event_log.check_banks(events, algorithms)
+        event_log.check_banks(log, algorithms)
         replayed = event_log.replay_all(log, launched=_launched(log))
         for algorithm in algorithms:
             bank = bank_name(algorithm)
@@ -205,7 +228,7 @@ def _launched(log: EventLog) -> bool:
 def _replayed(info: TPMS_QUOTE_INFO, log: EventLog) -> Values:
     """Return the values of the quoted PCRs to which the log leads."""
     algorithms = [selection.hash for selection in info.pcrSelect if selection.pcrs]
-    event_log.check_banks(event_log.extending_events(log), algorithms)
+    event_log.check_banks(log, algorithms)
     replayed = event_log.replay_all(log, launched=_launched(log))
     return {
         bank_name(selection.hash): {pcr: replayed[selection.hash][pcr] for pcr in selection.pcrs}

@@ -47,7 +47,7 @@ class AppraisalPolicy:
     log (None: any; an allowed tag of free content could hide a boot option).  `command_lines` are the whole command
     lines that are good (None: any); `options_allowed` names the kernel options that one may hold (None: any) and
     `options_required` the pairs that must stand there.
-    `reference_pcrs` gives golden values: {bank: {PCR: allowed values}}.  `launch_generation` says which PCR takes what after
+    `reference_pcrs` gives golden values: {bank: {PCR: allowed values}}; a quote must cover them all.  `launch_generation` says which PCR takes what after
     a dynamic launch, and `require_launch_policy` that the launch was under a policy that pins the launched code.
     `allow_resume` lets a host say that it was suspended to memory, which restarts its TPM without a boot.
     """
@@ -72,6 +72,16 @@ class AppraisalPolicy:
     options_allowed: tuple[str, ...] | None = None
     options_required: tuple[tuple[str, str], ...] = ()
     reference_pcrs: dict[str, dict[int, tuple[bytes, ...]]] = field(factory=dict, repr=False)
+
+    def banks_to_quote(self) -> tuple[str, ...]:
+        """Return the banks that a host must be asked for: the required ones, and those with reference values."""
+        return tuple(dict.fromkeys((*self.required_banks, *self.reference_pcrs)))
+
+    def pcrs_to_quote(self) -> tuple[int, ...]:
+        """Return the PCRs that a host must be asked for, in ascending order."""
+        return tuple(
+            sorted({*self.required_pcrs, *(pcr for pcrs in self.reference_pcrs.values() for pcr in pcrs)})
+        )
 
     def components_to_expect(self) -> tuple[str, ...]:
         """Return the file names that must have been measured."""

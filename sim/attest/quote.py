@@ -17,13 +17,13 @@ import hmac
 from collections.abc import Mapping
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from sim.attest.keys import name_of
 from sim.attest.verdict import AttestationError, ClockState
 from sim.core.facts import fact
-from sim.image.algorithms import PublicKey, verify
+from sim.image.algorithms import PublicKey, verify, verify_pss
 from sim.tpm.constants import TPM_ALG, TPM_GENERATED_VALUE, TPM_RH, TPM_ST
 from sim.tpm.hashing import bank_name
 from sim.tpm.wire import (
@@ -41,7 +41,9 @@ __all__ = [
     "check_pcr_digest",
     "check_pcr_selection",
     "check_qualified_signer",
+    "check_reference_coverage",
     "check_signature",
+    "primary_of",
     "read_attest",
     "read_signature",
 ]
@@ -69,9 +71,17 @@ def read_signature(data: bytes) -> TPMT_SIGNATURE:
 
 
 def check_signature(
-    key: PublicKey, attest: bytes, signature: TPMT_SIGNATURE, digests: tuple[str, ...] = ("sha256",)
+    key: PublicKey,
+    attest: bytes,
+    signature: TPMT_SIGNATURE,
+    digests: tuple[str, ...] = ("sha256",),
+    *,
+    pss: bool = False,
 ) -> str:
-    """Demand that the attestation key signed exactly these bytes with one of `digests`; return which."""
+    """Demand that the attestation key signed exactly these bytes with one of `digests`; return which.
+
+    `pss` allows an RSA key to sign by RSAPSS too, with a salt of any length.
+    """
     value = signature.signature
     digest = bank_name(getattr(value, "hash", 0))
     if digest not in digests:
@@ -80,7 +90,11 @@ def check_signature(
         kind, raw = TPM_ALG.ECDSA, _ecdsa_der(value)
     else:
         kind, raw = TPM_ALG.RSASSA, value.sig if isinstance(value, TPMS_SIGNATURE_RSA) else b""
-    if signature.sigAlg != kind or not verify(key, raw, attest, digest):
+    if pss and signature.sigAlg == TPM_ALG.RSAPSS and isinstance(key, rsa.RSAPublicKey):
+        good = verify_pss(key, raw, attest, digest)
+    else:
+        good = signature.sigAlg == kind and verify(key, raw, attest, digest)
+    if not good:
         raise AttestationError("signature", "the signature of the quote is not by the attestation key")
     return digest
 
@@ -106,14 +120,25 @@ def check_magic_and_type(attest: TPMS_ATTEST) -> TPMS_QUOTE_INFO:
     return attest.attested
 
 
+def primary_of(attest: TPMS_ATTEST, public_area: bytes) -> str:
+    """Return the hierarchy as whose primary key, with this TPM2B_PUBLIC, the quote names its signer; "" if of none."""
+    for hierarchy in (TPM_RH.ENDORSEMENT, TPM_RH.OWNER, TPM_RH.PLATFORM, TPM_RH.NULL):
+        if attest.qualifiedSigner == _qualified_name(hierarchy, public_area):
+            return hierarchy.name.lower()
+    return ""
+
+
+def _qualified_name(hierarchy: TPM_RH, public_area: bytes) -> bytes:
+    digest = hashlib.sha256(hierarchy.to_bytes(4, "big") + name_of(public_area)).digest()
+    return TPM_ALG.SHA256.to_bytes(2, "big") + digest
+
+
 def check_qualified_signer(attest: TPMS_ATTEST, public_area: bytes) -> None:
     """Demand that the signer's qualified name is that of a primary key with exactly this public area.
 
     `public_area` is the TPM2B_PUBLIC.  Only the endorsement hierarchy will do: its counters are not obfuscated.
     """
-    parent = TPM_RH.ENDORSEMENT.to_bytes(4, "big")
-    qualified = TPM_ALG.SHA256.to_bytes(2, "big") + hashlib.sha256(parent + name_of(public_area)).digest()
-    if attest.qualifiedSigner != qualified:
+    if attest.qualifiedSigner != _qualified_name(TPM_RH.ENDORSEMENT, public_area):
         raise AttestationError(
             "qualified_signer",
             "the quote names another key than the one offered",
@@ -201,6 +226,19 @@ def check_pcr_selection(
     offered = {bank: tuple(sorted(pcrs)) for bank, pcrs in values.items() if pcrs}
     if offered != {bank: pcrs for bank, pcrs in attested.items() if pcrs}:
         raise AttestationError("pcr_selection", "the PCR values offered are not those that the quote covers")
+
+
+def check_reference_coverage(
+    values: Mapping[str, Mapping[int, bytes]], references: Mapping[str, Mapping[int, tuple[bytes, ...]]]
+) -> None:
+    """Demand that every PCR with a reference value is among those offered: one that is not proves nothing."""
+    for bank, pcrs in references.items():
+        missing = sorted(set(pcrs) - set(values.get(bank, ())))
+        if missing:
+            raise AttestationError(
+                "pcr_coverage",
+                f"the quote does not cover PCR {_numbers(missing)} of the {bank} bank, which has a reference value",
+            )
 
 
 def check_pcr_digest(

@@ -2,7 +2,7 @@
 
 Models: the manifest is looked up by digest, never by name.  A digest that nobody published is a changed component if
 the manifest knows its name, an unexpected one if not; a known digest under another's name is a swapped file; what
-the manifest demands and nobody measured is missing.  Signers and the command line have rules of their own.
+the manifest demands and nobody measured is missing; components of a PCR were loaded in the published order.  Signers and the command line have rules of their own.
 
 Leaves out: rules that survive an update without a new manifest (by signer), and sealing.
 
@@ -26,13 +26,16 @@ __all__ = [
     "check_boot_options",
     "check_command_line",
     "check_component",
-    "check_no_duplicates",
+    "check_kernel",
+    "check_load_order",
+    "check_once",
     "check_present",
     "check_signer",
     "check_versions",
     "read_command_line",
 ]
 
+OPTION_SUFFIX: Final = ".gz"
 VERSIONED: Final = frozenset({b"b", b"k"})
 """The modules whose version record the loader measures before the module itself."""
 
@@ -80,18 +83,62 @@ def _is_named(file_name: str, title: str) -> bool:
     return title in {file_name, file_name.partition(".")[0]}
 
 
-def check_no_duplicates(measurements: Iterable[Measurement]) -> None:
-    """Demand that no module or option file was measured twice."""
+def check_once(components: Iterable[Component]) -> None:
+    """Demand that no published component was measured twice, under whatever name."""
     seen: set[str] = set()
-    for measurement in measurements:
-        if measurement.tag in {EsxTag.MOD, EsxTag.BOOT_OPT}:
-            if measurement.title in seen:
-                raise AttestationError(
-                    "component_twice",
-                    f"component {measurement.title} was measured twice",
-                    component=measurement.title,
-                )
-            seen.add(measurement.title)
+    for component in components:
+        if component.name in seen:
+            raise AttestationError(
+                "component_twice", f"component {component.name} was measured twice", component=component.name
+            )
+        seen.add(component.name)
+
+
+def check_load_order(components: Sequence[Component], orders: Sequence[Sequence[str]]) -> None:
+    """Demand that modules, and option files, of each PCR were measured in the order of a published bank.
+
+    Only banks that know the most of the components count; the order between PCRs is in no value, and is not judged.
+    """
+    names = [component.name for component in components]
+    known = [len(set(order).intersection(names)) for order in orders]
+    best = [order for order, count in zip(orders, known, strict=True) if count == max(known)]
+    misplaced = [_misplaced(components, order) for order in best]
+    if misplaced and all(misplaced):
+        first = misplaced[0]
+        assert first is not None
+        raise AttestationError(
+            "component_order",
+            f"component {first.name} was not loaded at its place in the published order",
+            component=first.name,
+            evidence=f"PCR {first.pcr}",
+        )
+
+
+def _misplaced(components: Iterable[Component], order: Sequence[str]) -> Component | None:
+    """Return the first component that stands behind one which the order has later, in its PCR and of its kind."""
+    places = {name: place for place, name in enumerate(order)}
+    reached: dict[tuple[int, bool], int] = {}
+    for component in components:
+        place = places.get(component.name)
+        if place is None:
+            continue
+        line = component.pcr, component.name.endswith(OPTION_SUFFIX)
+        if place < reached.get(line, place):
+            return component
+        reached[line] = place
+    return None
+
+
+def check_kernel(command_line: str, orders: Sequence[Sequence[str]]) -> None:
+    """Demand that the file which the command line names as the kernel is the first of a published bank."""
+    name = command_line.partition(" ")[0]
+    if orders and name not in {order[0] for order in orders if order}:
+        raise AttestationError(
+            "kernel_name",
+            f"{name[:60]!r} was booted as the kernel, which no published bank does",
+            component="command line",
+            evidence=command_line,
+        )
 
 
 def check_versions(measurements: Sequence[Measurement]) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from sim.attest import event_log, firmware
+from sim.attest import event_log, firmware, phases
 from sim.attest.verdict import AttestationError, Reason
 from sim.errors import FormatError
 from sim.tpm.constants import PCR_COUNT
@@ -83,6 +83,7 @@ def survey(log: EventLog, pcrs: Container[int] = range(PCR_COUNT)) -> LogSurvey:
     for event in events:
         _collect(findings, firmware.check_hashed_data, event)
     _collect(findings, _check_separators, events, pcrs)
+    _collect(findings, phases.check_phases, events)
     secure_boot, authorities = _secure_boot(findings, events)
     covered = sum(_is_covered(event) for event in events)
     return LogSurvey(
@@ -109,10 +110,9 @@ def _collect(findings: list[Reason], check: Callable[..., object], *args: object
 
 
 def _check_separators(events: Sequence[TcgEvent], pcrs: Container[int]) -> None:
-    """Demand at most one separator in each of PCR 0 to 7, either in all of them or in none, and without an error code.
+    """Demand at most one separator in each of PCR 0 to 7, in PCR 0 to 6 either in all or in none, and without an error.
 
-    The variable of authorities may lie behind the separator of PCR 7; any other firmware event behind one is suspect
-    only where the profile says so, so it is left to a policy.
+    The separator of PCR 7 is apart, since firmware measures it with the variables of Secure Boot.
     """
     counts = {pcr: 0 for pcr in firmware.SEPARATOR_PCRS if pcr in pcrs}
     for event in events:
@@ -127,8 +127,9 @@ def _check_separators(events: Sequence[TcgEvent], pcrs: Container[int]) -> None:
     for pcr, count in counts.items():
         if count > 1:
             raise AttestationError("separator", f"PCR {pcr} has {count} separators where one may be")
-    missing = [pcr for pcr, count in counts.items() if not count]
-    if missing and len(missing) < len(counts):
+    boot = {pcr: count for pcr, count in counts.items() if pcr != SECURE_BOOT_PCR}
+    missing = [pcr for pcr, count in boot.items() if not count]
+    if missing and len(missing) < len(boot):
         raise AttestationError("separator", f"PCR {missing[0]} has no separator, though others have")
 
 
@@ -146,7 +147,7 @@ def _secure_boot(findings: list[Reason], events: Sequence[TcgEvent]) -> tuple[bo
     except AttestationError as error:
         findings.append(Reason(code=error.check, message=error.message, evidence=error.evidence))
         return None, 0
-    return state, authorities
+    return state, len(authorities)
 
 
 def _is_covered(event: TcgEvent) -> bool:

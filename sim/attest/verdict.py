@@ -85,6 +85,8 @@ class Verdict:
     replayed: bool = False
     """Whether the event log explains every quoted PCR."""
     clock: ClockState | None = None
+    unknown: tuple[str, ...] = ()
+    """What an accepted verdict says nothing about, for want of a reference."""
 
     @property
     def accepted(self) -> bool:

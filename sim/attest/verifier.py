@@ -13,10 +13,10 @@ Sources: TPM 2.0 Library 1.59 (quotes); TCG PC Client Platform Firmware Profile 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, ParamSpec, TypeVar
 
-from sim.attest import esx_events, event_log, firmware, keys, launch, quote, software
+from sim.attest import esx_events, event_log, firmware, keys, launch, phases, platform, quote, software
 from sim.attest.certificates import check_ek_certificate, check_ek_certificate_present
 from sim.attest.credential import Challenge, check_activation
 from sim.attest.esx_events import Measurement
@@ -33,6 +33,7 @@ from sim.attest.verdict import (
 )
 from sim.errors import FormatError
 from sim.image.algorithms import PublicKey
+from sim.image.efi_lists import ListEntry
 from sim.tpm.constants import TPM_ALG
 from sim.tpm.eventlog import EventLog, TcgEvent
 from sim.tpm.hashing import bank_name
@@ -91,6 +92,7 @@ class _Appraisal:
         self.launched: bool | None = None
         self.command_line: str | None = None
         self.components: list[Component] = []
+        self.unknown: list[str] = []
 
     def run(
         self,
@@ -127,6 +129,7 @@ class _Appraisal:
             command_line=self.command_line,
             replayed=self.launched is not None,
             clock=self.clock,
+            unknown=tuple(self.unknown),
         )
 
     def check(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -134,17 +137,18 @@ class _Appraisal:
         try:
             return check(*args, **kwargs)
         except AttestationError as error:
-            self.reasons.append(
-                Reason(
-                    code=error.check,
-                    message=error.message,
-                    component=error.component,
-                    evidence=error.evidence,
-                )
-            )
+            self.refuse(error)
         except FormatError as error:
             self.reasons.append(Reason(code="format", message=str(error)))
         return None
+
+    def refuse(self, error: AttestationError) -> None:
+        """Add a refusal to the reasons."""
+        self.reasons.append(
+            Reason(
+                code=error.check, message=error.message, component=error.component, evidence=error.evidence
+            )
+        )
 
     def need(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one check whose answer the next ones need; a refusal ends the appraisal."""
@@ -205,6 +209,7 @@ class _Appraisal:
         """Demand that the values offered are the attested ones and cover what the policy wants."""
         policy, values = self.policy, self.evidence.pcr_values
         self.check(quote.check_pcr_selection, info, values, policy.required_banks, policy.required_pcrs)
+        self.check(quote.check_reference_coverage, values, policy.reference_pcrs)
         self.check(quote.check_pcr_digest, info, values)
         self.stage()
         self.quoted = True
@@ -216,7 +221,7 @@ class _Appraisal:
         log: EventLog = self.need(event_log.read_event_log, evidence.event_log)
         events = event_log.extending_events(log)
         algorithms = [selection.hash for selection in info.pcrSelect if selection.pcrs]
-        self.need(event_log.check_banks, events, algorithms)
+        self.need(event_log.check_banks, log, algorithms)
         for event in events:
             self.check(event_log.check_covered, event, evidence.pcr_values)
         self.stage()
@@ -257,23 +262,46 @@ class _Appraisal:
             self.check(launch.check_launch_events, events)
             if self.policy.require_launch_policy:
                 self.check(launch.check_launch_policy, events)
+                if launch.is_legacy(events):
+                    self.unknown.append(
+                        "whether the launch control policy is about the launched code: legacy use"
+                    )
         self.stage()
         self.check(firmware.check_separators, events)
         order = self.check(firmware.check_pcr7_order, events)
+        self.check(phases.check_phases, events)
         self.check(firmware.check_exit_boot_services, events)
         loaders = frozenset(digest for loader in self.policy.manifest.loaders for digest in loader.digests)
-        self.check(firmware.check_boot_loaders, events, ALGORITHM, loaders)
+        if self.check(firmware.check_boot_loaders, events, ALGORITHM, loaders):
+            self.check(firmware.check_loaders_present, events, ALGORITHM, self.policy.manifest.loaders)
         if order is None:
             return
         variables, authorities = order
         self.secure_boot = self.check(firmware.secure_boot_state, variables)
+        entries: dict[str, tuple[ListEntry, ...]] | None = {}
         if self.secure_boot is not None:
             self.check(
                 firmware.check_secure_boot,
                 enabled=self.secure_boot,
-                authorities=authorities,
+                authorities=len(authorities),
                 required=self.policy.require_secure_boot,
             )
+        if self.secure_boot:
+            entries = self.check(firmware.read_secure_boot_keys, variables)
+            vouched = self.check(firmware.read_authorities, authorities)
+            if entries is not None and vouched is not None:
+                self.check(firmware.check_authorities, vouched, entries)
+        self.platform_is_published(events, entries or {})
+
+    def platform_is_published(
+        self, events: tuple[TcgEvent, ...], entries: dict[str, tuple[ListEntry, ...]]
+    ) -> None:
+        """Demand firmware and Secure Boot keys that a maker published, or say that nobody published any."""
+        platforms = self.policy.manifest.platforms
+        for problem in platform.platform_problems(events, entries, ALGORITHM, platforms):
+            self.refuse(problem)
+        if not platforms:
+            self.unknown.append("firmware code and Secure Boot keys: no maker's reference was given")
 
     def software_is_published(self, events: tuple[TcgEvent, ...]) -> None:
         """Demand published components, all of them, and allowed boot options."""
@@ -288,17 +316,26 @@ class _Appraisal:
                 generation=policy.launch_generation,
             )
         files = [one for one in measurements if one.tag in {EsxTag.MOD, EsxTag.BOOT_OPT}]
-        files += self.launchers(events)
-        for measurement in files:
-            component = self.check(software.check_component, measurement, ALGORITHM, manifest)
-            if component is not None:
-                self.components.append(component)
-        self.check(software.check_no_duplicates, measurements)
+        self.find_components(files)
+        self.check(software.check_once, self.components)
+        self.check(software.check_load_order, self.components, manifest.orders)
         self.check(software.check_versions, measurements)
         self.check(software.check_asset_tags, measurements, policy.asset_tags)
+        if not manifest.orders:
+            self.unknown.append("the order in which components are loaded: the manifest gives none")
+        launchers = self.launchers(events)
+        self.find_components(launchers)
+        files += launchers
         for name in policy.components_to_expect():
             self.check(software.check_present, name, files, manifest)
         self.judge_signers_and_options(measurements, policy)
+
+    def find_components(self, files: Iterable[Measurement]) -> None:
+        """Look up which published components were measured."""
+        for measurement in files:
+            component = self.check(software.check_component, measurement, ALGORITHM, self.policy.manifest)
+            if component is not None:
+                self.components.append(component)
 
     def launchers(self, events: tuple[TcgEvent, ...]) -> list[Measurement]:
         """Judge the launched code where the launch measures it itself, and return it as a file that was measured."""
@@ -323,6 +360,7 @@ class _Appraisal:
                 self.check(software.check_signer, measurement, policy.manifest)
         self.command_line = self.check(software.read_command_line, measurements)
         if self.command_line is not None:
+            self.check(software.check_kernel, self.command_line, policy.manifest.orders)
             self.check(software.check_command_line, self.command_line, policy.command_lines)
             self.check(
                 software.check_boot_options,

@@ -74,7 +74,7 @@ class PolicyMatch:
     authorities: bytes = field(default=NOTHING, repr=False)
     """The digests of the lists that they came from."""
     digest: bytes = field(default=bytes(20), repr=False)
-    """The policy's own digest of its lists; zeros without one."""
+    """The policy's own digest of its lists; zeros without one, and under a policy that allows anything."""
 
 
 def evaluate_policy(
@@ -95,7 +95,7 @@ def evaluate_policy(
         return PolicyMatch()
     _check_version(policy.sinit_version_min, acm)
     if policy.policy_type == PolicyType.ANY:
-        return PolicyMatch(control=policy.control, digest=policy.digest)
+        return PolicyMatch(control=policy.control)  # its digest field means nothing, and pins nothing
     lists = _read_lists(policy, data)
     chosen = [
         _matching(lists, ELEMENT_MLE, lambda element: _allows_mle(element, acm, mle_digest)),

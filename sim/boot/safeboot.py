@@ -52,13 +52,14 @@ class Safeboot:
         self._say(f"booting from {self._context.bank}, build {self._context.config.build or 'unknown'}")
 
     def start_mboot(self) -> None:
-        """Start the second loader, where it is a file of its own beside the first."""
+        """Start the second loader, a file of its own beside the first; stop the boot when it is missing or refused."""
         volume = self._context.board.disk.volume("esp")
         folder = self._manager.loader_path.rpartition("\\")[0]
         try:
             find_file(volume.paths(), f"{folder}\\{SECOND_LOADER}")
-        except FormatError:
-            return
+        except FormatError as error:
+            self._say(f"{SECOND_LOADER}: {error}")
+            raise self._context.stop(STAGE, SECOND_LOADER, FATAL_NOT_FOUND) from error
         try:
             self._manager.run_application(f"{folder}\\{SECOND_LOADER}")
         except (VerificationError, FormatError) as error:

@@ -46,19 +46,25 @@ def tpmreport() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome of each PCR as JSON.")
 def tpmreport_replay(file: Path, *, as_json: bool) -> int:
-    """Replay the events of the report FILE against its PCR values; exit status 1 if one does not match."""
-    from sim.attest.esxi_report import read_report, replay_report
+    """Replay the events of the report FILE against its PCR values; exit status 1 if it does not explain itself."""
+    from sim.attest.esxi_report import read_report, replay_report, verify_report
+    from sim.attest.verdict import AttestationError
     from sim.report.console import print_sections
     from sim.report.evidence import tpm_report_plain, tpm_report_sections
     from sim.scenario.inputs import read_input
 
     with about(file):
-        outcome = replay_report(read_report(read_input(file, str(file))))
+        report = read_report(read_input(file, str(file)))
+    refusal = ""
+    try:
+        outcome = verify_report(report)
+    except AttestationError as error:
+        outcome, refusal = replay_report(report), error.message
     if as_json:
-        print_json(tpm_report_plain(outcome))
+        print_json(tpm_report_plain(outcome, refusal))
     else:
-        print_sections(tpm_report_sections(outcome))
-    return EXIT_NOT_AS_WANTED if outcome.mismatches else 0
+        print_sections(tpm_report_sections(outcome, refusal))
+    return EXIT_NOT_AS_WANTED if refusal else 0
 
 
 def _named_banks(values: dict[int, dict[int, bytes]]) -> dict[str, dict[str, str]]:

@@ -33,6 +33,7 @@ __all__ = [
     "sign",
     "signature_identifier",
     "verify",
+    "verify_pss",
 ]
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
@@ -134,6 +135,16 @@ def verify(public_key: PublicKey, signature: bytes, data: bytes, digest: str) ->
             cast("rsa.RSAPublicKey", public_key).verify(signature, data, _PKCS1, _HASHES[digest])
         else:
             cast("ec.EllipticCurvePublicKey", public_key).verify(signature, data, _ECDSA[digest])
+    except InvalidSignature:
+        return False
+    return True
+
+
+def verify_pss(public_key: rsa.RSAPublicKey, signature: bytes, data: bytes, digest: str) -> bool:
+    """Tell whether an RSAPSS signature is good, with MGF1 of the same hash and a salt of any length."""
+    scheme = padding.PSS(padding.MGF1(_HASHES[digest]), padding.PSS.AUTO)
+    try:
+        public_key.verify(signature, data, scheme, _HASHES[digest])
     except InvalidSignature:
         return False
     return True

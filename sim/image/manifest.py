@@ -1,8 +1,9 @@
 """The reference manifest: what the makers of an image publish, so that a verifier can judge what was measured.
 
 Models the digests that a boot loader measures for each component (of the content after unpacking), the VIB it comes
-from, the certificates of the early-module signers and the Authenticode digests of the EFI loaders.  It holds digests
-only, so it can be handed to anybody, as JSON too.
+from, the order in which a boot loads them, the certificates of the early-module signers, the Authenticode digests of the
+EFI loaders, and what makers of servers publish (`sim.image.platform`).  It holds digests only, so it can be handed to
+anybody, as JSON too.
 
 A component of no VIB has empty VIB fields, as in the attestation report of a real host.  SHA-1 is left out on
 purpose: such a digest proves nothing today.
@@ -28,6 +29,7 @@ from sim.image.boundedjson import parse_json
 from sim.image.imgdb import VibRecord
 from sim.image.payload import content_of
 from sim.image.pe import authenticode_digest
+from sim.image.platform import ReferencePlatform, platform_from_plain, platform_to_plain
 
 if TYPE_CHECKING:
     from sim.image.catalog import Image
@@ -77,6 +79,10 @@ class ReferenceManifest:
     components: tuple[ReferenceComponent, ...] = ()
     loaders: tuple[ReferenceLoader, ...] = ()
     signers: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+    orders: tuple[tuple[str, ...], ...] = attrs.field(default=(), repr=False)
+    """The order in which a boot loads its files, for each published bank."""
+    platforms: tuple[ReferencePlatform, ...] = ()
+    """What makers of servers publish of their models."""
     _by_digest: dict[bytes, tuple[ReferenceComponent, ...]] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -108,6 +114,7 @@ class ReferenceManifest:
                 for name, data in sorted(loaders.items())
             ),
             signers=tuple(signers),
+            orders=(bank.config.load_order,) if CONFIG_FILE in bank.files else (),
         )
 
     def with_digest(self, digest: bytes) -> tuple[ReferenceComponent, ...]:
@@ -124,6 +131,8 @@ class ReferenceManifest:
             components=tuple(dict.fromkeys(self.components + other.components)),
             loaders=tuple(dict.fromkeys(self.loaders + other.loaders)),
             signers=tuple(dict.fromkeys(self.signers + other.signers)),
+            orders=tuple(dict.fromkeys(self.orders + other.orders)),
+            platforms=tuple(dict.fromkeys(self.platforms + other.platforms)),
         )
 
     def to_json(self) -> str:
@@ -132,14 +141,18 @@ class ReferenceManifest:
             "components": [_plain(component) for component in self.components],
             "loaders": [_plain(loader) for loader in self.loaders],
             "signers": [signer.hex() for signer in self.signers],
+            "orders": [list(order) for order in self.orders],
+            "platforms": [platform_to_plain(platform) for platform in self.platforms],
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> ReferenceManifest:
-        """Return the manifest in a JSON text; `FormatError` when it is none."""
+        """Return the manifest in a JSON text, where `orders` and `platforms` may be missing; `FormatError` if it is none."""
         document = parse_json(text, _WHAT, size_max=MANIFEST_BYTES_MAX, values_max=MANIFEST_VALUES_MAX)
-        fields = _only(document, ("components", "loaders", "signers"), "root")
+        absent: dict[str, list[object]] = {key: [] for key in ("orders", "platforms")}
+        document = absent | document if isinstance(document, dict) else document
+        fields = _only(document, ("components", "loaders", "signers", *absent), "root")
         return cls(
             components=tuple(
                 ReferenceComponent(**_strings(item, _COMPONENT_TEXTS, f"component {number}"))
@@ -150,6 +163,11 @@ class ReferenceManifest:
                 for number, item in enumerate(_list(fields["loaders"], "loaders"))
             ),
             signers=tuple(_bytes(item, "signers") for item in _list(fields["signers"], "signers")),
+            orders=tuple(_order(item) for item in _list(fields["orders"], "orders")),
+            platforms=tuple(
+                platform_from_plain(item, f"platform {number}")
+                for number, item in enumerate(_list(fields["platforms"], "platforms"))
+            ),
         )
 
 
@@ -204,6 +222,13 @@ def _strings(value: object, texts: tuple[str, ...], where: str) -> dict[str, Any
         if not isinstance(fields[key], str):
             raise FormatError(_WHAT, where, f"{key} is not a text")
     return {**fields, "digests": tuple(_bytes(item, where) for item in _list(fields["digests"], where))}
+
+
+def _order(value: object) -> tuple[str, ...]:
+    names = _list(value, "orders")
+    if not all(isinstance(name, str) for name in names):
+        raise FormatError(_WHAT, "orders", "hold something that is not a name")
+    return tuple(names)
 
 
 def _bytes(value: object, where: str) -> bytes:

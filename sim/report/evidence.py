@@ -24,8 +24,8 @@ def event_log_sections(log: EventLog, banks: Mapping[str, Mapping[str, str]]) ->
         )
 
 
-def tpm_report_sections(outcome: ReportReplay) -> Iterator[Section]:
-    """Yield each PCR beside what its events replay to, then everything that was set aside."""
+def tpm_report_sections(outcome: ReportReplay, refusal: str = "") -> Iterator[Section]:
+    """Yield why the report is refused, if it is, each PCR beside what its events replay to, then everything that was set aside."""
     columns = (
         Column("PCR", right=True),
         Column("BANK"),
@@ -44,16 +44,17 @@ def tpm_report_sections(outcome: ReportReplay) -> Iterator[Section]:
         )
     yield Section(
         title="TPM attestation report",
-        lines=(verdict,),
+        lines=(verdict,) if outcome.mismatches or not refusal else (refusal,),
         table=Table(columns=columns, rows=rows),
         notes=outcome.oddities,
-        mood="bad" if outcome.mismatches else "good",
+        mood="bad" if outcome.mismatches or refusal else "good",
     )
 
 
-def tpm_report_plain(outcome: ReportReplay) -> dict[str, object]:
+def tpm_report_plain(outcome: ReportReplay, refusal: str = "") -> dict[str, object]:
     """Return the outcome as plain data for JSON."""
     return {
+        "refusal": refusal,
         "matches": list(outcome.matches),
         "mismatches": list(outcome.mismatches),
         "pcrs": [_plain_pcr(one) for one in outcome.pcrs],

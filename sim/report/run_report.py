@@ -193,6 +193,7 @@ def attestation_section(result: RunResult) -> Section:
         lines.append(f"  the host is {', '.join(what for what, is_so in done if is_so)}")
     if verdict.stale:
         lines.append(f"  the verdict is stale: {verdict.stale}")
+    lines += [f"  not known: {text}" for text in verdict.unknown]
     mood = {"accepted": "good", "notAccepted": "bad"}.get(verdict.status, "plain")
     return Section(title="Attestation", lines=tuple(lines), mood=mood)
 

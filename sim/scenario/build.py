@@ -16,6 +16,7 @@ from attrs import define, evolve
 from sim.attest.policy import AppraisalPolicy, LaunchRule
 from sim.boot.bootinfo import BootInfo, TpmFailureRule
 from sim.boot.context import BootPolicy
+from sim.boot.published import published_platform
 from sim.boot.sequence import BootOutcome, BootSequence
 from sim.core.context import Sim
 from sim.errors import FormatError, ScenarioError, VerificationError
@@ -34,7 +35,7 @@ from sim.kernel.host import Host
 from sim.kernel.options import BOOT_OPTIONS, OPTIONS_MAX, format_kernelopt
 from sim.kernel.sched.own_policy import install as install_policy
 from sim.scenario.launchwork import install_launcher, provision_policy
-from sim.scenario.policies import engagements
+from sim.scenario.policies import engagements, reference_pcrs
 from sim.scenario.spec import ExpectSpec, Scenario, VCenterSpec
 from sim.scenario.strike import TpmFaultWatch, check_target
 from sim.scenario.strike_launch import strike_board
@@ -87,6 +88,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
     board = Board(sim, scenario.board_spec, _device(scenario, sim, tpm))
     _install(board, image)
     _set_secure_boot_keys(board, pki)
+    manifest = manifest.merged(ReferenceManifest(platforms=(published_platform(board),)))
     manifest = _launch(scenario, seed, board, tpm, manifest)
     for number, fault in enumerate(scenario.faults):
         check_target(fault, number, board)
@@ -142,6 +144,7 @@ def _appraisal(scenario: Scenario, spec: VCenterSpec, sim: Sim) -> AppraisalPoli
         launch_generation=scenario.launch.generation,
         require_launch_policy=spec.require_launch_policy,
         allow_resume=spec.allow_resume,
+        reference_pcrs=reference_pcrs(spec.reference_pcrs),
     )
 
 

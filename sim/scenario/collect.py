@@ -320,5 +320,6 @@ def _attestation(machinery: Machinery) -> AttestationResult:
         quarantined=entries[0].quarantined,
         key_withheld=entries[0].key_withheld,
         stale=entries[0].stale,
+        unknown=entries[0].case.verdict.unknown if entries[0].case is not None else (),
         time_ns=(info.time - machinery.sim.epoch) // timedelta(microseconds=1) * 1000,
     )

@@ -1,4 +1,4 @@
-"""Policy engines as a scenario declares them, and how each is made for its world.
+"""Policies as a scenario declares them: golden values of PCRs, and engines, with how each is made for its world.
 
 Models: a table an engine, `[[vcenter.engines]]`: which of the three that ship, what it holds against a host, and what
 vCenter does then.
@@ -8,12 +8,15 @@ Leaves out: engines of the user's own, which a script hands to `VCenter` itself.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from attrs import Attribute, field, frozen, validators
 
 from sim.core.structure import FieldError, between, in_choices, matches
 from sim.image.acceptance import AcceptanceLevel
+from sim.tpm.constants import HASH_BYTES, PCR_COUNT
+from sim.tpm.hashing import BANK_NAMES
 
 if TYPE_CHECKING:
     from sim.attest.engines import PolicyEngine
@@ -22,13 +25,15 @@ if TYPE_CHECKING:
     from sim.image.trust import TrustStore
     from sim.vsphere.engagement import Engagement
 
-__all__ = ["ENGINE_KINDS", "EngineSpec", "engagements"]
+__all__ = ["ENGINE_KINDS", "EngineSpec", "check_reference_pcrs", "engagements", "reference_pcrs"]
 
 ENGINE_KINDS = ("allow_list", "signer", "seal")
 ENGINES_MAX = 16
 SEAL_PCRS = (*range(8), *range(11, 15), *range(17, 23))
 """Firmware, what the boot loader measures, and what a dynamic launch measures instead."""
 
+_PCR_NAMES = tuple(str(pcr) for pcr in range(PCR_COUNT))
+_BANK_BYTES = {name: HASH_BYTES[bank] for name, bank in BANK_NAMES.items() if bank in HASH_BYTES}
 _ACTIONS = ("alarm", "quarantine", "withhold_key")
 _LEVELS = tuple(level.title for level in AcceptanceLevel)
 _VERSION = r"[0-9][A-Za-z0-9.]{0,34}(-[0-9][A-Za-z0-9.]{0,34})?"
@@ -68,6 +73,29 @@ class EngineSpec:
         for name, kind in meant.items():
             if getattr(self, name) and self.kind != kind:
                 raise FieldError(name, getattr(self, name), f"no {name} for {self.kind}")
+
+
+def check_reference_pcrs(
+    _instance: object, attribute: Attribute[Any], value: dict[str, dict[str, tuple[str, ...]]]
+) -> None:
+    """Validate a table {bank: {PCR: values in hexadecimal}}."""
+    for bank, pcrs in value.items():
+        in_choices(*_BANK_BYTES)(_instance, attribute, bank)
+        for pcr, values in pcrs.items():
+            if pcr not in _PCR_NAMES:
+                raise FieldError(attribute.name, pcr, "a PCR from 0 to 23")
+            digits = 2 * _BANK_BYTES[bank]
+            if not values or any(re.fullmatch(f"[0-9a-f]{{{digits}}}", one) is None for one in values):
+                wanted = f"values of {digits} lower-case hexadecimal digits for PCR {pcr} of {bank}"
+                raise FieldError(attribute.name, list(values), wanted)
+
+
+def reference_pcrs(table: dict[str, dict[str, tuple[str, ...]]]) -> dict[str, dict[int, tuple[bytes, ...]]]:
+    """Return such a table as an appraisal's policy takes it."""
+    return {
+        bank: {int(pcr): tuple(map(bytes.fromhex, values)) for pcr, values in pcrs.items()}
+        for bank, pcrs in table.items()
+    }
 
 
 def engagements(

@@ -252,6 +252,8 @@ class AttestationResult:
     quarantined: bool = False
     key_withheld: bool = False
     stale: str = ""
+    unknown: tuple[str, ...] = ()
+    """What the verdict says nothing about, for want of a reference."""
 
 
 @frozen(kw_only=True)

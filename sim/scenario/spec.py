@@ -39,7 +39,7 @@ from sim.kernel.vmspec import VmSpec
 from sim.scenario.calls import CALLS_MAX, CallSpec, check_calls
 from sim.scenario.faults import FaultSpec, FaultTarget
 from sim.scenario.inputs import InputFile
-from sim.scenario.policies import ENGINES_MAX, EngineSpec
+from sim.scenario.policies import ENGINES_MAX, EngineSpec, check_reference_pcrs
 from sim.scenario.programs import PROGRAMS_MAX, ProgramSpec
 from sim.tpm.fault_spec import Fault
 
@@ -210,7 +210,8 @@ class VCenterSpec:
     `attest_every` repeats the attestation of a host that runs; a verdict older than `verdict_age_max` is stale, which
     vCenter finds at that moment (by default a verdict holds for the whole boot).  `launch` says whether a dynamic launch is "required" or
     "forbidden", `require_launch_policy` that it must be under a policy that pins the launched code, `allow_resume` that a
-    host may have been suspended to memory since its last attestation.
+    host may have been suspended to memory since its last attestation.  `reference_pcrs` names the values, in hexadecimal,
+    that a PCR may have: `[vcenter.reference_pcrs.sha256]`, then lines such as `0 = ["..."]`.
     """
 
     add_host_ns: int = field(default=SECOND, metadata=quantity("ns"), validator=between(0, DURATION_NS_MAX))
@@ -224,6 +225,9 @@ class VCenterSpec:
     launch: str = field(default="any", validator=in_choices(*LAUNCH_RULES))
     require_launch_policy: bool = False
     allow_resume: bool = False
+    reference_pcrs: dict[str, dict[str, tuple[str, ...]]] = field(
+        factory=dict, validator=check_reference_pcrs
+    )
     engines: tuple[EngineSpec, ...] = field(default=(), validator=_tuple_of_at_most(ENGINES_MAX))
 
 

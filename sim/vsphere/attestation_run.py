@@ -206,8 +206,8 @@ class AttestationRun:
         self._nonce = self._chance.bytes(NONCE_BYTES)
         params: dict[str, object] = {
             "nonce": self._nonce,
-            "banks": list(self._policy.required_banks),
-            "pcrs": sorted(self._policy.required_pcrs),
+            "banks": list(self._policy.banks_to_quote()),
+            "pcrs": list(self._policy.pcrs_to_quote()),
         }
         self._ask("quote", "RetrieveTpmQuote", params)
 

@@ -4,7 +4,8 @@ Run `python tests/campaigns/log_mutants.py` (1,000,000 mutants) or add `--count 
 logs of simulated boots in several shapes (starts of PCR 0, dynamic launch, Secure Boot off, one bank, the older SHA-1
 form, a full log) and of the real logs in the folder of vectors, when it is there.  What a reader accepts must be all
 there is: written again, the events give the same bytes.  Accepted logs are replayed, surveyed, and their events read as
-ESXi's.  The last lines count what was replayed, what was refused and why, and name the peak memory of a process; the
+ESXi's; one in eight is judged whole besides, by the verifier and by the judge of files, with a genuine quote over the
+values to which it leads.  The last lines count what was replayed, what was refused and why, and name the peak memory of a process; the
 exit status is 0 only if there was no finding and no process passed 100 MB.
 """
 
@@ -27,15 +28,19 @@ from pathlib import Path
 from sim.attest import esx_events, launch
 from sim.attest.survey import survey
 from sim.errors import FormatError, VerificationError
+from sim.image.manifest import ReferenceManifest
 from sim.tpm.constants import HASH_BYTES
 from sim.tpm.eventlog import EV, EventLog, EventLogWriter, event_record, parse, replay
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from log_mutations import Mutator, split_log
+from log_witness import BANKS, Witness, make_witness
 
 COUNT = 1_000_000
 CHUNK = 2_000
+WHOLE_EVERY = 8
+"""One in so many mutants is judged by the whole verifier, which takes ten times as long as reading it."""
 RSS_BYTES_MAX = 100 * 1000 * 1000
 SHOWN = 5
 REASONS_SHOWN = 30
@@ -85,20 +90,24 @@ def results(count: int, seed: int, jobs: int) -> Iterator[tuple[Counter[str], li
     """Yield counts, findings and peak memory of each chunk; boots run in a process of their own."""
     firsts = range(0, count, CHUNK)
     if jobs == 0:
-        subjects = all_subjects()
+        subjects, witness = all_subjects(), the_witness()
         for first in firsts:
-            yield chunk(subjects, seed, first, min(CHUNK, count - first))
+            yield chunk(subjects, witness, seed, first, min(CHUNK, count - first))
         return
     fresh = multiprocessing.get_context("spawn")  # a copy of this process would begin with its memory
     with ProcessPoolExecutor(1, mp_context=fresh) as maker:
-        subjects = maker.submit(all_subjects).result()
+        subjects, witness = maker.submit(all_subjects).result(), maker.submit(the_witness).result()
     with ProcessPoolExecutor(jobs, mp_context=fresh) as pool:
-        waiting = [pool.submit(chunk, subjects, seed, first, min(CHUNK, count - first)) for first in firsts]
+        waiting = [
+            pool.submit(chunk, subjects, witness, seed, first, min(CHUNK, count - first)) for first in firsts
+        ]
         for each in waiting:
             yield each.result()
 
 
-def chunk(subjects: Subjects, seed: int, first: int, count: int) -> tuple[Counter[str], list[str], int]:
+def chunk(
+    subjects: Subjects, witness: Witness, seed: int, first: int, count: int
+) -> tuple[Counter[str], list[str], int]:
     """Judge some mutants, the same ones in any process."""
     mutator = Mutator(
         random.Random(f"{seed}/{first}"), {name: split_log(data) for name, data in subjects.items()}
@@ -112,7 +121,11 @@ def chunk(subjects: Subjects, seed: int, first: int, count: int) -> tuple[Counte
         if mutant == subjects[name]:
             outcomes["unchanged"] += 1
             continue
-        outcome = judge(mutant, every_bank=bool(number & 1), padded=bool(number & 2))
+        whole = witness if number // len(names) % WHOLE_EVERY == 0 else None
+        banks = BANK_SETS[number % len(BANK_SETS)]
+        outcome = judge(
+            mutant, every_bank=bool(number & 1), padded=bool(number & 2), whole=whole, banks=banks
+        )
         if outcome.startswith("finding"):
             findings.append(f"mutant {number} of {name} ({what}): {outcome[9:]}")
             outcome = "finding"
@@ -120,13 +133,26 @@ def chunk(subjects: Subjects, seed: int, first: int, count: int) -> tuple[Counte
     return outcomes, findings, peak_rss_bytes()
 
 
-def judge(data: bytes, *, every_bank: bool, padded: bool) -> str:
-    """Return `replayed`, `refused: why` or `finding: what`."""
+BANK_SETS: Sequence[tuple[int, ...]] = ((SHA256,), (SHA1, SHA256), (SHA1,), BANKS[2:3], BANKS[3:4], BANKS[:3])
+"""The banks over which the quotes go: also those that a log does not have, and one that nobody can replay."""
+
+
+def judge(
+    data: bytes,
+    *,
+    every_bank: bool,
+    padded: bool,
+    whole: Witness | None = None,
+    banks: tuple[int, ...] = (SHA256,),
+) -> str:
+    """Return `replayed`, `refused: why` or `finding: what`; `whole` has the log judged by the whole verifier too."""
     try:
         log = parse(data, every_bank=every_bank, allow_padding=padded)
         replay(log)
         survey(log)
         read_events(log)
+        if whole is not None:
+            judge_whole(whole, log, data, banks)
     except FormatError as error:
         return f"refused: {re.sub('0x[0-9a-f]+|[0-9]+', '#', error.message)}"
     except Exception:
@@ -136,6 +162,17 @@ def judge(data: bytes, *, every_bank: bool, padded: bool) -> str:
     if not data.startswith(again) or (rest and not (padded and is_padding(rest))):
         return "finding: the events of an accepted log are not all of its bytes"
     return "replayed"
+
+
+def judge_whole(witness: Witness, log: EventLog, data: bytes, banks: tuple[int, ...]) -> None:
+    """Have the verifier and the judge of files say something of the log; what they raise is a finding."""
+    evidence = witness.evidence(log, data, banks)
+    for verdict in (
+        witness.appraise(evidence),
+        witness.appraise_files(evidence, with_values=True),
+        witness.appraise_files(evidence, with_values=False),
+    ):
+        assert verdict.accepted != bool(verdict.reasons), "refused without a reason, or accepted with one"
 
 
 def read_events(log: EventLog) -> None:
@@ -172,6 +209,11 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def the_witness() -> Witness:
+    """Return the machine that shows the mutants, and a verifier for which nothing is published."""
+    return make_witness(ReferenceManifest())
+
+
 def all_subjects() -> dict[str, bytes]:
     """Return the logs that mutants are made of, by name."""
     return {**boot_logs(), **real_logs()}
@@ -196,9 +238,17 @@ def boot_logs() -> dict[str, bytes]:
     found["boot/insecure"] = boot_log(secure_boot=False)
     found["boot/sha1-form"] = other_form(found["boot/locality3"], EventLogWriter((SHA1,), crypto_agile=False))
     found["boot/sha256-alone"] = other_form(found["boot/hcrtm"], EventLogWriter((SHA256,)))
+    found |= {f"boot/nothing-{len(banks)}": only_a_start(banks) for banks in ((SHA1,), (SHA1, SHA256))}
     full = EventLogWriter((SHA1, SHA256), capacity_bytes=2000)
     found["boot/full"] = other_form(found["boot/locality0"], full)
     return found
+
+
+def only_a_start(banks: tuple[int, ...]) -> bytes:
+    """Return a log without an event that extends anything."""
+    writer = EventLogWriter(banks)
+    writer.startup_locality(3)
+    return writer.to_bytes()
 
 
 def boot_log(*, startup: str = "locality0", launch: bool = False, secure_boot: bool = True) -> bytes:

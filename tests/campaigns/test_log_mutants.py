@@ -31,15 +31,39 @@ def sampled(campaign, logs, monkeypatch):
 
 
 def test_the_logs_that_mutants_are_made_of_differ_in_shape_and_are_good(campaign, logs):
-    assert len(set(logs.values())) == len(logs) == 8
+    assert len(set(logs.values())) == len(logs) == 10
     for data in logs.values():
         assert campaign.judge(data, every_bank=True, padded=False) == "replayed"
 
 
+def test_whole_verdicts_get_past_the_quote_and_no_log_is_left_without_one(campaign, logs):
+    witness = campaign.the_witness()
+    seen = {}
+    for name, data in logs.items():
+        for banks in campaign.BANK_SETS:
+            assert (
+                campaign.judge(data, every_bank=True, padded=False, whole=witness, banks=banks) == "replayed"
+            )
+            evidence = witness.evidence(campaign.parse(data), data, banks)
+            reasons = witness.appraise(evidence).reasons
+            seen[name, banks] = {reason.code for reason in reasons}
+            alone = witness.appraise_files(evidence, with_values=False)
+            assert alone.accepted or alone.reasons
+    assert "component_unknown" in seen["boot/locality3", (campaign.SHA256,)], "judged to the very end"
+    assert {"log_banks"} in seen.values()
+
+
+@pytest.mark.parametrize("stage", ["check_banks", "check_covered"])
+def test_a_verifier_that_crashes_fails_the_campaign(campaign, sampled, capsys, monkeypatch, stage):
+    monkeypatch.setattr(f"sim.attest.event_log.{stage}", lambda *_: {}[stage])
+    assert sampled(300) == 1
+    assert f"KeyError: '{stage}'" in capsys.readouterr().out
+
+
 def test_the_sampled_campaign_finds_nothing_and_counts_every_mutant(sampled, capsys):
-    assert sampled(1500) == 0
+    assert sampled(1600) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith("total: 1500 mutants, ")
+    assert lines[-2].startswith("total: 1600 mutants, ")
     assert lines[-2].endswith(" 0 findings")
     counts = [int(word) for word in lines[-2].replace(",", "").split() if word.isdigit()]
     assert counts[0] == sum(counts[1:])
@@ -47,9 +71,10 @@ def test_the_sampled_campaign_finds_nothing_and_counts_every_mutant(sampled, cap
 
 
 def test_the_same_mutants_come_in_any_order_of_chunks(campaign, logs):
-    one = campaign.chunk(logs, 1, 2000, 50)
-    campaign.chunk(logs, 1, 0, 50)
-    assert campaign.chunk(logs, 1, 2000, 50)[:2] == one[:2]
+    witness = campaign.the_witness()
+    one = campaign.chunk(logs, witness, 1, 2000, 50)
+    campaign.chunk(logs, witness, 1, 0, 50)
+    assert campaign.chunk(logs, witness, 1, 2000, 50)[:2] == one[:2]
 
 
 def test_a_parser_that_crashes_fails_the_campaign(campaign, sampled, capsys, monkeypatch):

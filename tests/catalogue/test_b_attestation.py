@@ -5,13 +5,19 @@ import tracemalloc
 
 import attrs
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sim.attest.engines import AllowListEngine
+from sim.attest.keys import read_public
 from sim.attest.offline import Files, appraise_files
 from sim.attest.survey import HandOver, survey
 from sim.attest.verifier import Verifier
-from sim.core.rng import Stream
+from sim.core.rng import Rng, Stream
 from sim.errors import FormatError
+from sim.image.bootcfg import format_boot_config, parse_boot_config
+from sim.image.efi import build_efi
+from sim.image.efi_lists import encode_signature_lists
+from sim.image.pki import Pki
 from sim.report.attest import verdict_sections
 from sim.tpm.client import TpmClient
 from sim.tpm.client_sessions import SessionClient, password
@@ -19,10 +25,21 @@ from sim.tpm.constants import PCR_COUNT, TPM_ALG, TPM_CC, TPM_RH
 from sim.tpm.eventlog import EV, EventLogWriter, parse
 from sim.tpm.keys import sign_ecdsa
 from sim.tpm.tagged import EsxTag, decode_tagged
-from sim.tpm.wire import TPMS_ATTEST, TPMS_PCR_SELECTION, TPMT_SIG_SCHEME
+from sim.tpm.wire import TPM2B_PUBLIC, TPMS_ATTEST, TPMS_PCR_SELECTION, TPMT_SIG_SCHEME
 from sim.vsphere.engagement import Action, Engagement
 from sim.vsphere.faults import NoCompatibleHost
-from tests.unit.attest.lab import NONCE, Lab, boot_steps, codes, exit_steps, replaced
+from tests.unit.attest.lab import (
+    CORE,
+    NONCE,
+    Lab,
+    Machine,
+    Step,
+    boot_steps,
+    codes,
+    exit_steps,
+    module,
+    replaced,
+)
 from tests.unit.tpm.test_eventlog import header, record
 from tests.unit.vsphere.conftest import World
 from tests.unit.vsphere.test_vcenter import ENDORSEMENT, LyingHost, Proxy, Tap, added
@@ -183,7 +200,7 @@ def test_b3_on_real_logs_the_same_types_are_read_and_the_same_are_not(vectors):
     stopped_by="replay (`sim.attest.event_log`); where the PCR was extended too, the rules of the firmware profile "
     "(`sim.attest.firmware`)",
     evidence="reason replay for the PCR of that event; a second separator that was also extended: reason separator",
-    not_covered="the order of events of different PCRs, about which the values say nothing",
+    not_covered="the order of events of different PCRs, about which the values say nothing; what order they must have is row B29",
     anchor="go-eventlog, which refuses a second separator",
 )
 def test_b4_a_log_without_some_event_or_in_another_order_is_refused(bench, lab):
@@ -366,9 +383,15 @@ def test_b11_a_bank_that_is_missing_in_log_or_tpm_is_named(bench):
         attest=bench.evidence.attest,
         signature=bench.evidence.signature,
         key=bench.evidence.ak_public,
-        log=old_form.to_bytes(),
     )
-    assert "no sha256 digests" in " ".join(reason.message for reason in appraise_files(files).reasons)
+    silent = EventLogWriter((SHA1,)), EventLogWriter((SHA1,), crypto_agile=False)
+    for each in silent:
+        each.startup_locality(3)
+    for log in (each.to_bytes() for each in (old_form, *silent)):
+        verdict = appraise_files(attrs.evolve(files, log=log))
+        assert "no sha256 digests" in " ".join(reason.message for reason in verdict.reasons)
+        evidence = attrs.evolve(bench.evidence, event_log=log)
+        assert codes(Verifier(bench.policy).appraise(evidence, bench.nonce, bench.challenge)) == ["log_banks"]
 
     world = World()
     allocate(world.board.tpm.device, SHA1)
@@ -496,3 +519,193 @@ def test_b25_a_verdict_about_an_earlier_boot_is_stale():
     lied.agent._host = LyingHost(lied.host, {"host.info": lambda answer: {**answer, "boot_id": old}})
     assert lied.vcenter.check_freshness("esx01") == ""
     assert reasons(lied.attest_again()) == ["tpm_reset"]
+
+
+@threat(
+    "B26",
+    threat="a golden value is declared for a PCR or a bank that the quote leaves out, so that it is compared with nothing",
+    stopped_by="a host is asked for every PCR that has a reference value, and a quote without one of them is refused "
+    "(`sim.attest.quote`)",
+    evidence="reason pcr_coverage, which names PCR and bank; reason reference_pcr where the value differs",
+    not_covered="PCRs for which a policy gives no value, and whether the values given are good ones",
+    anchor="checks that fail open; CVE-2024-29039",
+)
+def test_b26_a_golden_value_is_compared_or_the_host_refused(bench):
+    other = b"\1" * 48
+    for bank, pcr in (("sha384", 0), ("sha256", 9), ("sha512", 0)):
+        policy = attrs.evolve(bench.policy, reference_pcrs={bank: {pcr: (other,)}})
+        verdict = Verifier(policy).appraise(bench.evidence, bench.nonce, bench.challenge)
+        assert codes(verdict) == ["pcr_coverage"]
+        assert f"PCR {pcr} of the {bank} bank" in verdict.message
+    world = World(reference_pcrs={"sha384": {0: (other,)}, "sha256": {9: (bytes(32),)}})
+    assert reasons(world.add()) == ["reference_pcr"], "asked for, and compared"
+    world = World(reference_pcrs={"sha384": {9: (bytes(48),)}, "sha256": {9: (bytes(32),)}})
+    assert world.add().tpm_attestation.status == "accepted"
+
+
+@threat(
+    "B27",
+    threat="an implant in the firmware: a bit of its first code, of its drivers, of microcode or of a card's ROM",
+    stopped_by="the digests that the maker publishes of each code of a model, which vCenter holds against the events of "
+    "PCR 0 to 2 (`sim.attest.platform`)",
+    evidence="reason firmware_code, with the PCR and the digest, and firmware_missing, which names the code",
+    not_covered="code that firmware runs and does not measure, and a first code that lies about itself; a model of which "
+    "nobody gave a reference is accepted, and the verdict lists it under what is not known",
+    anchor="LoJax 2018, MoonBounce 2022",
+)
+def test_b27_changed_firmware_is_refused_by_the_makers_reference():
+    for volume, pcr in (("SEC-PEI", 0), ("DXE", 0), ("MICROCODE", 1), ("OPTION-ROM", 2)):
+        world = World()
+        world.board.firmware.flip_bit(volume, 5)
+        entry = world.add()
+        assert entry.reasons[0].code == "firmware_code", volume
+        assert f"in PCR {pcr} " in entry.reasons[0].message
+        named = [reason.component for reason in entry.reasons if reason.code == "firmware_missing"]
+        assert named == ([] if volume == "OPTION-ROM" else [volume])
+        assert entry.alarm == "red"
+    assert World().add().case.verdict.unknown == ()
+    without = World(manifest=World().image.manifest)
+    without.board.firmware.flip_bit("DXE", 5)
+    entry = without.add()
+    assert entry.tpm_attestation.status == "accepted"
+    assert "firmware code" in " ".join(entry.case.verdict.unknown)
+
+
+@threat(
+    "B28",
+    threat="Secure Boot is on and means nothing: an own key in db, an emptied dbx, firmware in setup mode, an authority that "
+    "vouched and is in no db",
+    stopped_by="the entries of PK, KEK, db and dbx, and the authorities after them, against each other and against what the "
+    "maker published (`sim.attest.firmware`, `sim.attest.platform`)",
+    evidence="reason secure_boot_keys, which names the variable; reason authority",
+    not_covered="a key in db that its maker published and that was stolen; a signature's time",
+    anchor="BlackLotus CVE-2022-21894; PKfail CVE-2024-8105",
+)
+def test_b28_the_contents_of_secure_boot_variables_decide():
+    own = Pki.create(Rng(999), epoch=World().sim.epoch)
+    hole = b"\7" * 32
+    for name, change, words in [
+        (
+            "db",
+            lambda honest: honest + encode_signature_lists(own.uefi_db),
+            "db holds an entry that the maker",
+        ),
+        ("PK", lambda _: encode_signature_lists([own.platform.certificate_der]), "PK holds an entry"),
+        ("KEK", lambda honest: honest + encode_signature_lists([own.platform.certificate_der]), "KEK holds"),
+        ("dbx", lambda _: b"", "dbx lacks 1 of the entries"),
+        ("PK", lambda _: b"", "PK is empty"),
+        ("KEK", lambda _: b"", "KEK is empty"),
+    ]:
+        world = World(dbx=(hole,))
+        honest = world.board.firmware.variables[name]
+        world.board.firmware.set_variable(name, change(honest))
+        entry = world.add()
+        assert reasons(entry) == ["secure_boot_keys"], (name, entry.reasons)
+        assert words in entry.tpm_attestation.message
+    world = World(dbx=(hole,))
+    assert world.add().tpm_attestation.status == "accepted"
+    world = World()
+    world.board.firmware.set_variable("db", encode_signature_lists((*world.pki.uefi_db, *own.uefi_db)))
+    path = next(one for one in world.image.esp if "mboot" in one)
+    evil = build_efi(b"evil loader" * 30, own.loader_signer, when=world.sim.epoch)
+    world.board.disk.volume("esp").write(path, evil)
+    assert set(reasons(world.add())) == {"boot_loader", "secure_boot_keys"}
+
+
+def ordered(config, **changes):
+    """A world whose boot.cfg is changed, by a function of its modules or by other fields."""
+    world = World()
+    before = parse_boot_config(world.bank.peek("boot.cfg"))
+    modules = config(list(before.modules)) if config is not None else before.modules
+    world.bank.write("boot.cfg", format_boot_config(attrs.evolve(before, modules=tuple(modules), **changes)))
+    return world
+
+
+def drivers_reversed(modules):
+    drivers = [
+        name
+        for name in modules
+        if name.endswith(".v00") and name.partition(".")[0] not in {"s", "sb", "esxupdt"}
+    ]
+    turned = iter(reversed(drivers))
+    return [next(turned) if name in drivers else name for name in modules]
+
+
+@threat(
+    "B29",
+    threat="the order of a boot is another: firmware code after the separator, loaders before it or left out, modules in another "
+    "order or as the kernel",
+    stopped_by="the phases of the firmware profile (`sim.attest.phases`), and the load order that a manifest publishes of "
+    "each bank (`sim.attest.software`)",
+    evidence="reason event_order with PCR and kind; reason component_order or kernel_name with the component; a loader that is "
+    "left out stops the boot, or is reason loader_missing",
+    not_covered="the order between PCRs, which no value holds; modules where a manifest gives no order, which the verdict lists "
+    "under what is not known",
+    anchor="measured on eleven real logs",
+)
+def test_b29_events_and_modules_have_their_order(lab):
+    steps = boot_steps()
+    started = [step for step in steps if step.type == EV.EFI_BOOT_SERVICES_APPLICATION]
+    vouched = [step for step in steps if step.type == EV.EFI_VARIABLE_AUTHORITY]
+    for pcr, changed in [
+        (0, [*steps, Step(0, EV.EFI_PLATFORM_FIRMWARE_BLOB, bytes(16), b"evil")]),
+        (2, [*steps, Step(2, EV.EFI_BOOT_SERVICES_DRIVER, b"x", b"evil ROM")]),
+        (5, [*steps, Step(5, EV.EFI_GPT_EVENT, b"another table")]),
+        (7, [*(step for step in steps if step not in vouched), *vouched]),
+        (4, [*started, *(step for step in steps if step not in started)]),
+    ]:
+        machine = Machine(lab.vendor, f"order {pcr}")
+        verdict = lab.appraise(machine.boot(changed).evidence())
+        assert "event_order" in codes(verdict), pcr
+        assert f"PCR {pcr} has an event of type" in verdict.message
+    for world, code in [
+        (ordered(drivers_reversed), "component_order"),
+        (ordered(lambda modules: [*modules[:3], "state.tgz", *(m for m in modules[3:] if m != "state.tgz")]), "component_order"),
+        (ordered(lambda modules: ["b.b00" if name == "k.b00" else name for name in modules], kernel="k.b00"), "kernel_name"),
+    ]:  # fmt: skip
+        assert code in reasons(world.add()), code
+    for place in (0, 1):
+        alone = [step for step in steps if step != started[place]]
+        verdict = lab.appraise(Machine(lab.vendor, f"loader {place}").boot(alone).evidence())
+        assert codes(verdict) == ["loader_missing"]
+    titled = [*steps, module(12, "k", CORE["k.b00"])]
+    assert "component_twice" in codes(lab.appraise(Machine(lab.vendor, "twice").boot(titled).evidence()))
+
+
+@threat(
+    "B31",
+    threat="files of a quote that a program signed, with a public area made by hand, are shown as those of a TPM",
+    stopped_by="`vmksim attest` claims only what signature, nonce and log prove (`sim.attest.offline`); vCenter wants a "
+    "credential opened (`sim.attest.credential`)",
+    evidence="under what is not known: that a TPM holds the key, and whether the quote means it; a quote over SHA-1 alone is told, "
+    "and Secure Boot without an authority is refused where it is demanded",
+    not_covered="files alone never prove a TPM: the command says so and accepts what they explain",
+    anchor="CVE-2024-29038",
+)
+def test_b31_files_without_a_credential_are_not_said_to_be_a_tpms(bench):
+    private = ec.derive_private_key(77, ec.SECP256R1())
+    point = private.public_key().public_numbers()
+    public = read_public(bench.evidence.ak_public)
+    unique = attrs.evolve(public.unique, x=point.x.to_bytes(32, "big"), y=point.y.to_bytes(32, "big"))
+    attest = bench.evidence.attest
+    files = Files(
+        attest=attest,
+        signature=sign_ecdsa(
+            private.private_numbers().private_value.to_bytes(32, "big"), SHA256, attest
+        ).encode(),
+        key=TPM2B_PUBLIC.encode(attrs.evolve(public, unique=unique)),
+        nonce=bench.nonce,
+        log=bench.evidence.event_log,
+    )
+    verdict = appraise_files(files)
+    page = "\n".join(str(section) for section in verdict_sections(verdict))
+    assert verdict.accepted
+    assert not any("TPM" in text for text in verdict.proven)
+    for text in ("no credential proves that a TPM holds it", "the quote names no primary key"):
+        assert any(text in one for one in verdict.unchecked)
+        assert text in page
+    honest = appraise_files(
+        attrs.evolve(files, key=bench.evidence.ak_public, signature=bench.evidence.signature)
+    )
+    assert any("the quote names this key" in text for text in honest.proven)
+    assert any("no credential proves" in text for text in honest.unchecked)

@@ -1,11 +1,15 @@
 """The attack on a late launch, row B21; `threats.py` says how a row is made."""
 
+import hashlib
+
 import attrs
 import pytest
 
+from sim.attest.launch import LaunchEvent, check_launch_policy
+from sim.attest.verdict import AttestationError
 from sim.boot.bootinfo import BootFailure, BootInfo
 from sim.boot.context import BootPolicy
-from sim.boot.launchpolicy import LcpList, LcpPolicy, PolicyType, mle_element
+from sim.boot.launchpolicy import LcpList, LcpPolicy, PolicyType, mle_element, pconf_element
 from sim.boot.launchspec import LaunchSpec
 from sim.boot.txt_errors import SinitError, sinit_errorcode
 from sim.core.units import SECOND
@@ -14,6 +18,7 @@ from sim.scenario.faults import FaultSpec
 from sim.scenario.launchwork import provision_policy, store_policy
 from sim.scenario.run import simulate
 from sim.scenario.spec import ImageSpec, Scenario, VCenterSpec
+from sim.tpm.eventlog import parse
 
 from .threats import threat
 
@@ -90,3 +95,44 @@ def test_b21_whole_host_shows_what_its_owner_chose(action, launch, boot, verdict
     assert result.txt.errorcode == MISMATCH
     clean = simulate(attrs.evolve(scenario, faults=()))
     assert (clean.boot.drtm, clean.attestation.status, clean.txt.errorcode) == (True, "accepted", 0)
+
+
+@threat(
+    "B30",
+    threat="a policy that pins nothing passes for one that pins the launched code: a list without an MLE element, type any with "
+    "a digest beside it, or an event on a policy that the launched code extends itself",
+    stopped_by="SINIT's own events before the launched code, and the kinds of the elements in them (`sim.attest.launch`); a type "
+    "any measures no digest (`sim.boot.lcpcheck`)",
+    evidence="reason launch_policy where a policy is required",
+    not_covered="in legacy use only a digest over the lists is measured: the verdict lists under what is not known whether they "
+    "are about the launched code",
+    anchor="CVE-2017-16837, tboot measured less than it ran",
+)
+def test_b30_a_policy_that_pins_nothing_is_not_taken_for_one(make_world):
+    def launched(lists, usage="details", kind=PolicyType.LIST):
+        spec = LaunchSpec(policy="list", usage=usage)
+        world = make_world(txt=True, kernelopt="enableTboot=TRUE", policy=BootPolicy(launch=spec))
+        tpm = world.board.tpm.device
+        provision_policy(world.board, tpm, spec)
+        if lists is not None:
+            store_policy(world.board, tpm, LcpPolicy(policy_type=kind), lists)
+        info = world.boot()
+        assert isinstance(info, BootInfo)
+        assert info.drtm
+        return parse(info.event_log).events
+
+    check_launch_policy(launched(None))
+    check_launch_policy(launched(None, "legacy"))
+    state = hashlib.sha256(bytes(32)).digest()
+    for events in (
+        launched((LcpList(elements=(pconf_element([((16,), state)]),)),)),
+        launched((LcpList(elements=()),)),
+        launched((LcpList(elements=()),), "legacy", PolicyType.ANY),
+    ):
+        with pytest.raises(AttestationError, match="no launch control policy pins"):
+            check_launch_policy(events)
+    honest = launched(None)
+    own = next(event for event in honest if event.type == LaunchEvent.LCP_DETAILS_HASH)
+    bare = [event for event in honest if event.type != LaunchEvent.LCP_DETAILS_HASH]
+    with pytest.raises(AttestationError, match="stands behind the launched code"):
+        check_launch_policy([*bare, own])

@@ -2,6 +2,7 @@
 
 import json
 
+import attrs
 import pytest
 
 from sim.attest.esxi_report import PcrOutcome, read_report, replay_report, verify_report
@@ -95,6 +96,24 @@ def test_a_boot_security_option_is_held_to_its_text(real_bytes):
     replay = replay_report(changed)
     assert replay.mismatches == ()
     assert [text for text in replay.oddities if "is not what was measured" in text]
+    with pytest.raises(
+        AttestationError, match="uefiSecureBootEnabled = SURE' is not what was measured"
+    ) as caught:
+        verify_report(changed)
+    assert caught.value.check == "report_contradiction"
+
+
+def test_a_value_that_cannot_be_one_and_values_that_are_left_out_refuse_a_report(real):
+    cut = [
+        attrs.evolve(one, digest_value=one.digest_value[:31]) if one.pcr_number == 20 else one
+        for one in real.tpm_pcr_values
+    ]
+    with pytest.raises(AttestationError, match="PCR 20: 31 bytes cannot be a SHA256 value"):
+        verify_report(attrs.evolve(real, tpm_pcr_values=tuple(cut)))
+    without = tuple(one for one in real.tpm_pcr_values if one.pcr_number != 19)
+    with pytest.raises(AttestationError, match=r"without the reported value of PCR 19 \(SHA256\)") as caught:
+        verify_report(attrs.evolve(real, tpm_pcr_values=without))
+    assert caught.value.check == "report_coverage"
 
 
 def test_the_short_copy_does_not_replay_in_pcr_20_and_only_there(short):

@@ -10,7 +10,7 @@ from sim.tpm.eventlog import parse
 EXPECTED = {
     # name: (system, Secure Boot, authorities, EFI images, hand-over, findings)
     "go-attestation__crypto_agile_eventlog": ("unknown", False, 0, 2, "unknown", []),
-    "go-attestation__sb_cert_eventlog": ("unknown", True, 3, 3, "unknown", ["separator"]),
+    "go-attestation__sb_cert_eventlog": ("unknown", True, 3, 3, "unknown", []),
     "go-eventlog__arch-linux-workstation.bin": ("linux", False, 0, 3, "unknown", []),
     "go-eventlog__cos-85-amd-sev.bin": ("linux", True, 3, 3, "clean", []),
     "go-eventlog__debian-10.bin": ("unknown", True, 2, 3, "unknown", []),

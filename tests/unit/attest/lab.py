@@ -14,6 +14,7 @@ from sim.attest.evidence import Evidence
 from sim.attest.policy import AppraisalPolicy
 from sim.attest.verifier import Verifier
 from sim.core.rng import Rng
+from sim.image.efi_lists import OWNER, encode_signature_lists
 from sim.image.manifest import ReferenceComponent, ReferenceLoader, ReferenceManifest
 from sim.kernel.quoting import HOST_ATTESTATION_KEY
 from sim.tpm.client import TpmClient
@@ -34,6 +35,7 @@ ALL_BANKS = (TPM_ALG.SHA1.value, SHA256, TPM_ALG.SHA384.value)
 GLOBAL = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
 DATABASE = bytes.fromhex("cbb219d73a3d9645a3bcdad00e67656f")
 SIGNER = b"certificate of the signer of early modules"
+AUTHORITY = OWNER + b"loader authority"
 LOADERS = {"safeboot64.efi": b"the first loader", "mboot64.efi": b"the second loader"}
 CORE = {name: f"core module {name}".encode() for name in ("b.b00", "k.b00", "s.v00", "sb.v00")}
 UPDATE = {"esxupdt.v00": b"update module"}
@@ -59,6 +61,11 @@ def variable(name, content, namespace=GLOBAL):
     return namespace + struct.pack("<QQ", len(name), len(content)) + name.encode("utf-16-le") + content
 
 
+def keys(*certificates):
+    """The content of a Secure Boot variable with these certificates."""
+    return encode_signature_lists(certificates)
+
+
 def tagged(pcr, tag, body, over=None, locality=0):
     return Step(pcr, EV.EVENT_TAG, encode_tagged(tag, body), body if over is None else over, locality)
 
@@ -73,9 +80,9 @@ def firmware_steps(secure_boot=True):
         Step(0, EV.S_CRTM_VERSION, "1.2.3".encode("utf-16-le") + b"\0\0"),
         Step(0, EV.EFI_PLATFORM_FIRMWARE_BLOB, struct.pack("<QQ", 0xFF000000, 9), b"firmware!"),
         Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("SecureBoot", bytes([secure_boot]))),
-        Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("PK", b"platform key")),
-        Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("KEK", b"exchange key")),
-        Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("db", b"loader authority", DATABASE)),
+        Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("PK", keys(b"platform key"))),
+        Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("KEK", keys(b"exchange key"))),
+        Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("db", keys(b"loader authority"), DATABASE)),
         Step(7, EV.EFI_VARIABLE_DRIVER_CONFIG, variable("dbx", b"", DATABASE)),
         Step(7, EV.SEPARATOR, bytes(4)),
         Step(1, EV.EFI_VARIABLE_BOOT, variable("BootOrder", b"\0\0")),
@@ -84,7 +91,7 @@ def firmware_steps(secure_boot=True):
     steps += [Step(pcr, EV.SEPARATOR, bytes(4)) for pcr in range(7)]
     steps.append(Step(5, EV.EFI_GPT_EVENT, b"partition table"))
     if secure_boot:
-        steps.append(Step(7, EV.EFI_VARIABLE_AUTHORITY, variable("db", b"owner, certificate", DATABASE)))
+        steps.append(Step(7, EV.EFI_VARIABLE_AUTHORITY, variable("db", AUTHORITY, DATABASE)))
     for content in LOADERS.values():
         steps.append(Step(4, EV.EFI_BOOT_SERVICES_APPLICATION, b"where it was loaded" + bytes(16), content))
     return steps
@@ -160,6 +167,7 @@ def manifest():
             for name, content in LOADERS.items()
         ),
         signers=(SIGNER,),
+        orders=(tuple(files),),
     )
 
 

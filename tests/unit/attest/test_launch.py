@@ -46,7 +46,7 @@ def lab():
 def era_steps(tboot=TBOOT, policy=bytes(4) + bytes(32), said=b""):
     """A launch as a host of the TXT era measures it: tboot in 18, modules in 19, the VMkernel in 20."""
     steps = [
-        Step(17, 0x403, b"everything combined", locality=3),
+        Step(17, 0x403, b"everything combined" + policy + bytes(8), locality=3),
         Step(18, 0x404, said, tboot, locality=3),
         Step(17, 0x501, policy, locality=2),
         tagged(20, EsxTag.CMD_OPT, COMMAND_LINE, locality=2),
@@ -143,6 +143,64 @@ def test_details_tell_whether_a_policy_pins_the_launch(control, details, good):
 def test_legacy_use_tells_it_by_tboot_s_event(lab, policy, good):
     verdict = era(lab, era_steps(policy=policy), require_launch_policy=True)
     assert codes(verdict) == ([] if good else ["launch_policy"])
+
+
+ELEMENT = struct.pack("<III", 16, 0x11, 0) + bytes(4)
+
+
+@pytest.mark.parametrize("details", [
+    ELEMENT, b"", PINNED[:-1], PINNED + b"\0", struct.pack("<III", 11, 0x10, 0), struct.pack("<III", 0, 0x10, 0) * 2,
+])  # fmt: skip
+def test_details_without_an_element_on_the_launched_code_pin_nothing(details):
+    events = events_of([Step(17, 0x40C, bytes(4)), Step(17, 0x412, details)])
+    with pytest.raises(AttestationError, match="no launch control policy pins"):
+        launch.check_launch_policy(events)
+    launch.check_launch_policy(events_of([Step(17, 0x40C, bytes(4)), Step(17, 0x412, ELEMENT + PINNED)]))
+
+
+PINS = bytes(4) + b"\1" * 32
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        (
+            Step(17, 0x412, PINNED, locality=2),
+            "launch event 0x412 on the policy stands behind the launched code",
+        ),
+        (
+            Step(17, 0x501, PINS, locality=2),
+            "launch event 0x501 on the policy stands behind the launched code",
+        ),
+        (Step(17, 0x403, PINS + bytes(8), locality=2), "launch event 0x403 on the policy stands behind"),
+    ],
+)
+def test_what_is_said_behind_the_launched_code_is_no_word_on_the_policy(lab, lie, words):
+    lab.machine.boot(START, launch=[*launch_steps(), lie])
+    assert lab.appraise(lab.machine.evidence()).accepted
+    verdict = lab.appraise(lab.machine.evidence(), require_launch_policy=True)
+    assert codes(verdict) == ["launch_policy"]
+    assert words in verdict.message
+
+
+def test_tboot_s_word_on_the_policy_must_be_sinit_s():
+    told = [Step(17, 0x403, b"all" + PINS + bytes(8)), Step(17, 0x501, PINS)]
+    launch.check_launch_policy(events_of(told))
+    for steps, words in (
+        ([told[0], Step(17, 0x501, bytes(4) + b"\2" * 32)], "is not what SINIT combined"),
+        ([Step(17, 0x403, b"all" + bytes(44)), told[1]], "is not what SINIT combined"),
+        ([told[0]], "is not what SINIT combined"),
+        ([told[0], Step(17, 0x501, PINS[:3])], "is not what SINIT combined"),
+        ([told[1]], "stands alone"),
+    ):
+        with pytest.raises(AttestationError, match=words):
+            launch.check_launch_policy(events_of(steps))
+
+
+def test_legacy_use_leaves_open_what_the_lists_are_about(lab):
+    verdict = era(lab, era_steps(policy=PINS), require_launch_policy=True)
+    assert "whether the launch control policy is about the launched code: legacy use" in verdict.unknown
+    assert not any("launch control" in one for one in era(Lab()).unknown)
 
 
 def test_launch_without_any_word_on_a_policy_has_none(lab):

@@ -5,14 +5,18 @@ import struct
 
 import pytest
 
-from sim.attest import esx_events, event_log, firmware, launch
+from sim.attest import esx_events, event_log, firmware, launch, phases
 from sim.attest.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, UefiVariable, read_variable
 from sim.attest.verdict import AttestationError
 from sim.errors import FormatError
-from sim.tpm.eventlog import EV, EventLogWriter
+from sim.image.manifest import ReferenceLoader
+from sim.tpm.constants import TPM_ALG
+from sim.tpm.eventlog import EV, EventLog, EventLogWriter
 
 from .alone import ONE, SHA1, SHA256, event, log_of, refused
 from .lab import Step, launch_steps, variable
+
+SM3 = TPM_ALG.SM3_256.value
 
 # ------------------------------------------------------------ the log
 
@@ -21,7 +25,8 @@ def test_a_log_is_refused_by_bank_event_and_pcr():
     assert refused(event_log.check_not_truncated, truncated=True) == (
         "log_truncated", "the boot loader says that its event log is not complete", None, "",
     )  # fmt: skip
-    assert refused(event_log.check_banks, [event(), event(pcr=3)], [SHA256, SHA1]) == (
+    both = EventLog(events=(event(), event(pcr=3)), spec_id=None, banks=(SHA256, SHA1))
+    assert refused(event_log.check_banks, both, [SHA256, SHA1]) == (
         "log_banks", "the event log has no sha1 digests, and the quote covers that bank", None, "event 0, PCR 4",
     )  # fmt: skip
     with pytest.raises(AttestationError, match=r"^the event log cannot be read: "):
@@ -50,6 +55,28 @@ def test_events_must_be_covered_and_required_pcrs_used():
     assert refused(event_log.check_extended, [event()], [4, 5]) == (
         "pcr_unused", "nothing was measured into PCR 5", None, "",
     )  # fmt: skip
+
+
+def test_a_bank_that_no_event_has_or_nobody_can_replay_is_refused_though_no_event_lacks_it():
+    silent = event(pcr=0, kind=EV.NO_ACTION, digests={SHA1: bytes(20)})
+    for banks, quoted, words in (
+        ((SHA1,), SHA256, "sha256 digests"),
+        ((SHA256, SM3), SM3, "sm3_256 digests that can be replayed"),
+        ((), 0x77, "0x0077 digests"),
+    ):
+        log = EventLog(events=(silent,), spec_id=None, banks=banks)
+        assert refused(event_log.check_banks, log, [*banks[:1], quoted])[:2] == (
+            "log_banks",
+            f"the event log has no {words}, and the quote covers that bank",
+        )
+
+
+def test_the_startup_locality_is_that_of_pcr_0():
+    for pcr, found in ((0, 3), (1, 0)):
+        said = event(pcr, EV.NO_ACTION, b"StartupLocality\0\3", {SHA256: bytes(32)})
+        assert event_log.startup_locality(EventLog(events=(said,), spec_id=None, banks=(SHA256,))) == found
+        hcrtm = event(pcr, EV.EFI_HCRTM_EVENT, b"HCRTM")
+        assert event_log.startup_locality(EventLog(events=(hcrtm,), spec_id=None, banks=())) == 4 * (not pcr)
 
 
 @pytest.mark.parametrize("pcr", range(17, 23))
@@ -183,8 +210,8 @@ def test_pcr_7_has_one_order():
         [event(6), *secure_boot_events(*order, authorities=2), event(5)]
     )
     assert [each.name for each in variables] == list(order)
-    assert authorities == 2
-    assert firmware.check_pcr7_order(secure_boot_events(*order))[1] == 0
+    assert [each.type for each in authorities] == [EV.EFI_VARIABLE_AUTHORITY] * 2
+    assert firmware.check_pcr7_order(secure_boot_events(*order))[1] == ()
     words = "the Secure Boot events of PCR 7 are not in their order"
     for wrong in (order[:4], (*order, "dbt"), ()):
         assert refused(firmware.check_pcr7_order, secure_boot_events(*wrong)) == (
@@ -316,3 +343,67 @@ def test_a_boot_variable_that_cannot_be_read_counts_as_it_stands():
     firmware.check_hashed_data(event(1, EV.EFI_VARIABLE_BOOT, b"no variable"), firmware.STRICT_TYPES)
     wrong = event(1, EV.EFI_VARIABLE_BOOT, b"no variable", {SHA256: ONE})
     assert refused(firmware.check_hashed_data, wrong, firmware.STRICT_TYPES)[0] == "event_data"
+
+
+# ------------------------------------------------------------ the phases of a boot
+
+
+def placed(*kinds):
+    """Events by (PCR, kind), a text standing for an action."""
+    return [
+        event(pcr, EV.EFI_ACTION, kind.encode()) if isinstance(kind, str) else event(pcr, kind)
+        for pcr, kind in kinds
+    ]
+
+
+DONE = "Exit Boot Services Returned with Success"
+APPLICATION, DRIVER = EV.EFI_BOOT_SERVICES_APPLICATION, EV.EFI_BOOT_SERVICES_DRIVER
+
+
+def test_kinds_that_belong_behind_a_separator_may_stand_there():
+    phases.check_phases(placed(*((pcr, EV.SEPARATOR) for pcr in range(8)), (1, EV.EFI_VARIABLE_BOOT), (4, APPLICATION),
+                               (4, DRIVER), (4, "x"), (5, EV.EFI_GPT_EVENT), (7, EV.EFI_VARIABLE_AUTHORITY),
+                               (5, DONE), (8, EV.IPL), (12, EV.EVENT_TAG), (17, 0x402)))  # fmt: skip
+    phases.check_phases(placed((4, APPLICATION), (7, EV.EFI_VARIABLE_AUTHORITY), (5, EV.EFI_GPT_EVENT)))
+    phases.check_phases(placed((4, DRIVER), (4, "x"), (4, EV.SEPARATOR), (5, DONE)))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        ([(0, EV.SEPARATOR), (0, EV.EFI_PLATFORM_FIRMWARE_BLOB)],
+         "PCR 0 has an event of type EV_EFI_PLATFORM_FIRMWARE_BLOB behind its separator"),
+        ([(2, EV.SEPARATOR), (2, DRIVER)], "PCR 2 has an event of type EV_EFI_BOOT_SERVICES_DRIVER behind its separator"),
+        ([(1, EV.SEPARATOR), (1, EV.CPU_MICROCODE)], "PCR 1 has an event of type EV_CPU_MICROCODE behind its separator"),
+        ([(6, EV.SEPARATOR), (6, "x")], "PCR 6 has an event of type EV_EFI_ACTION behind its separator"),
+        ([(7, EV.SEPARATOR), (7, EV.EFI_VARIABLE_DRIVER_CONFIG)],
+         "PCR 7 has an event of type EV_EFI_VARIABLE_DRIVER_CONFIG behind its separator"),
+        ([(4, APPLICATION), (4, EV.SEPARATOR)],
+         "PCR 4 has an event of type EV_EFI_BOOT_SERVICES_APPLICATION before its separator"),
+        ([(7, EV.EFI_VARIABLE_AUTHORITY), (7, EV.SEPARATOR)],
+         "PCR 7 has an event of type EV_EFI_VARIABLE_AUTHORITY before its separator"),
+        ([(5, DONE), (5, EV.EFI_GPT_EVENT)],
+         "PCR 5 has an event of type EV_EFI_GPT_EVENT behind the exit from boot services"),
+        ([(5, DONE), (7, EV.EFI_VARIABLE_AUTHORITY)],
+         "PCR 7 has an event of type EV_EFI_VARIABLE_AUTHORITY behind the exit from boot services"),
+        ([(5, DONE + "\0"), (0, EV.SEPARATOR), (5, "x"), (0, EV.POST_CODE)],
+         "PCR 0 has an event of type EV_POST_CODE behind the exit from boot services"),
+    ],
+)  # fmt: skip
+def test_an_event_of_another_phase_is_refused_by_pcr_kind_and_place(kinds, words):
+    assert refused(phases.check_phases, placed(*kinds)) == ("event_order", words, None, "")
+
+
+def test_every_published_loader_is_started_in_one_of_its_versions():
+    loaders = [
+        ReferenceLoader(name=name, digests=(digest, bytes(48)))
+        for name, digest in (("first", ONE), ("second", bytes(32)), ("second", b"\2" * 32))
+    ]
+    started = [event(4, APPLICATION, digests={SHA256: digest}) for digest in (ONE, b"\2" * 32)]
+    firmware.check_loaders_present(started, SHA256, loaders)
+    firmware.check_loaders_present([], SHA256, [])
+    elsewhere = event(2, APPLICATION, digests={SHA256: bytes(32)})
+    for events, name in (([started[0], elsewhere], "second"), (started[1:], "first"), ([], "first")):
+        assert refused(firmware.check_loaders_present, events, SHA256, loaders) == (
+            "loader_missing", f"the boot loader {name} was not started", name, "",
+        )  # fmt: skip

@@ -4,6 +4,7 @@ import attrs
 import pytest
 
 from sim.attest import esx_events, software
+from sim.attest.verdict import Component
 from sim.errors import FormatError
 from sim.image.manifest import ReferenceManifest
 from sim.tpm.eventlog import EV
@@ -106,11 +107,37 @@ def test_a_component_that_is_not_published_is_told_by_how_it_differs(body, diges
     assert got == (name, words, words.split()[1], f"PCR 13, digest {digest.hex()}")
 
 
-def test_modules_and_option_files_are_measured_once_and_other_texts_as_often_as_they_like():
-    text = measurement(EsxTag.SIGNER)
-    software.check_no_duplicates([measurement(), text, text, measurement(EsxTag.BOOT_OPT, body=b"a.gz")])
-    assert refused(software.check_no_duplicates, [measurement(), measurement(EsxTag.BOOT_OPT)]) == (
-        "component_twice", "component net.v00 was measured twice", "net.v00", "",
+def loaded(*names, pcr=13):
+    return [Component(name=name, pcr=pcr, digest=ONE) for name in names]
+
+
+def test_a_component_is_measured_once():
+    software.check_once(loaded("a.v00", "b.v00"))
+    assert refused(software.check_once, loaded("a.v00", "b.v00", "a.v00")) == (
+        "component_twice", "component a.v00 was measured twice", "a.v00", "",
+    )  # fmt: skip
+
+
+def test_components_of_a_pcr_are_loaded_in_the_order_of_one_bank():
+    orders = [("b", "k", "o.gz", "x", "y"), ("b", "k", "o.gz", "y", "x", "z")]
+    software.check_load_order(loaded("b", "k", "x", "y"), orders)
+    software.check_load_order(loaded("b", "k", "y", "x"), orders)
+    software.check_load_order(loaded("x", "o.gz", "y"), orders)
+    software.check_load_order([*loaded("k"), *loaded("b", pcr=12)], orders)
+    software.check_load_order(loaded("y", "unknown", "x", "z"), orders)
+    software.check_load_order(loaded("y", "x"), [])
+    software.check_load_order([], orders)
+    for names, which in ((("k", "b"), "b"), (("x", "y", "z"), "y"), (("y", "z", "x"), "x")):
+        assert refused(software.check_load_order, loaded(*names), orders) == (
+            "component_order", f"component {which} was not loaded at its place in the published order", which, "PCR 13",
+        )  # fmt: skip
+
+
+def test_the_kernel_is_the_first_file_of_a_published_bank():
+    software.check_kernel("b.b00 x=1", [("k.b00",), ("b.b00", "k.b00")])
+    software.check_kernel("any", [])
+    assert refused(software.check_kernel, "k.b00 x=1", [(), ("b.b00", "k.b00")]) == (
+        "kernel_name", "'k.b00' was booted as the kernel, which no published bank does", "command line", "k.b00 x=1",
     )  # fmt: skip
 
 

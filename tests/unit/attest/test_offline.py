@@ -5,16 +5,22 @@ import struct
 import attrs
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.attest import quote
+from sim.attest.keys import read_public
 from sim.attest.offline import Files, appraise_files, read_pcr_file, recognise
+from sim.attest.verdict import AttestationError
+from sim.core.keys import rsa_private_key
+from sim.core.rng import Rng
 from sim.errors import FormatError
 from sim.tpm.constants import TPM_RH
 from sim.tpm.eventlog import EV, EventLogWriter, parse
 from sim.tpm.templates import SIGNING_KEY
+from sim.tpm.wire import TPM2B_PUBLIC
 
 from .lab import ALL_BANKS, NONCE, QUOTED, Lab, Step, boot_steps, find, replaced, variable
 
@@ -69,13 +75,16 @@ def codes(verdict):
     return [reason.code for reason in verdict.reasons]
 
 
+NO_CREDENTIAL = "the public area says that the key is a TPM's restricted signing key: no credential proves that a TPM holds it"
+
+
 def test_good_files_are_accepted_and_what_they_prove_is_told(booted):
     verdict = booted.judge(require_secure_boot=True)
     assert verdict.accepted, verdict.reasons
-    assert verdict.unchecked == ()
+    assert verdict.unchecked == (NO_CREDENTIAL,)
     assert [text.split()[0:3] for text in verdict.proven] == [
         ["the", "key", "signed"],
-        ["the", "key", "is"],
+        ["the", "quote", "names"],
         ["the", "quote", "answers"],
         ["the", "PCR", "values"],
         ["the", "event", "log"],
@@ -125,6 +134,60 @@ def test_secure_boot_can_be_demanded_only_where_it_is_proven(booted):
     assert verdict.log.secure_boot is None
     assert any("does not cover PCR 7" in text for text in verdict.unchecked)
     assert codes(without_7.judge(require_secure_boot=True)) == ["secure_boot"]
+
+
+def test_secure_boot_without_an_authority_is_none_that_can_be_demanded():
+    nobody = Booted([step for step in boot_steps() if step.type != EV.EFI_VARIABLE_AUTHORITY])
+    assert nobody.judge().accepted
+    verdict = nobody.judge(require_secure_boot=True)
+    assert [one.message for one in verdict.reasons] == [
+        "Secure Boot was on, yet no authority vouched for a boot loader"
+    ]
+
+
+def test_a_quote_of_the_sha_1_bank_alone_is_told(booted):
+    assert not any("SHA-1" in text for text in booted.judge().unchecked)
+    assert not any("SHA-1" in text for text in Booted(banks=("sha1", "sha256")).judge().unchecked)
+    verdict = Booted(banks=("sha1",)).judge(require_secure_boot=True)
+    assert verdict.accepted
+    assert any("covers the SHA-1 bank alone" in text for text in verdict.unchecked)
+
+
+def software_signature(attest, private):
+    r, s = decode_dss_signature(private.sign(attest, ec.ECDSA(hashes.SHA256())))
+    parts = (part.to_bytes(32, "big") for part in (r, s))
+    return struct.pack(">HH", 0x18, 0xB) + b"".join(struct.pack(">H", 32) + part for part in parts)
+
+
+def test_a_software_key_in_a_public_area_of_its_own_is_never_called_a_tpm_s(booted):
+    private = ec.derive_private_key(5, ec.SECP256R1())
+    point = private.public_key().public_numbers()
+    public = read_public(booted.evidence.ak_public)
+    unique = attrs.evolve(public.unique, x=point.x.to_bytes(32, "big"), y=point.y.to_bytes(32, "big"))
+    key = TPM2B_PUBLIC.encode(attrs.evolve(public, unique=unique))
+    verdict = booted.judge(key=key, signature=software_signature(booted.evidence.attest, private))
+    assert verdict.accepted
+    assert not any("TPM" in text or "names this key" in text for text in verdict.proven)
+    assert NO_CREDENTIAL in verdict.unchecked
+    assert any("names no primary key" in text for text in verdict.unchecked)
+
+
+@pytest.mark.parametrize("salt", [32, padding.PSS.MAX_LENGTH])
+def test_a_quote_signed_by_rsapss_is_verified(booted, salt):
+    private = rsa_private_key(Rng(5).stream("key"))
+    public = private.public_key()
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), salt)
+
+    def signed(attest):
+        raw = private.sign(attest, scheme, hashes.SHA256())
+        return struct.pack(">HHH", 0x16, 0xB, len(raw)) + raw
+
+    attest = booted.evidence.attest
+    assert booted.judge(key=der, signature=signed(attest)).accepted
+    assert codes(booted.judge(key=der, signature=signed(attest + b"x"))) == ["signature"]
+    with pytest.raises(AttestationError):
+        quote.check_signature(public, attest, quote.read_signature(signed(attest)))
 
 
 # ------------------------------------------------------------ attacks
@@ -298,3 +361,14 @@ def test_a_changed_byte_in_quote_signature_key_or_values_is_never_accepted(boote
 )
 def test_noise_is_refused_and_never_raises(parts):
     assert not appraise_files(Files(**parts)).accepted
+
+
+def test_a_log_without_an_event_that_extends_ends_in_a_reason(booted):
+    agile = EventLogWriter((4,))
+    agile.startup_locality(3)
+    old = struct.pack("<II", 0, 3) + bytes(20) + struct.pack("<I", 17) + b"StartupLocality\0\3"
+    for log in (agile.to_bytes(), old):
+        assert codes(booted.judge(log=log)) == ["log_banks"]
+        assert codes(booted.judge(log=log, pcr_file=None)) == ["log_banks"]
+        verdict = booted.lab.appraise(attrs.evolve(booted.evidence, event_log=log))
+        assert codes(verdict) == ["log_banks"]

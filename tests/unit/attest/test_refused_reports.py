@@ -9,6 +9,7 @@ import pytest
 from sim.attest.esxi_report import PcrOutcome, read_report, replay_report, verify_report
 from sim.attest.tpm_report import (
     EVENT_DETAILS,
+    BootSecurityOptionDetails,
     CommandDetails,
     HostTpmAttestationReport,
     SoftwareComponentDetails,
@@ -401,3 +402,31 @@ def test_what_an_event_does_not_say_is_empty(cls):
             assert getattr(cls(**needed), field.name) in ("", b"")
     if cls is not TpmDigestInfo:
         assert cls(**needed).data_hash_method == "SHA1"
+
+
+def test_a_report_that_contradicts_itself_or_leaves_a_value_out_is_refused():
+    text = BootSecurityOptionDetails(
+        data_hash=hashlib.sha256(b"on\0").digest(), data_hash_method="SHA256", boot_security_option="on"
+    )
+    folded = hashlib.sha256(bytes(32) + text.data_hash).digest()
+    good = HostTpmAttestationReport(tpm_pcr_values=(value(1, folded),), tpm_events=(entry(1, text),))
+    assert verify_report(good, (1,)) == replay_report(good)
+    sm3 = attrs.evolve(good, tpm_pcr_values=(value(1, folded), value(2, bytes(32), "SM3_256")))
+    assert verify_report(sm3).contradictions == ()
+    lie = attrs.evolve(text, boot_security_option="off")
+    short = attrs.evolve(text, data_hash=bytes(31))
+    for report, words in (
+        (attrs.evolve(good, tpm_events=(entry(1, lie),)), "event 0 (PCR 1): the text 'off' is not what was measured"),
+        (attrs.evolve(good, tpm_events=(entry(1, text), entry(1, short), entry(1, short))),
+         "event 1 (PCR 1): 31 bytes cannot be a SHA256 digest; and 1 more"),
+        (attrs.evolve(good, tpm_pcr_values=(value(1, folded[:31]),)), "PCR 1: 31 bytes cannot be a SHA256 value"),
+    ):  # fmt: skip
+        with pytest.raises(AttestationError) as caught:
+            verify_report(report)
+        assert (caught.value.check, caught.value.message) == (
+            "report_contradiction", f"the report contradicts itself: {words}",
+        )  # fmt: skip
+    with pytest.raises(
+        AttestationError, match=r"events stand without the reported value of PCR 1 \(SHA256\)"
+    ):
+        verify_report(attrs.evolve(good, tpm_pcr_values=()))

@@ -21,6 +21,7 @@ from sim.tpm.wire import TPM2B_PUBLIC, TPMS_ATTEST, TPMT_SIGNATURE
 
 from .lab import (
     ALL_BANKS,
+    AUTHORITY,
     CORE,
     LOADERS,
     NONCE,
@@ -283,7 +284,7 @@ def test_attack_3_data_where_they_are_hashed_cannot_be_changed(booted):
         (b"partition table", b"partition tible"),
         (b"execInstalledOnly=FALSE", b"execInstalledOnly=TRUE "),
         (b"certificate of the", b"certificate of one"),
-        (b"owner, certificate", b"0wner, certificate"),
+        (AUTHORITY, b"0" + AUTHORITY[1:]),
     ]:
         verdict = booted.appraise(booted.machine.evidence(event_log=spoof(old, new)))
         assert "event_data" in codes(verdict), (old, verdict.reasons)
@@ -669,7 +670,7 @@ def test_a_missing_component_is_named_unless_the_policy_can_do_without(lab):
 
 def test_a_component_measured_twice_is_refused(lab):
     lab.machine.boot([*boot_steps(), module(13, "net.v00", STATIC["net.v00"])])
-    assert codes(lab.appraise(lab.machine.evidence())) == ["component_twice"]
+    assert codes(lab.appraise(lab.machine.evidence())) == ["component_twice", "component_order"]
 
 
 def test_a_component_in_the_wrong_pcr_is_refused(lab):
@@ -713,6 +714,23 @@ def test_golden_values_of_firmware_pcrs_are_compared_when_given(booted):
     assert booted.appraise(evidence, reference_pcrs={"sha256": {0: (good,)}}).accepted
     verdict = booted.appraise(evidence, reference_pcrs={"sha256": {0: (bytes(32),)}})
     assert codes(verdict) == ["reference_pcr"]
+
+
+def test_a_golden_value_for_what_is_not_quoted_refuses(booted):
+    evidence = booted.machine.evidence()
+    for bank, pcr in (("sha384", 0), ("sha256", 8)):
+        verdict = booted.appraise(evidence, reference_pcrs={bank: {pcr: (b"\1" * 32,)}})
+        assert codes(verdict) == ["pcr_coverage"]
+        assert f"PCR {pcr} of the {bank} bank, which has a reference value" in verdict.message
+    assert booted.appraise(evidence, reference_pcrs={"sha384": {}}).accepted
+
+
+def test_a_host_is_asked_for_every_pcr_with_a_golden_value(booted):
+    policy = booted.policy(reference_pcrs={"sha384": {9: (b"\0" * 48,)}, "sha256": {}})
+    assert policy.banks_to_quote() == ("sha256", "sha384")
+    assert policy.pcrs_to_quote() == tuple(sorted({*policy.required_pcrs, 9}))
+    evidence = booted.machine.evidence(pcrs=policy.pcrs_to_quote(), banks=policy.banks_to_quote())
+    assert booted.appraise(evidence, reference_pcrs=policy.reference_pcrs).accepted
 
 
 @pytest.mark.parametrize(("change", "code"), [

@@ -253,3 +253,9 @@ def test_limits_of_the_data_file_are_kept():
     empty = b"Intel(R) TXT LCP_POLICY_DATA\0\0\0\0" + bytes(4)
     with pytest.raises(LimitError):
         decode_policy_data(empty)
+
+
+def test_the_digest_field_of_a_policy_that_allows_anything_is_not_measured():
+    policy = LcpPolicy(policy_type=PolicyType.ANY, digest=b"\1" * 32, control=4)
+    match = judge(policy)
+    assert (match.control, any(match.digest)) == (4, False)

@@ -77,6 +77,15 @@ def test_second_loader_is_verified_like_the_first(make_world):
     )
 
 
+@pytest.mark.parametrize("secure_boot", [True, False])
+def test_second_loader_that_is_missing_stops_the_boot(make_world, secure_boot):
+    world = make_world(secure_boot=secure_boot)
+    world.board.disk.volume("esp").remove("EFI/VMware/mboot64.efi")
+    failure = world.boot()
+    assert (failure.stage, failure.component, failure.message) == ("safeboot", "mboot64.efi", FATAL_NOT_FOUND)
+    assert "mboot64.efi: EFI system partition: " in "".join(world.lines("safeboot"))
+
+
 def test_loader_whose_image_digest_stands_in_dbx_is_refused(make_world, factory):
     world = make_world()
     loader = factory.image.esp["EFI/VMware/safeboot64.efi"]

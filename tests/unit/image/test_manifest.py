@@ -11,6 +11,7 @@ from sim.image import manifest as manifest_module
 from sim.image.manifest import ReferenceManifest, measured_digests
 from sim.image.payload import content_of, gzip_stored
 from sim.image.pe import authenticode_digest
+from sim.image.platform import ReferenceCode, ReferencePlatform
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +71,26 @@ def test_a_manifest_pickles_with_its_index(manifest):
 
 
 def test_json_is_read_back(manifest):
-    assert ReferenceManifest.from_json(manifest.to_json()) == manifest
+    code = ReferenceCode(name="DXE", pcr=0, digests=(b"\1", b"\2"), required=False)
+    platform = ReferencePlatform(
+        model="m",
+        code=(code,),
+        platform_keys=(b"p",),
+        exchange_keys=(b"k",),
+        allowed=(b"a",),
+        forbidden=(b"f",),
+    )
+    both = manifest.merged(ReferenceManifest(platforms=(platform,)))
+    for each in (manifest, both):
+        assert ReferenceManifest.from_json(each.to_json()) == each
+    assert both.platforms == (platform,)
+    assert (
+        ReferenceManifest.from_json('{"components": [], "loaders": [], "signers": []}') == ReferenceManifest()
+    )
+
+
+def test_the_order_of_a_bank_is_published(manifest, small_image):
+    assert manifest.orders == (small_image.bank.config.load_order,)
 
 
 @pytest.mark.parametrize(

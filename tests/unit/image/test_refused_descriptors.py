@@ -222,8 +222,8 @@ COMPONENT = "is not an object of name, vib_name, vib_version, vib_vendor, level,
     ("text", "words"),
     [
         ("?", "not acceptable as JSON: Expecting value: line 1 column 1 (char 0)"),
-        ("[]", "root: is not an object of components, loaders, signers"),
-        ("{}", "root: is not an object of components, loaders, signers"),
+        ("[]", "root: is not an object of components, loaders, signers, orders, platforms"),
+        ("{}", "root: is not an object of components, loaders, signers, orders, platforms"),
         (manifest(components={}), "components: is not a list"),
         (manifest(loaders=1), "loaders: is not a list"),
         (manifest(signers=""), "signers: is not a list"),
@@ -236,6 +236,10 @@ COMPONENT = "is not an object of name, vib_name, vib_version, vib_vendor, level,
         (manifest(loaders=[{"name": 1, "digests": []}]), "loader 0: name is not a text"),
         (manifest(loaders=[{"name": "a", "digests": ""}]), "loader 0: is not a list"),
         (manifest(loaders=[{"name": "a", "digests": ["x"]}]), "loader 0: holds something that is not hex"),
+        (manifest(orders=1), "orders: is not a list"),
+        (manifest(orders=["a"]), "orders: is not a list"),
+        (manifest(orders=[["a", 1]]), "orders: hold something that is not a name"),
+        (manifest(platforms={}), "platforms: is not a list"),
     ],
 )  # fmt: skip
 def test_a_manifest_is_refused_by_place_and_reason(text, words):
@@ -260,7 +264,10 @@ def test_the_size_of_a_manifest_is_exact(monkeypatch):
 
 def test_a_manifest_has_one_spelling_in_json():
     plain = ReferenceManifest.from_json(manifest(components=[], loaders=[]))
-    assert plain.to_json() == '{\n "components": [],\n "loaders": [],\n "signers": [\n  "ff"\n ]\n}\n'
+    assert (
+        plain.to_json()
+        == '{\n "components": [],\n "loaders": [],\n "orders": [],\n "platforms": [],\n "signers": [\n  "ff"\n ]\n}\n'
+    )
 
 
 def test_the_sha256_of_a_payload_is_that_of_the_stored_file_wherever_it_stands():
@@ -270,3 +277,31 @@ def test_the_sha256_of_a_payload_is_that_of_the_stored_file_wherever_it_stands()
     assert entry.sha256 == PLAIN.digest
     assert (unpacked.label, unpacked.check) == ("sha-256 gunzip", "payload.sha-256.gunzip")
     assert (other.label, other.check) == ("sha-1", "payload.sha-1")
+
+
+PLATFORM = {
+    "model": "m",
+    "code": [],
+    **{key: [] for key in ("platform_keys", "exchange_keys", "allowed", "forbidden")},
+}
+CODE = {"name": "DXE", "pcr": 0, "digests": ["00"], "required": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"more": 1}, "is not an object of allowed, code, exchange_keys, forbidden, model, platform_keys"),
+        ({"model": 1}, "is not a text"),
+        ({"code": {}}, "is not a list"),
+        ({"allowed": ["0"]}, "holds something that is not hex"),
+        ({"forbidden": [0]}, "is not a text"),
+        ({"code": [{}]}, "is not an object of digests, name, pcr, required"),
+        ({"code": [CODE | {"pcr": 8}]}, "code needs a PCR from 0 to 7, and required true or false"),
+        ({"code": [CODE | {"pcr": "0"}]}, "code needs a PCR from 0 to 7, and required true or false"),
+        ({"code": [CODE | {"required": 1}]}, "code needs a PCR from 0 to 7, and required true or false"),
+        ({"code": [CODE | {"digests": "00"}]}, "is not a list"),
+    ],
+)
+def test_a_platform_is_refused_by_place_and_reason(changes, words):
+    text = manifest(platforms=[PLATFORM | {"code": [CODE]}, PLATFORM | changes])
+    assert said(ReferenceManifest.from_json, text) == f"reference platform: platform 1: {words}"

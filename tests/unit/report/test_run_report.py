@@ -138,6 +138,9 @@ def test_the_verdict_lists_its_reasons():
     )
     section = attestation_section(evolve(RESULT, attestation=verdict))
     assert section.lines == ("notAccepted: a; b", "  x: a", "  y: b")
+    open_question = AttestationResult(status="accepted", unknown=("firmware code",))
+    section = attestation_section(evolve(RESULT, attestation=open_question))
+    assert section.lines == ("accepted", "  not known: firmware code")
 
 
 def test_an_expectation_that_was_not_met_says_in_what():

@@ -107,3 +107,46 @@ def test_a_wrong_table_is_refused_by_its_key(table, said):
 def test_quarantine_can_only_be_expected_where_something_attests():
     with pytest.raises(ScenarioError, match="without which nothing attests"):
         parse_scenario("[expect]\nquarantined = true\n")
+
+
+GOLDEN = """
+name = "golden"
+duration = "2s"
+[host]
+memory = "2GiB"
+[image]
+modules = 2
+module_size = "2KiB"
+[vcenter]
+"""
+
+
+def test_golden_values_of_a_scenario_are_demanded_of_every_bank_and_pcr_named():
+    clean = run(GOLDEN)
+    assert clean.attestation.status == "accepted"
+    for bank, pcr in (("sha256", "0"), ("sha384", "8")):
+        table = GOLDEN + f"[vcenter.reference_pcrs.{bank}]\n{pcr} = "
+        good = clean.pcrs[bank][pcr]
+        other = ("0" if good[0] != "0" else "1") + good[1:]
+        assert run(table + f'["{other}", "{good}"]').attestation.status == "accepted", bank
+        assert run(table + f'["{other}"]').attestation.message == (
+            f"PCR {pcr} of the {bank} bank differs from its reference value"
+        )
+    weak = run(GOLDEN + f'[vcenter.reference_pcrs.sha512]\n0 = ["{"00" * 64}"]')
+    assert weak.attestation.message
+
+
+@pytest.mark.parametrize(
+    ("table", "wanted"),
+    [
+        ('[vcenter.reference_pcrs.sha265]\n0 = ["00"]', "one of sha1, sha256, sha384, sha512"),
+        ('[vcenter.reference_pcrs.sha256]\n24 = ["00"]', "a PCR from 0 to 23"),
+        ('[vcenter.reference_pcrs.sha256]\n07 = ["00"]', "a PCR from 0 to 23"),
+        ("[vcenter.reference_pcrs.sha256]\n7 = []", "values of 64 lower-case hexadecimal digits"),
+        ('[vcenter.reference_pcrs.sha1]\n7 = ["00"]', "values of 40 lower-case hexadecimal digits"),
+    ],
+)
+def test_golden_values_that_no_pcr_can_have_are_refused(table, wanted):
+    with pytest.raises(ScenarioError, match=wanted) as caught:
+        parse_scenario(GOLDEN + table)
+    assert caught.value.path == "scenario: vcenter.reference_pcrs"

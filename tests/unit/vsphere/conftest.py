@@ -5,11 +5,13 @@ import gzip
 import attrs
 import pytest
 
+from sim.boot.published import published_platform
 from sim.core.context import Sim
 from sim.hw.board import Board
 from sim.hw.spec import HostSpec
 from sim.image.catalog import standard_image
 from sim.image.efi_lists import encode_signature_lists
+from sim.image.manifest import ReferenceManifest
 from sim.image.pki import Pki
 from sim.kernel.host import Host
 from sim.tpm.manufacture import TpmVendor
@@ -33,6 +35,7 @@ class World:
         serial="T1",
         endorsement_keys=("ecc",),
         log_form="generic",
+        dbx=(),
         **policy,
     ):
         self.sim = Sim(seed=seed)
@@ -61,11 +64,14 @@ class World:
         for name, certificate in (("PK", pki.platform), ("KEK", pki.key_exchange)):
             self.board.firmware.set_variable(name, encode_signature_lists([certificate.certificate_der]))
         self.board.firmware.set_variable("db", encode_signature_lists(pki.uefi_db))
-        self.board.firmware.set_variable("dbx", b"")
+        self.board.firmware.set_variable("dbx", encode_signature_lists(dbx))
         self.host = Host(self.board, pki.trust)
         self.agent = HostAgent(self.sim, "esx01", self.host, self.board.meter)
+        self.manifest = self.image.manifest.merged(
+            ReferenceManifest(platforms=(published_platform(self.board),))
+        )
         self.vcenter = VCenter(
-            self.sim, vendor_roots=(self.vendor.root_certificate_der,), manifest=self.image.manifest
+            self.sim, vendor_roots=(self.vendor.root_certificate_der,), manifest=self.manifest
         )
         self.vcenter.policy = attrs.evolve(self.vcenter.policy, **policy)
         self.errors = []
