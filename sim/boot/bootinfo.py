@@ -48,9 +48,10 @@ class StartupMode(enum.StrEnum):
 class TpmFailureRule(enum.StrEnum):
     """What the firmware does when the TPM fails under it; a setting of the platform maker."""
 
-    GO_ON = "go on"
+    GO_ON = "continue"
     """Give the TPM up, and boot without measurements, which attestation shows."""
-    STOP = "stop"
+    STOP = "halt"
+    """Boot no further: who cannot be measured is not started."""
 
 
 @attrs.frozen(kw_only=True)

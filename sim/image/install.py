@@ -8,12 +8,13 @@ There is no way back to an older version of an installed VIB, signed as it may b
 esxcli's --allow-downgrades does: an old signature stays valid, and the faults that a newer version mended come back.
 
 `force=True` turns signature, level, dependency, version and ownership refusals into warnings, each of which the result
-repeats, as on a real host; wrong checksums are refused even then.  The next boot with Secure Boot on refuses what came
-in that way.
+repeats, as on a real host; `no_sig_check=True` does so for signature and level alone, as esxcli's --no-sig-check does.
+Wrong checksums are refused even then.  The next boot with Secure Boot on refuses what came in that way.  Every rule that
+an option set aside is in the result as a `Waiver`, for whoever keeps the books.
 
 Leaves out live installation.  Whole image profiles are `sim.image.profile`, depots `sim.image.bundle`.
 
-Sources: VMware's documentation of esxcli; refusal texts from published sessions of real hosts, those of dependencies
+Sources: VMware's documentation of esxcli (options of software vib install and software profile update); refusal texts from published sessions of real hosts, those of dependencies
 and conflicts as remembered.
 """
 
@@ -41,6 +42,7 @@ __all__ = [
     "PATH_RULES",
     "InstallError",
     "InstallResult",
+    "Waiver",
     "install",
     "remove",
     "replace_all",
@@ -50,6 +52,11 @@ __all__ = [
 PATH_RULES = PathRules()
 """The published rules of the paths that each level may write."""
 
+FORCE, NO_SIG_CHECK, ALLOW_DOWNGRADES = "force", "no-sig-check", "allow-downgrades"
+"""The options that set rules aside, in esxcli's spelling."""
+
+DOWNGRADE = "DowngradeError"
+_SIGNATURE_RULES = ("AcceptanceConfigError", "VibSignatureError")
 _PATHS_SHOWN_MAX = 5
 _LAST_LINE = "Please refer to the log file for more details."
 _ADVICE = "To change the host acceptance level, use the 'esxcli software acceptance set' command."
@@ -71,14 +78,28 @@ class InstallError(VerificationError):
 
 
 @attrs.frozen(kw_only=True)
+class Waiver:
+    """A rule that was set aside: by which option, esxcli's name of the rule, and what it would have said."""
+
+    option: str
+    rule: str
+    text: str
+
+
+@attrs.frozen(kw_only=True)
 class InstallResult:
-    """The new bank, and the ids of the VIBs that came, went and were there already, with the warnings of force."""
+    """The new bank, the ids of the VIBs that came, went and were there already, and the rules that were set aside."""
 
     bank: BootBank
     installed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What esxcli prints of rules that were set aside; a downgrade that was asked for is none."""
+        return tuple(one.text for one in self.waivers if one.option != ALLOW_DOWNGRADES)
 
 
 def install(
@@ -89,10 +110,11 @@ def install(
     now: datetime,
     *,
     force: bool = False,
+    no_sig_check: bool = False,
     downgrades: bool = False,
     paths: PathRules = PATH_RULES,
 ) -> InstallResult:
-    """Return the bank with the VIBs in it; the first broken rule raises `InstallError` unless `force` is given."""
+    """Return the bank with the VIBs in it; the first broken rule that no option sets aside raises `InstallError`."""
     wanted = [vibs] if isinstance(vibs, Vib) else list(vibs)
     database = bank.database
     skipped = [vib for vib in wanted if _is_installed(vib, database.records)]
@@ -101,17 +123,16 @@ def install(
     leaving = [record for record in database.records if _is_replaced(record.descriptor, new)]
     staying = [record for record in database.records if record not in leaving]
     refusals += [refusal for vib in new for refusal in _check_paths(vib, paths)]
-    refusals += [] if downgrades else _check_versions(new, leaving)
+    refusals += _check_versions(new, leaving)
     refusals += _check_image([*(r.descriptor for r in staying), *(vib.descriptor for vib in new)])
     refusals += _check_files(new, staying)
-    if refusals and not force:
-        raise refusals[0]
+    waivers = _waived(refusals, force=force, no_sig_check=no_sig_check, downgrades=downgrades)
     return InstallResult(
         bank=_rebuilt(bank, new, leaving) if new else bank,
         installed=tuple(vib.vib_id for vib in new),
         removed=tuple(record.descriptor.vib_id for record in leaving),
         skipped=tuple(vib.vib_id for vib in skipped),
-        warnings=tuple(str(refusal) for refusal in refusals),
+        waivers=waivers,
     )
 
 
@@ -121,12 +142,10 @@ def remove(bank: BootBank, name: str, *, force: bool = False) -> InstallResult:
     if record is None:
         raise InstallError("NoMatchError", f"No VIB matching VIB search specification '{name}'.")
     refusals = list(_check_image([r.descriptor for r in bank.database.records if r != record]))
-    if refusals and not force:
-        raise refusals[0]
     return InstallResult(
         bank=_rebuilt(bank, [], [record]),
         removed=(record.descriptor.vib_id,),
-        warnings=tuple(str(refusal) for refusal in refusals),
+        waivers=_waived(refusals, force=force),
     )
 
 
@@ -152,18 +171,18 @@ def replace_all(
     leaving = [record for record in database.records if record.descriptor_xml not in kept]
     refusals = [refusal for vib in vibs for refusal in _check_vib(vib, level, trust, now)]
     refusals += [refusal for vib in vibs for refusal in _check_paths(vib, paths)]
-    refusals += [] if downgrades else _check_versions(new, leaving)
+    refusals += _check_versions(new, leaving)
     refusals += _check_image([vib.descriptor for vib in vibs])
     refusals += _check_files(new, [record for record in database.records if record not in leaving])
     refusals += [] if removals else _check_removals(vibs, leaving)
-    if refusals:
-        raise refusals[0]
+    waivers = _waived(refusals, downgrades=downgrades)
     renamed = bank.with_files({DATABASE_FILE: write_database(attrs.evolve(database, name=name, level=level))})
     return InstallResult(
         bank=_rebuilt(renamed, new, leaving),
         installed=tuple(vib.vib_id for vib in new),
         removed=tuple(record.descriptor.vib_id for record in leaving),
         skipped=tuple(vib.vib_id for vib in vibs if vib not in new),
+        waivers=waivers,
     )
 
 
@@ -174,6 +193,28 @@ def set_acceptance(bank: BootBank, level: AcceptanceLevel) -> BootBank:
         for refusal in _check_level(record.descriptor, level):
             raise refusal
     return bank.with_files({DATABASE_FILE: write_database(attrs.evolve(database, level=level))})
+
+
+def _waived(
+    refusals: Iterable[InstallError],
+    *,
+    force: bool = False,
+    no_sig_check: bool = False,
+    downgrades: bool = False,
+) -> tuple[Waiver, ...]:
+    """Return which option set aside each broken rule; the first that none does is raised."""
+    waivers = []
+    for refusal in refusals:
+        if downgrades and refusal.check == DOWNGRADE:
+            option = ALLOW_DOWNGRADES
+        elif no_sig_check and refusal.check in _SIGNATURE_RULES:
+            option = NO_SIG_CHECK
+        elif force:
+            option = FORCE
+        else:
+            raise refusal
+        waivers.append(Waiver(option=option, rule=refusal.check, text=str(refusal)))
+    return tuple(waivers)
 
 
 def _check_vib(
@@ -227,9 +268,7 @@ def _check_versions(new: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterato
             if vib.descriptor.name == old.name and version_key(vib.descriptor.version) < version_key(
                 old.version
             ):
-                yield InstallError(
-                    "DowngradeError", f"VIB {vib.vib_id} is older than the installed {old.vib_id}"
-                )
+                yield InstallError(DOWNGRADE, f"VIB {vib.vib_id} is older than the installed {old.vib_id}")
 
 
 def _check_removals(vibs: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterator[InstallError]:

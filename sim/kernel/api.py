@@ -149,9 +149,11 @@ METHODS: Mapping[str, Method] = {
         ),
         _method(
             "image.install",
-            "install a VIB into the boot bank; it takes effect at the next boot",
+            "install a VIB into the boot bank; it takes effect at the next boot; an option that sets a rule aside is noted",
             Parameter("archive", bytes),
             Parameter("force", bool, required=False),
+            Parameter("no_sig_check", bool, required=False),
+            Parameter("allow_downgrades", bool, required=False),
             changes=True,
         ),
         _method(

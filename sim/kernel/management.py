@@ -33,6 +33,7 @@ from sim.kernel.api import ApiError
 from sim.kernel.bootbanks import write_update
 from sim.kernel.configuration import ConfigurationError
 from sim.kernel.counters import Snapshot, snapshot
+from sim.kernel.image_audit import note_waivers
 from sim.kernel.loader import LoadedModule
 from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, shown, with_option
 from sim.kernel.quoting import PCR_COUNT, Attestor
@@ -254,20 +255,35 @@ class Management:
         except InstallError as error:
             raise ApiError(error.check, str(error)) from error
 
-    def image_install(self, archive: bytes, *, force: bool = False) -> dict[str, Any]:
+    def image_install(
+        self,
+        archive: bytes,
+        *,
+        force: bool = False,
+        no_sig_check: bool = False,
+        allow_downgrades: bool = False,
+    ) -> dict[str, Any]:
         """Install a VIB into the boot bank."""
         kernel = self._kernel
         try:
             vib = read_vib(archive)
             bank = self._bank()
-            result = install(bank, vib, bank.database.level, kernel.trust, kernel.sim.utc_now(), force=force)
+            result = install(
+                bank,
+                vib,
+                bank.database.level,
+                kernel.trust,
+                kernel.sim.utc_now(),
+                force=force,
+                no_sig_check=no_sig_check,
+                downgrades=allow_downgrades,
+            )
         except FormatError as error:
             raise ApiError("InvalidArgument", str(error)) from error
         except VerificationError as error:
             raise ApiError(error.check, str(error)) from error
         self._store(result.bank)
-        for warning in result.warnings:
-            kernel.sim.log("esxupdate", warning)
+        note_waivers(kernel.sim, kernel.board.spec.name, result)
         kernel.sim.log(
             "esxupdate", f"installed {', '.join(result.installed) or 'nothing'}; a reboot is required"
         )
@@ -299,6 +315,7 @@ class Management:
             raise ApiError(error.check, str(error)) from error
         kernel.vault.expect_change()
         bank = write_update(kernel.board.disk, kernel.boot.bank, result.bank)
+        note_waivers(kernel.sim, kernel.board.spec.name, result)
         kernel.sim.log("esxupdate", f"image profile {profile} is in {bank}; a reboot is required")
         return {
             "bank": bank,

@@ -168,6 +168,8 @@ def attestation_section(result: RunResult) -> Section:
     if verdict.quarantined or verdict.key_withheld:
         done = (("in quarantine", verdict.quarantined), ("key withheld", verdict.key_withheld))
         lines.append(f"  the host is {', '.join(what for what, is_so in done if is_so)}")
+    if verdict.stale:
+        lines.append(f"  the verdict is stale: {verdict.stale}")
     mood = {"accepted": "good", "notAccepted": "bad"}.get(verdict.status, "plain")
     return Section(title="Attestation", lines=tuple(lines), mood=mood)
 

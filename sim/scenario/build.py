@@ -14,7 +14,7 @@ import hashlib
 from attrs import define, evolve
 
 from sim.attest.policy import AppraisalPolicy, LaunchRule
-from sim.boot.bootinfo import BootInfo
+from sim.boot.bootinfo import BootInfo, TpmFailureRule
 from sim.boot.context import BootPolicy
 from sim.boot.sequence import BootOutcome, BootSequence
 from sim.core.context import Sim
@@ -96,7 +96,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
     host = Host(
         board,
         pki.trust,
-        policy=BootPolicy(launch=scenario.launch),
+        policy=BootPolicy(launch=scenario.launch, tpm_failure=TpmFailureRule(scenario.tpm.on_failure)),
         layout=scenario.kernel.layout.release(),
         sched=scenario.sched,
         mem=scenario.mem,
@@ -116,6 +116,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
             manifest=manifest,
             policy=_appraisal(scenario, scenario.vcenter, sim),
             engagements=engagements(scenario.vcenter.engines, sim, manifest, pki.trust),
+            verdict_age_ns_max=scenario.vcenter.verdict_age_max_ns,
         )
     return Machinery(
         sim=sim,

@@ -280,5 +280,6 @@ def _attestation(machinery: Machinery) -> AttestationResult:
         policies=_policies(entries[0]),
         quarantined=entries[0].quarantined,
         key_withheld=entries[0].key_withheld,
+        stale=entries[0].stale,
         time_ns=(info.time - machinery.sim.epoch) // timedelta(microseconds=1) * 1000,
     )

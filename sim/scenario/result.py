@@ -192,7 +192,8 @@ class PolicyRow:
 class AttestationResult:
     """The verifier's last word as vCenter shows it: "accepted", "notAccepted" or "N/A".
 
-    `connection` is vCenter's state of the host: a verdict about a host that is "notResponding" is an old one.
+    `connection` is vCenter's state of the host: a verdict about a host that is "notResponding" is an old one.  `stale` says
+    why the verdict no longer holds, as far as vCenter has looked.
     """
 
     status: str
@@ -203,6 +204,7 @@ class AttestationResult:
     policies: tuple[PolicyRow, ...] = ()
     quarantined: bool = False
     key_withheld: bool = False
+    stale: str = ""
 
 
 @frozen(kw_only=True)

@@ -15,7 +15,7 @@ from attrs import evolve
 from sim.core.context import Sim
 from sim.core.procedure import Procedure
 from sim.core.trace import record
-from sim.core.units import SECOND, format_ns
+from sim.core.units import MS, SECOND, format_ns
 from sim.errors import ScenarioError, SimBug
 from sim.kernel.api import ApiError
 from sim.kernel.host import Host, HostState
@@ -44,6 +44,9 @@ SCENARIO_STEP = record("scenario.step", what=str, detail=str)
 
 BOOT_NS_GUESS = 20 * SECOND
 """What progress shows as the length of a boot before its end is known."""
+
+VERDICT_LOOK_NS = MS
+"""How long after a verdict has reached its greatest age vCenter looks at it."""
 
 BOOT_NS_MAX = 24 * 3600 * SECOND
 """A boot that takes longer than a simulated day never ends."""
@@ -224,7 +227,28 @@ class Simulation:
             except ApiError as error:
                 self._refused(spec.name, error.message)
 
-    def _place_vms(self, _entry: HostEntry) -> None:
+    def _attested_after_boot(self, entry: HostEntry) -> None:
+        """Go on after the first attestation of a boot."""
+        self._attested(entry)
+        if self.scenario.vcenter is not None and self.scenario.vcenter.place_vms:
+            self._place_vms()
+
+    def _attested(self, entry: HostEntry) -> None:
+        """Let vCenter look again when the verdict of this attestation is too old, if verdicts may be."""
+        age_ns = self.scenario.vcenter.verdict_age_max_ns if self.scenario.vcenter is not None else None
+        if age_ns is not None and entry.tpm_attestation is not None:
+            self.sim.engine.after(age_ns + VERDICT_LOOK_NS, self._look_at_verdict)
+
+    def _look_at_verdict(self) -> None:
+        """Ask whether the host's verdict still holds; a newer one does."""
+        vcenter = self.machinery.vcenter
+        assert vcenter is not None
+        if self.host.state is HostState.RUNNING:
+            stale = vcenter.check_freshness(self.host.name)
+            if stale:
+                self._note("verdict is stale", stale)
+
+    def _place_vms(self) -> None:
         """Let vCenter place the virtual machines, after an attestation."""
         vcenter = self.machinery.vcenter
         assert vcenter is not None
@@ -298,7 +322,7 @@ class Simulation:
         known = any(entry.name == self.host.name for entry in vcenter.hosts())
         if known and self.host.state is HostState.RUNNING:
             self._note("attest again", self.host.name)
-            self._attestation = vcenter.reconnect_host(self.host.name)
+            self._attestation = vcenter.reconnect_host(self.host.name, on_done=self._attested)
         self.sim.engine.after(spec.attest_every_ns, self._attest_again)
 
     def _add_host(self) -> None:
@@ -314,8 +338,7 @@ class Simulation:
         vcenter, agent = self.machinery.vcenter, self.machinery.agent
         if vcenter is None or not self._wanted_in_vcenter:
             return
-        places = self.scenario.vcenter is not None and self.scenario.vcenter.place_vms
-        done = self._place_vms if places else None
+        done = self._attested_after_boot
         if any(entry.name == agent.name for entry in vcenter.hosts()):
             self._attestation = vcenter.on_host_rebooted(agent.name, on_done=done)
         else:

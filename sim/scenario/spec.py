@@ -21,6 +21,7 @@ import attrs
 from attrs import evolve, field, frozen
 from attrs.validators import optional
 
+from sim.boot.bootinfo import TpmFailureRule
 from sim.boot.launchspec import LaunchSpec
 from sim.core.context import EPOCH
 from sim.core.facts import fact
@@ -89,6 +90,7 @@ IMAGE_BYTES_MAX = 128 * MIB
 
 ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
 TPM_STATES = ("present", "damaged", "disabled", "absent")
+TPM_FAILURE_RULES = tuple(rule.value for rule in TpmFailureRule)
 TPM_STATES_ENABLED = ("present", "damaged")
 BOOT_OUTCOMES = ("ok", "refused")
 LAUNCH_RULES = ("any", "required", "forbidden")
@@ -132,10 +134,12 @@ class TpmSpec:
     """The TPM: whether it is there, as `present`, `disabled` (in the BIOS) or `absent`; None leaves it to the host.
 
     A `damaged` one is there, but a bit of what it had stored was flipped before power-on: it is in failure mode for good.
-    `faults` are what goes wrong with its commands, counted from the first power-on.
+    `on_failure` is what the firmware does when it does not start or refuses a measurement: "continue" without it, or
+    "halt".  `faults` are what goes wrong with its commands, counted from the first power-on.
     """
 
     state: str | None = field(default=None, validator=optional(in_choices(*TPM_STATES)))
+    on_failure: str = field(default=TpmFailureRule.GO_ON.value, validator=in_choices(*TPM_FAILURE_RULES))
     faults: tuple[Fault, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
 
 
@@ -188,7 +192,8 @@ class VCenterSpec:
     after the attestation, and not the operator when the host has booted; workloads that are functions of the scenario's
     own cannot travel over the management API.
 
-    `attest_every` repeats the attestation of a host that runs.  `launch` says whether a dynamic launch is "required" or
+    `attest_every` repeats the attestation of a host that runs; a verdict older than `verdict_age_max` is stale, which
+    vCenter finds at that moment (by default a verdict holds for the whole boot).  `launch` says whether a dynamic launch is "required" or
     "forbidden", `require_launch_policy` that it must be under a policy that pins the launched code, `allow_resume` that a
     host may have been suspended to memory since its last attestation.
     """
@@ -196,6 +201,9 @@ class VCenterSpec:
     add_host_ns: int = field(default=SECOND, metadata=quantity("ns"), validator=between(0, DURATION_NS_MAX))
     place_vms: bool = False
     attest_every_ns: int | None = field(
+        default=None, metadata=quantity("ns"), validator=optional(between(SECOND, DURATION_NS_MAX))
+    )
+    verdict_age_max_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(SECOND, DURATION_NS_MAX))
     )
     launch: str = field(default="any", validator=in_choices(*LAUNCH_RULES))

@@ -38,7 +38,12 @@ WELL_FORMED = {
     "DestroyResourcePool": {"name": "lab"},
     "MoveIntoResourcePool": {"name": "web", "pool": ""},
     "UpdateHostImageAcceptanceLevel": {"level": "PartnerSupported"},
-    "InstallVib_Task": {"archive": b"!<arch>\n", "force": False},
+    "InstallVib_Task": {
+        "archive": b"!<arch>\n",
+        "force": False,
+        "no_sig_check": False,
+        "allow_downgrades": False,
+    },
     "UpdateImage_Task": {"bundle": b"PK", "profile": "p", "allow_downgrades": False, "ok_to_remove": False},
     "ActivateTpmCredential": CREDENTIAL,
     "RetrieveTpmQuote": {"nonce": bytes(20), "banks": ["sha256"], "pcrs": [0, 7]},

@@ -1,18 +1,21 @@
-"""A signature whose every field can be set wrong, and the world that it is made in."""
+"""A signature whose every field can be set wrong, the world that it is made in, and what is said of it there."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 
 import attrs
+import pytest
 
 from sim.core.rng import Rng
 from sim.image import der
 from sim.image.algorithms import digest_identifier, signature_identifier
 from sim.image.certificate import load_certificate
-from sim.image.cms import sign_detached
+from sim.image.cms import sign_detached, verify_detached
 from sim.image.issue import Identity
 from sim.image.pki import Pki
 from sim.image.signed_data import DATA
+from sim.image.trust import SignatureError, TrustStore
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 WORLD = Pki.create(Rng(3), epoch=EPOCH)
@@ -81,3 +84,17 @@ class Forge:
         infos = der.tlv(der.SET, *[info] * self.signers)
         body = der.tlv(der.SEQUENCE, self.version, self.digests, self.content, self.bag, self.crls, infos)
         return der.tlv(der.SEQUENCE, self.outer_type, der.tlv(0xA0, body)) + self.trailing
+
+
+def refused(verify: Callable[..., object], *arguments: object) -> tuple[str, str]:
+    """Return name and words of a refusal."""
+    with pytest.raises(SignatureError) as caught:
+        verify(*arguments)
+    return (caught.value.check, caught.value.message)
+
+
+def judged(
+    signature: bytes, content: bytes = CONTENT, trust: TrustStore = WORLD.trust, now: datetime = EPOCH
+) -> tuple[str, str]:
+    """Return name and words with which a signature over `content` is refused."""
+    return refused(verify_detached, content, signature, trust, now)

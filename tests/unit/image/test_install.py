@@ -109,6 +109,37 @@ def test_force_does_not_help_a_damaged_payload(put, make):
     assert refusal(put, damaged, force=True).check == "VibPayloadError"
 
 
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({"force": True}, "force"),
+        ({"no_sig_check": True}, "no-sig-check"),
+        ({"force": True, "no_sig_check": True}, "no-sig-check"),
+    ],
+)
+def test_each_rule_that_an_option_sets_aside_is_kept_in_the_result(put, make, options, option):
+    result = put([make(sign=False), make("home", level=COMMUNITY)], **options)
+    assert [(one.option, one.rule) for one in result.waivers] == [
+        (option, "VibSignatureError"),
+        (option, "AcceptanceConfigError"),
+    ]
+    assert result.warnings == tuple(one.text for one in result.waivers)
+    assert put(make(), **options).waivers == ()
+
+
+def test_the_check_of_signatures_alone_does_not_lift_other_rules(put, make):
+    newer = put(make(version="2.0-1")).bank
+    older = make(version="1.9-9", sign=False)
+    assert refusal(put, older, on=newer, no_sig_check=True).check == "DowngradeError"
+    assert refusal(put, older, on=newer, downgrades=True).check == "VibSignatureError"
+    both = put(older, on=newer, no_sig_check=True, downgrades=True)
+    assert [(one.option, one.rule) for one in both.waivers] == [
+        ("no-sig-check", "VibSignatureError"),
+        ("allow-downgrades", "DowngradeError"),
+    ]
+    assert both.warnings == (both.waivers[0].text,)
+
+
 def test_installing_what_is_there_changes_nothing(put, make):
     first = put(make())
     again = put(make(), on=first.bank)

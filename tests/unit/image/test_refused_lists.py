@@ -10,9 +10,9 @@ from sim.image.algorithms import signature_identifier
 from sim.image.certificate import load_certificate
 from sim.image.crl import CRL_BYTES_MAX, check_revocation, load_crl
 from sim.image.crl_issue import CrlSpec, issue_crl
-from sim.image.trust import RevocationPolicy, SignatureError
+from sim.image.trust import RevocationPolicy
 
-from .forge import EPOCH, LEAF, SIGNER, WORLD
+from .forge import EPOCH, LEAF, SIGNER, WORLD, refused
 
 DAY = timedelta(days=1)
 SPEC = CrlSpec(this_update=EPOCH - DAY, next_update=EPOCH + DAY, serials=(5, 6))
@@ -26,13 +26,6 @@ NULL = der.tlv(der.NULL)
 NUMBER = der.encode_oid("2.5.29.20")
 TRUE = der.tlv(der.BOOLEAN, b"\xff")
 TITLE = load_certificate(ISSUER.certificate_der).title
-
-
-def refused(read, *arguments):
-    """Return name and words of a refusal."""
-    with pytest.raises(SignatureError) as caught:
-        read(*arguments)
-    return (caught.value.check, caught.value.message)
 
 
 def listed(*body):

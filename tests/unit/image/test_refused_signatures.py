@@ -16,7 +16,7 @@ from sim.image.efi_lists import OWNER, encode_signature_lists, parse_signature_l
 from sim.image.pe import attach_certificate, read_pe
 from sim.image.signed_data import DATA, build_signed_data
 from sim.image.trailer import MAGIC, sign_module, split_trailer, verify_module
-from sim.image.trust import EarlyKey, SignatureError
+from sim.image.trust import EarlyKey
 
 from .forge import (
     CONTENT,
@@ -36,19 +36,9 @@ from .forge import (
     Forge,
     attribute,
     digest_attribute,
+    judged,
+    refused,
 )
-
-
-def refused(verify, *arguments):
-    """Return name and words of a refusal."""
-    with pytest.raises(SignatureError) as caught:
-        verify(*arguments)
-    return (caught.value.check, caught.value.message)
-
-
-def judged(signature, content=CONTENT, trust=WORLD.trust, now=EPOCH):
-    return refused(verify_detached, content, signature, trust, now)
-
 
 # ------------------------------------------------------------ detached signatures
 
