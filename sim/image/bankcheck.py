@@ -118,12 +118,10 @@ def verify_bank(
         broken = BankFailure(vib="", tardisk=DATABASE_FILE, check="bank.database", message=str(error))
         return BankReport(vibs=(), failures=(broken,))
     lowest = max(host_level, AcceptanceLevel.PARTNER_SUPPORTED) if secure_boot else host_level
-    owned = {name for record in database.records for name in record.files}
-    digests = {name: hashlib.sha256(data).digest() for name, data in files.items() if name in owned}
     vibs = []
     failures: list[BankFailure] = []
     for record in database.records:
-        identity, faults = _check_vib(record, digests, trust, now, lowest)
+        identity, faults = _check_vib(record, files, trust, now, lowest)
         failures += faults
         vibs.append(VerifiedVib(record=record, identity=identity if not faults else None))
     failures += _check_ownership(database, files)
@@ -133,9 +131,8 @@ def verify_bank(
 
 
 def _check_vib(
-    record: VibRecord, digests: Mapping[str, bytes], trust: TrustStore, now: datetime, lowest: AcceptanceLevel
+    record: VibRecord, files: Mapping[str, bytes], trust: TrustStore, now: datetime, lowest: AcceptanceLevel
 ) -> tuple[VibIdentity | None, list[BankFailure]]:
-    """Check one VIB; `digests` are the SHA-256 of the bank's files, all made at once before."""
     descriptor = record.descriptor
     identity = None
     faults = []
@@ -147,12 +144,12 @@ def _check_vib(
         text = f"its acceptance level {descriptor.level.title} is below {lowest.title}"
         faults.append(_fault(descriptor, "", "vib.host-level", text))
     for entry, name in zip(descriptor.payloads, record.files, strict=True):
-        digest = digests.get(name)
-        if digest is None:
+        data = files.get(name)
+        if data is None:
             faults.append(
                 _fault(descriptor, name, "bank.file-missing", f"payload {entry.name} is not in the bank")
             )
-        elif digest != entry.sha256:
+        elif hashlib.sha256(data).digest() != entry.sha256:
             text = f"payload {entry.name} has another sha-256 than the descriptor says"
             faults.append(_fault(descriptor, name, "bank.digest", text))
     return identity, faults
