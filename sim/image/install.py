@@ -1,7 +1,8 @@
 """Installing VIBs into a boot bank, as `esxcli software vib install` does it.
 
 Models the rules in front of an installation: signature and checksums, the host's acceptance level, dependencies,
-conflicts, replacement of the same VIB, the paths that a level may write, one owner for each file.  All VIBs of a call
+conflicts, replacement of the same VIB, and the files (`sim.image.installfiles`): the paths that a level may write, one
+owner for each file, a tree that holds together.  All VIBs of a call
 are installed or none: the result is a new bank, and the old one is never touched.
 
 There is no way back to an older version of an installed VIB, signed as it may be, unless `downgrades=True` says so, as
@@ -9,7 +10,7 @@ esxcli's --allow-downgrades does: an old signature stays valid, and the faults t
 
 `force=True` turns signature, level, dependency, version and ownership refusals into warnings, each of which the result
 repeats, as on a real host; `no_sig_check=True` does so for signature and level alone, as esxcli's --no-sig-check does.
-Wrong checksums are refused even then.  The next boot with Secure Boot on refuses what came in that way.  Every rule that
+Wrong checksums and a tree that does not hold together are refused even then.  The next boot with Secure Boot on refuses what came in that way.  Every rule that
 an option set aside is in the result as a `Waiver`, for whoever keeps the books.
 
 Leaves out live installation.  Whole image profiles are `sim.image.profile`, depots `sim.image.bundle`.
@@ -29,8 +30,9 @@ from sim.errors import FormatError, VerificationError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bootbank import STATE_FILE, BootBank, config_settings, record_vib
 from sim.image.bootcfg import CONFIG_FILE, BootConfig, format_boot_config
-from sim.image.contents import paths_of
 from sim.image.imgdb import DATABASE_FILE, VibRecord, write_database
+from sim.image.install_error import InstallError
+from sim.image.installfiles import check_files, check_places, check_tree, part_of_record, part_of_vib
 from sim.image.metadata import Descriptor
 from sim.image.pathrules import PathRules
 from sim.image.payload import PayloadError
@@ -57,24 +59,7 @@ FORCE, NO_SIG_CHECK, ALLOW_DOWNGRADES = "force", "no-sig-check", "allow-downgrad
 
 DOWNGRADE = "DowngradeError"
 _SIGNATURE_RULES = ("AcceptanceConfigError", "VibSignatureError")
-_PATHS_SHOWN_MAX = 5
-_LAST_LINE = "Please refer to the log file for more details."
 _ADVICE = "To change the host acceptance level, use the 'esxcli software acceptance set' command."
-
-
-class InstallError(VerificationError):
-    """An installation is refused; `check` is esxcli's name for the reason, the text esxcli's lines."""
-
-    def __init__(self, check: str, message: str) -> None:
-        super().__init__(check, message)
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """What esxcli prints."""
-        return (f" [{self.check}]", *(f" {line}" for line in self.message.split("\n")), f" {_LAST_LINE}")
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
 
 
 @attrs.frozen(kw_only=True)
@@ -122,10 +107,13 @@ def install(
     refusals = [refusal for vib in new for refusal in _check_vib(vib, host_level, trust, now)]
     leaving = [record for record in database.records if _is_replaced(record.descriptor, new)]
     staying = [record for record in database.records if record not in leaving]
-    refusals += [refusal for vib in new for refusal in _check_paths(vib, paths)]
+    parts = [part_of_vib(vib) for vib in new]
+    refusals += [refusal for part in parts for refusal in check_places(part, paths)]
     refusals += _check_versions(new, leaving)
     refusals += _check_image([*(r.descriptor for r in staying), *(vib.descriptor for vib in new)])
-    refusals += _check_files(new, staying)
+    below = [part_of_record(record, bank) for record in (staying if new else ())]
+    refusals += check_files(parts, below)
+    check_tree([*below, *parts])
     waivers = _waived(refusals, force=force, no_sig_check=no_sig_check, downgrades=downgrades)
     return InstallResult(
         bank=_rebuilt(bank, new, leaving) if new else bank,
@@ -170,10 +158,14 @@ def replace_all(
     kept = {vib.descriptor_xml for vib in vibs if vib not in new}
     leaving = [record for record in database.records if record.descriptor_xml not in kept]
     refusals = [refusal for vib in vibs for refusal in _check_vib(vib, level, trust, now)]
-    refusals += [refusal for vib in vibs for refusal in _check_paths(vib, paths)]
+    parts = [part_of_vib(vib) for vib in vibs]
+    refusals += [refusal for part in parts for refusal in check_places(part, paths)]
     refusals += _check_versions(new, leaving)
     refusals += _check_image([vib.descriptor for vib in vibs])
-    refusals += _check_files(new, [record for record in database.records if record not in leaving])
+    below = [part_of_record(record, bank) for record in database.records if record not in leaving]
+    added = [part for vib, part in zip(vibs, parts, strict=True) if vib in new]
+    refusals += check_files(added, below)
+    check_tree([*below, *added])
     refusals += [] if removals else _check_removals(vibs, leaving)
     waivers = _waived(refusals, downgrades=downgrades)
     renamed = bank.with_files({DATABASE_FILE: write_database(attrs.evolve(database, name=name, level=level))})
@@ -238,17 +230,6 @@ def _check_level(descriptor: Descriptor, host_level: AcceptanceLevel) -> Iterato
         yield InstallError("AcceptanceConfigError", text)
 
 
-def _check_paths(vib: Vib, rules: PathRules) -> Iterator[InstallError]:
-    descriptor = vib.descriptor
-    refused = rules.refused(descriptor.level, {*descriptor.files, *paths_of(vib)})
-    if refused:
-        text = (
-            f"VIB {vib.vib_id} violates extensibility rule checks: acceptance level {descriptor.level.xml_name} "
-            f"may not write {', '.join('/' + path for path in refused[:_PATHS_SHOWN_MAX])}"
-        )
-        yield InstallError("VibValidationError", text)
-
-
 def _is_installed(vib: Vib, records: Iterable[VibRecord]) -> bool:
     return any(record.descriptor_xml == vib.descriptor_xml for record in records)
 
@@ -296,26 +277,6 @@ def _check_image(descriptors: Sequence[Descriptor]) -> Iterator[InstallError]:
                 if satisfies(other, relation):
                     text = f"VIB {descriptor.vib_id} conflicts with VIB {other.vib_id}"
                     yield InstallError("DependencyError", text)
-
-
-def _check_files(new: Iterable[Vib], staying: Iterable[VibRecord]) -> Iterator[InstallError]:
-    """Demand that a VIB lists the files it holds, and that no two VIBs list one file but for overlays."""
-    owners: dict[str, Descriptor] = {}
-    for record in staying:
-        owners.update(dict.fromkeys(record.descriptor.files, record.descriptor))
-    for vib in new:
-        descriptor = vib.descriptor
-        unlisted = sorted(set(paths_of(vib)) - set(descriptor.files))
-        if unlisted:
-            yield InstallError(
-                "VibFormatError", f"VIB {vib.vib_id} holds {unlisted[0]}, which it does not list"
-            )
-        for path in descriptor.files:
-            owner = owners.get(path)
-            if owner is not None and not (descriptor.overlay or owner.overlay):
-                text = f"File path {path} is claimed by the VIBs {owner.vib_id} and {vib.vib_id}"
-                yield InstallError("ProfileValidationError", text)
-            owners[path] = descriptor
 
 
 def _rebuilt(bank: BootBank, new: Sequence[Vib], leaving: Sequence[VibRecord]) -> BootBank:

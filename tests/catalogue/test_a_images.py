@@ -169,9 +169,11 @@ def test_a12_one_byte_more_or_less_of_any_member_is_refused(make, judge):
 @threat(
     "A13",
     threat="a payload's path leaves the folder that it is unpacked in",
-    stopped_by="`sim.image.paths`: relative parts only, no file under a link, no link out of the root",
-    evidence="a format error before anything is unpacked",
-    not_covered="a path that is inside and not the VIB's business: that is what the levels' path rules are for",
+    stopped_by="`sim.image.paths`: relative parts only, no file under a link, no link out of the root; over several payloads "
+    "and VIBs the tree of the whole image (`sim.image.tree`), at installation",
+    evidence="a format error before anything is unpacked; ProfileValidationError for the tree, even under force",
+    not_covered="a bank that was written by hand, without an installation; a path that is inside and not the VIB's business: "
+    "the path rules of the levels are for that",
     anchor="CVE-2007-4559, Zip Slip, CVE-2021-41131",
 )
 def test_a13_payload_paths_do_not_leave_the_root():
@@ -203,6 +205,20 @@ def test_a13_payload_paths_do_not_leave_the_root():
     assert read_vtar(archive)[-1] == honest
     for path in (b"../../etc/passwd", b"/opt/aetc/passwd", b"opt\\a\\etc\\passwd", b"opt/../../passwd"):
         refused(None, read_vtar, archive.replace(b"opt/a/etc/passwd", path))
+
+
+def test_a13_no_payload_and_no_vib_opens_a_way_out_for_another(bring, put):
+    out, under = TarEntry(path="opt/x", kind=EntryKind.SYMLINK, target="/etc"), TarEntry(path="opt/x/passwd")
+    up = TarEntry(path="opt/up", kind=EntryKind.SYMLINK, target="..")
+    beyond = TarEntry(path="opt/beyond", kind=EntryKind.SYMLINK, target="up/..")
+    check = "ProfileValidationError"
+    for first, second in ((out, under), (under, out), (up, beyond)):
+        one, two = bring([first], name="one"), bring([second], name="two")
+        installed = put(one).bank
+        for force in (False, True):
+            assert "opt/" in refused(check, put, bring([first], [second]), force=force)
+            assert "VIB Example_bootbank_two" in refused(check, put, two, on=installed, force=force)
+    assert put(bring([under], [TarEntry(path="opt/y", kind=EntryKind.SYMLINK, target="x/passwd")])).installed
 
 
 @threat(
