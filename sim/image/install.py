@@ -28,7 +28,7 @@ import attrs
 
 from sim.errors import FormatError, VerificationError
 from sim.image.acceptance import AcceptanceLevel
-from sim.image.bootbank import STATE_FILE, BootBank, config_settings, record_vib
+from sim.image.bootbank import STATE_FILE, BootBank, check_bank_contents, config_settings, record_vib
 from sim.image.bootcfg import CONFIG_FILE, BootConfig, format_boot_config
 from sim.image.imgdb import DATABASE_FILE, VibRecord, write_database
 from sim.image.install_error import InstallError
@@ -100,6 +100,7 @@ def install(
     paths: PathRules = PATH_RULES,
 ) -> InstallResult:
     """Return the bank with the VIBs in it; the first broken rule that no option sets aside raises `InstallError`."""
+    check_bank_contents(bank.files.values())
     wanted = [vibs] if isinstance(vibs, Vib) else list(vibs)
     database = bank.database
     skipped = [vib for vib in wanted if _is_installed(vib, database.records)]
@@ -153,6 +154,7 @@ def replace_all(
 
     A VIB that would go without a successor of its name needs `removals`, an older version `downgrades`.
     """
+    check_bank_contents(bank.files.values())
     database = bank.database
     new = [vib for vib in vibs if not _is_installed(vib, database.records)]
     kept = {vib.descriptor_xml for vib in vibs if vib not in new}

@@ -78,8 +78,7 @@ def gzip_stored(content: bytes) -> bytes:
 
 def check_canonical_gzip(data: bytes, name: str) -> bytes:
     """Return the content of a file that this system packed itself; any other spelling of it is a `FormatError`."""
-    content = gunzip(data)
-    if gzip_stored(content) != data:
+    if declared_size(data) > len(data) or gzip_stored(content := gunzip(data)) != data:
         raise FormatError(_WHAT, name, "is not spelled as this system packs its own files")
     return content
 

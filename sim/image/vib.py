@@ -27,9 +27,10 @@ from sim.image.ar import ArMember, read_ar, write_ar
 from sim.image.cms import SignerIdentity, sign_detached, verify_detached
 from sim.image.descriptor import parse_descriptor
 from sim.image.descriptor_writer import write_descriptor
+from sim.image.growth import check_packed
 from sim.image.issue import Signer
 from sim.image.metadata import Descriptor
-from sim.image.payload import check_payload, declared_size, describe_payload
+from sim.image.payload import check_payload, describe_payload
 from sim.image.trust import TrustStore
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "VibError",
     "VibIdentity",
     "build_vib",
+    "check_contents",
     "parse_vib",
     "read_vib",
     "verify_record",
@@ -196,15 +198,17 @@ def _demand_no_signature(descriptor: Descriptor) -> None:
         )
 
 
+def check_contents(vib: Vib) -> None:
+    """Refuse payloads that declare more content, all together, than a VIB may have; nothing is unpacked for that."""
+    check_packed((payload.data for payload in vib.payloads), VIB_CONTENT_BYTES_MAX, _WHAT, vib.vib_id)
+
+
 def _check_payloads(vib: Vib) -> None:
     entries = vib.descriptor.payloads
     if [entry.name for entry in entries] != [payload.name for payload in vib.payloads]:
         raise VibError(
             "vib.payloads", f"VIB {vib.vib_id} does not hold the payloads that its descriptor lists"
         )
-    if sum(declared_size(payload.data) for payload in vib.payloads) > VIB_CONTENT_BYTES_MAX:
-        raise LimitError(
-            _WHAT, vib.vib_id, f"its payloads declare more than {VIB_CONTENT_BYTES_MAX} bytes of content"
-        )
+    check_contents(vib)
     for entry, payload in zip(entries, vib.payloads, strict=True):
         check_payload(entry, payload.data)
