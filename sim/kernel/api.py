@@ -149,7 +149,7 @@ METHODS: Mapping[str, Method] = {
         ),
         _method(
             "image.install",
-            "install a VIB into the boot bank; it takes effect at the next boot; an option that sets a rule aside is noted",
+            "install a VIB into the bank that is not running, for the next boot to try; an option that sets a rule aside is noted",
             Parameter("archive", bytes),
             Parameter("force", bool, required=False),
             Parameter("no_sig_check", bool, required=False),

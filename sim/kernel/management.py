@@ -26,11 +26,11 @@ from sim.image.bankcheck import verify_bank
 from sim.image.bootbank import BootBank
 from sim.image.bundle import read_bundle
 from sim.image.imgdb import DATABASE_FILE
-from sim.image.install import InstallError, install, set_acceptance
+from sim.image.install import InstallError, InstallResult, install, set_acceptance
 from sim.image.profile import apply_profile
 from sim.image.vib import read_vib
 from sim.kernel.api import ApiError
-from sim.kernel.bootbanks import write_update
+from sim.kernel.bootbanks import next_bank, write_update
 from sim.kernel.configuration import ConfigurationError
 from sim.kernel.counters import Snapshot, snapshot
 from sim.kernel.image_audit import note_waivers
@@ -120,25 +120,33 @@ class Management:
 
     def host_options(self) -> dict[str, Any]:
         """Return the kernel options of this boot, and those that the boot bank holds for the next one."""
-        following = kernel_options(self._bank().config.kernelopt)
+        following = kernel_options(self._bank(self._next).config.kernelopt)
         return {"current": _options(self._kernel.boot.kernel_options), "next_boot": _options(following)}
 
     def set_option(self, key: str, value: str) -> None:
-        """Write a kernel option into the boot bank."""
-        bank = self._bank()
-        try:
-            options = with_option(kernel_options(bank.config.kernelopt), key, value)
-            changed = bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options)))
-        except (OptionError, FormatError) as error:
-            raise ApiError("InvalidArgument", str(error)) from error
-        self._store(changed)
+        """Write a kernel option into the boot bank, and into an update that waits for the next boot."""
+        changed = {}
+        for name in dict.fromkeys((self._kernel.boot.bank, self._next)):
+            bank = self._bank(name)
+            try:
+                options = with_option(kernel_options(bank.config.kernelopt), key, value)
+                config = attrs.evolve(bank.config, kernelopt=format_kernelopt(options))
+                changed[name] = bank.with_config(config)
+            except (OptionError, FormatError) as error:
+                raise ApiError("InvalidArgument", str(error)) from error
+        self._kernel.vault.expect_change()
+        for name, bank in changed.items():
+            self._write(name, bank)
 
     def forget_option(self, key: str) -> None:
         """Take a kernel option out of the boot bank, where it can be read."""
         try:
-            bank = self._bank()
+            name = self._kernel.boot.bank
+            bank = self._bank(name)
             options = [each for each in kernel_options(bank.config.kernelopt) if each[0] != key]
-            self._write(bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options))))
+            self._write(
+                name, bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options)))
+            )
         except (ApiError, FormatError, DiskError) as error:
             self._kernel.sim.log("vmkernel", f"{key} stays in the boot bank: {error}")
 
@@ -227,7 +235,7 @@ class Management:
     def image_vibs(self) -> list[dict[str, Any]]:
         """Return the VIBs of the boot bank, each with what its signature proves now."""
         kernel = self._kernel
-        bank = self._bank()
+        bank = self._bank(kernel.boot.bank)
         report = verify_bank(bank.files, kernel.trust, kernel.sim.utc_now(), bank.database.level)
         return [
             {
@@ -244,16 +252,19 @@ class Management:
 
     def image_acceptance(self) -> str:
         """Return the host's acceptance level as esxcli prints it."""
-        return self._bank().database.level.title
+        return self._bank(self._next).database.level.title
 
     def image_set_acceptance(self, level: str) -> None:
-        """Change the host's acceptance level."""
+        """Change the host's acceptance level in the image of the next boot."""
+        name = self._next
         try:
-            self._store(set_acceptance(self._bank(), AcceptanceLevel.from_title(level)))
+            changed = set_acceptance(self._bank(name), AcceptanceLevel.from_title(level))
         except FormatError as error:
             raise ApiError("InvalidArgument", str(error)) from error
         except InstallError as error:
             raise ApiError(error.check, str(error)) from error
+        self._kernel.vault.expect_change()
+        self._write(name, changed)
 
     def image_install(
         self,
@@ -263,11 +274,11 @@ class Management:
         no_sig_check: bool = False,
         allow_downgrades: bool = False,
     ) -> dict[str, Any]:
-        """Install a VIB into the boot bank."""
+        """Install a VIB into the bank that is not running, beside what already waits there for the next boot."""
         kernel = self._kernel
         try:
             vib = read_vib(archive)
-            bank = self._bank()
+            bank = self._bank(self._next)
             result = install(
                 bank,
                 vib,
@@ -282,12 +293,13 @@ class Management:
             raise ApiError("InvalidArgument", str(error)) from error
         except VerificationError as error:
             raise ApiError(error.check, str(error)) from error
-        self._store(result.bank)
+        staged = self._stage(result) if result.installed else ""
         note_waivers(kernel.sim, kernel.board.spec.name, result)
         kernel.sim.log(
             "esxupdate", f"installed {', '.join(result.installed) or 'nothing'}; a reboot is required"
         )
         return {
+            "bank": staged,
             "installed": list(result.installed),
             "skipped": list(result.skipped),
             "warnings": list(result.warnings),
@@ -301,7 +313,7 @@ class Management:
         try:
             depot = read_bundle(bundle)
             result = apply_profile(
-                self._bank(),
+                self._bank(self._next),
                 depot.profile(profile),
                 depot.vibs,
                 kernel.trust,
@@ -313,8 +325,7 @@ class Management:
             raise ApiError("InvalidArgument", str(error)) from error
         except VerificationError as error:
             raise ApiError(error.check, str(error)) from error
-        kernel.vault.expect_change()
-        bank = write_update(kernel.board.disk, kernel.boot.bank, result.bank)
+        bank = self._stage(result)
         note_waivers(kernel.sim, kernel.board.spec.name, result)
         kernel.sim.log("esxupdate", f"image profile {profile} is in {bank}; a reboot is required")
         return {
@@ -381,8 +392,13 @@ class Management:
             raise ApiError("InvalidState", f"no usable TPM: it is {kernel.tpm.state}")
         return Attestor(client, kernel.sim.rng.stream(f"{kernel.board.spec.name}/attestation"))
 
-    def _bank(self) -> BootBank:
-        volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
+    @property
+    def _next(self) -> str:
+        """The bank of the next boot: the running one, or the other one while it holds an update."""
+        return next_bank(self._kernel.board.disk, self._kernel.boot.bank)
+
+    def _bank(self, name: str) -> BootBank:
+        volume = self._kernel.board.disk.volume(name)
         try:
             bank = BootBank(files={path: volume.read(path) for path in volume.paths()})
             bank.database, bank.config  # noqa: B018 - both must be readable before anything is done with them
@@ -390,14 +406,14 @@ class Management:
             raise ApiError("InvalidState", f"the boot bank cannot be read: {error}") from error
         return bank
 
-    def _store(self, bank: BootBank) -> None:
-        """Write a changed bank, and have the next boot's configuration open all the same."""
+    def _stage(self, result: InstallResult) -> str:
+        """Leave a changed image for the next boot to try, whose configuration will open all the same; name its bank."""
         self._kernel.vault.expect_change()
-        self._write(bank)
+        return write_update(self._kernel.board.disk, self._kernel.boot.bank, result.bank)
 
-    def _write(self, bank: BootBank) -> None:
+    def _write(self, name: str, bank: BootBank) -> None:
         """Write the bank to the disk; one that the disk cannot take leaves it as it was."""
-        volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
+        volume = self._kernel.board.disk.volume(name)
         before = {path: volume.peek(path) for path in volume.paths()}
         try:
             for path in before:

@@ -90,12 +90,17 @@ def test_a1_no_bit_of_a_large_payload_can_change(make, judge):
 def test_a1_of_a_changed_payload_nothing_is_stored_or_loaded(make, machinery):
     data = make()
     start = data.index(members(data)["tool"])
-    bank = machinery.host.board.disk.volume("bootbank")
-    before = {path: bank.peek(path) for path in bank.paths()}
+    disk = machinery.host.board.disk
+
+    def banks():
+        volumes = [disk.volume(name) for name in ("bootbank", "altbootbank")]
+        return [{path: one.peek(path) for path in one.paths()} for one in volumes]
+
+    before = banks()
     with pytest.raises(ApiError, match="payload tool has sha-256") as caught:
         machinery.host.call("image.install", {"archive": flip_bit(data, 8 * start + 2400), "force": True})
     assert caught.value.code == "payload.sha-256"
-    assert {path: bank.peek(path) for path in bank.paths()} == before
+    assert banks() == before
     kernel = machinery.host.kernel
     stored = machinery.host.boot.module("vmkusb.v00")
     ((name, content),) = kernel_modules(stored.content)
@@ -403,7 +408,8 @@ def test_a23_attestation_refuses_what_is_older_than_its_least_version(world):
     w.host.call("image.install", {**archive, "allow_downgrades": True})
     (noted,) = w.sim.trace.select("image.waiver")
     assert (noted["option"], noted["rule"]) == ("allow-downgrades", "DowngradeError")
-    stored = BootBank(files={path: w.bank.peek(path) for path in w.bank.paths()})
+    staged = w.board.disk.volume("altbootbank")
+    stored = BootBank(files={path: staged.peek(path) for path in staged.paths()})
     publish(published.merged(ReferenceManifest.from_bank(stored, w.image.esp)))
     w.reboot()
     assert w.host.state is HostState.RUNNING
