@@ -5,8 +5,9 @@ conflicts, replacement of the same VIB, and the files (`sim.image.installfiles`)
 owner for each file, a tree that holds together.  All VIBs of a call
 are installed or none: the result is a new bank, and the old one is never touched.
 
-There is no way back to an older version of an installed VIB, signed as it may be, unless `downgrades=True` says so, as
-esxcli's --allow-downgrades does: an old signature stays valid, and the faults that a newer version mended come back.
+There is no way back to an older version of a VIB that is or was installed, signed as it may be, unless `downgrades=True`
+says so, as esxcli's --allow-downgrades does: an old signature stays valid, and the faults that a newer version mended
+come back.  Nobody else may take a VIB's place, unless `vendor_changes=True` says so (`sim.image.succession`).
 
 `force=True` turns signature, level, dependency, version and ownership refusals into warnings, each of which the result
 repeats, as on a real host; `no_sig_check=True` does so for signature and level alone, as esxcli's --no-sig-check does.
@@ -36,8 +37,9 @@ from sim.image.installfiles import check_files, check_places, check_tree, part_o
 from sim.image.metadata import Descriptor
 from sim.image.pathrules import PathRules
 from sim.image.payload import PayloadError
+from sim.image.succession import DOWNGRADE, VENDOR_CHANGE, check_succession, replaces, versions_gone
 from sim.image.trust import TrustStore
-from sim.image.versions import satisfies, version_key
+from sim.image.versions import satisfies
 from sim.image.vib import Vib, verify_vib
 
 __all__ = [
@@ -57,7 +59,9 @@ PATH_RULES = PathRules()
 FORCE, NO_SIG_CHECK, ALLOW_DOWNGRADES = "force", "no-sig-check", "allow-downgrades"
 """The options that set rules aside, in esxcli's spelling."""
 
-DOWNGRADE = "DowngradeError"
+ALLOW_VENDOR_CHANGE = "allow-vendor-change"
+"""One more, which esxcli does not have: another vendor or provider, or a lower level, may take a VIB's place."""
+
 _SIGNATURE_RULES = ("AcceptanceConfigError", "VibSignatureError")
 _ADVICE = "To change the host acceptance level, use the 'esxcli software acceptance set' command."
 
@@ -83,8 +87,9 @@ class InstallResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What esxcli prints of rules that were set aside; a downgrade that was asked for is none."""
-        return tuple(one.text for one in self.waivers if one.option != ALLOW_DOWNGRADES)
+        """What esxcli prints of rules that were set aside; a change that was asked for by name is none."""
+        asked_for = (ALLOW_DOWNGRADES, ALLOW_VENDOR_CHANGE)
+        return tuple(one.text for one in self.waivers if one.option not in asked_for)
 
 
 def install(
@@ -97,6 +102,7 @@ def install(
     force: bool = False,
     no_sig_check: bool = False,
     downgrades: bool = False,
+    vendor_changes: bool = False,
     paths: PathRules = PATH_RULES,
 ) -> InstallResult:
     """Return the bank with the VIBs in it; the first broken rule that no option sets aside raises `InstallError`."""
@@ -106,16 +112,22 @@ def install(
     skipped = [vib for vib in wanted if _is_installed(vib, database.records)]
     new = [vib for vib in wanted if vib not in skipped]
     refusals = [refusal for vib in new for refusal in _check_vib(vib, host_level, trust, now)]
-    leaving = [record for record in database.records if _is_replaced(record.descriptor, new)]
+    leaving = [record for record in database.records if _is_replaced(record, new)]
     staying = [record for record in database.records if record not in leaving]
     parts = [part_of_vib(vib) for vib in new]
     refusals += [refusal for part in parts for refusal in check_places(part, paths)]
-    refusals += _check_versions(new, leaving)
+    refusals += check_succession(new, leaving, database, trust, now)
     refusals += _check_image([*(r.descriptor for r in staying), *(vib.descriptor for vib in new)])
     below = [part_of_record(record, bank) for record in (staying if new else ())]
     refusals += check_files(parts, below)
     check_tree([*below, *parts])
-    waivers = _waived(refusals, force=force, no_sig_check=no_sig_check, downgrades=downgrades)
+    waivers = _waived(
+        refusals,
+        force=force,
+        no_sig_check=no_sig_check,
+        downgrades=downgrades,
+        vendor_changes=vendor_changes,
+    )
     return InstallResult(
         bank=_rebuilt(bank, new, leaving) if new else bank,
         installed=tuple(vib.vib_id for vib in new),
@@ -147,6 +159,7 @@ def replace_all(
     *,
     name: str,
     downgrades: bool = False,
+    vendor_changes: bool = False,
     removals: bool = False,
     paths: PathRules = PATH_RULES,
 ) -> InstallResult:
@@ -162,14 +175,14 @@ def replace_all(
     refusals = [refusal for vib in vibs for refusal in _check_vib(vib, level, trust, now)]
     parts = [part_of_vib(vib) for vib in vibs]
     refusals += [refusal for part in parts for refusal in check_places(part, paths)]
-    refusals += _check_versions(new, leaving)
+    refusals += check_succession(new, leaving, database, trust, now)
     refusals += _check_image([vib.descriptor for vib in vibs])
     below = [part_of_record(record, bank) for record in database.records if record not in leaving]
     added = [part for vib, part in zip(vibs, parts, strict=True) if vib in new]
     refusals += check_files(added, below)
     check_tree([*below, *added])
     refusals += [] if removals else _check_removals(vibs, leaving)
-    waivers = _waived(refusals, downgrades=downgrades)
+    waivers = _waived(refusals, downgrades=downgrades, vendor_changes=vendor_changes)
     renamed = bank.with_files({DATABASE_FILE: write_database(attrs.evolve(database, name=name, level=level))})
     return InstallResult(
         bank=_rebuilt(renamed, new, leaving),
@@ -195,12 +208,15 @@ def _waived(
     force: bool = False,
     no_sig_check: bool = False,
     downgrades: bool = False,
+    vendor_changes: bool = False,
 ) -> tuple[Waiver, ...]:
     """Return which option set aside each broken rule; the first that none does is raised."""
     waivers = []
     for refusal in refusals:
         if downgrades and refusal.check == DOWNGRADE:
             option = ALLOW_DOWNGRADES
+        elif vendor_changes and refusal.check == VENDOR_CHANGE:
+            option = ALLOW_VENDOR_CHANGE
         elif no_sig_check and refusal.check in _SIGNATURE_RULES:
             option = NO_SIG_CHECK
         elif force:
@@ -236,29 +252,15 @@ def _is_installed(vib: Vib, records: Iterable[VibRecord]) -> bool:
     return any(record.descriptor_xml == vib.descriptor_xml for record in records)
 
 
-def _is_replaced(old: Descriptor, new: Iterable[Vib]) -> bool:
-    return any(
-        vib.descriptor.name == old.name
-        or any(satisfies(old, relation) for relation in vib.descriptor.replaces)
-        for vib in new
-    )
-
-
-def _check_versions(new: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterator[InstallError]:
-    for record in leaving:
-        old = record.descriptor
-        for vib in new:
-            if vib.descriptor.name == old.name and version_key(vib.descriptor.version) < version_key(
-                old.version
-            ):
-                yield InstallError(DOWNGRADE, f"VIB {vib.vib_id} is older than the installed {old.vib_id}")
+def _is_replaced(record: VibRecord, new: Iterable[Vib]) -> bool:
+    return any(replaces(vib.descriptor, record.descriptor) for vib in new)
 
 
 def _check_removals(vibs: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterator[InstallError]:
     names = {vib.descriptor.name for vib in vibs}
     for record in leaving:
         old = record.descriptor
-        if old.name not in names and not _is_replaced(old, vibs):
+        if old.name not in names and not _is_replaced(record, vibs):
             text = f"You attempted to install an image profile which would have resulted in the removal of VIBs {old.vib_id}"
             yield InstallError("ProfileVibRemoval", text)
 
@@ -291,7 +293,12 @@ def _rebuilt(bank: BootBank, new: Sequence[Vib], leaving: Sequence[VibRecord]) -
         records.append(record)
         added.update(zip(record.files, (payload.data for payload in vib.payloads), strict=True))
     config = _reordered(bank.config, gone, tuple(added))
-    database = attrs.evolve(database, records=tuple(records), settings=config_settings(config))
+    database = attrs.evolve(
+        database,
+        records=tuple(records),
+        settings=config_settings(config),
+        gone=versions_gone(database, leaving, (record.descriptor.name for record in records)),
+    )
     changed = {CONFIG_FILE: format_boot_config(config), DATABASE_FILE: write_database(database)}
     return bank.with_files({**added, **changed}, removed=gone)
 

@@ -154,6 +154,7 @@ METHODS: Mapping[str, Method] = {
             Parameter("force", bool, required=False),
             Parameter("no_sig_check", bool, required=False),
             Parameter("allow_downgrades", bool, required=False),
+            Parameter("allow_vendor_change", bool, required=False),
             changes=True,
         ),
         _method(
@@ -162,6 +163,7 @@ METHODS: Mapping[str, Method] = {
             Parameter("bundle", bytes),
             Parameter("profile", str),
             Parameter("allow_downgrades", bool, required=False),
+            Parameter("allow_vendor_change", bool, required=False),
             Parameter("ok_to_remove", bool, required=False),
             changes=True,
         ),

@@ -20,6 +20,7 @@ from sim.image.crl_issue import CrlSpec, issue_crl
 from sim.image.dbx import forbid_certificate, forbid_image
 from sim.image.efi_lists import encode_signature_lists
 from sim.image.growth import GROWTH_FREE_BYTES
+from sim.image.install import remove
 from sim.image.manifest import ReferenceManifest
 from sim.image.metadata import Descriptor, Relation
 from sim.image.payload import gunzip
@@ -360,11 +361,12 @@ def test_a14_a_boot_bank_of_many_small_bombs_ends_the_boot(make_world):
 @threat(
     "A23",
     threat="an older version with a good signature brings its faults back",
-    stopped_by="no downgrade without --allow-downgrades (`sim.image.install`); a least version in attestation "
-    "(`sim.attest.engines.allow_list`)",
-    evidence="DowngradeError; with the flag the older VIB comes and a record says so; the policy engine finds it too_old and "
+    stopped_by="no downgrade without --allow-downgrades, under another name or after a removal neither, and no other maker in a "
+    "VIB's place (`sim.image.succession`); a least version in attestation (`sim.attest.engines.allow_list`)",
+    evidence="DowngradeError or VendorChangeError; with the flag the older VIB comes and a record says so; the policy engine finds it too_old and "
     "puts the host into quarantine",
-    not_covered="an attacker with root, who may give the flag, on a host for which nobody set a least version",
+    not_covered="an attacker with root, who may give the flag or write a whole older bank, which passes Secure Boot; and one old "
+    "driver among newer ones where both are published: without a least version nobody tells",
     anchor="replay tests of TUF",
 )
 def test_a23_there_is_no_way_back_without_the_flag(make, put, small_image, world_pki, epoch):
@@ -381,6 +383,19 @@ def test_a23_there_is_no_way_back_without_the_flag(make, put, small_image, world
     refused("DowngradeError", apply_profile, newer, profile, vibs, world_pki.trust, epoch)
     older = apply_profile(newer, profile, vibs, world_pki.trust, epoch, downgrades=True)
     assert [one.option for one in older.waivers] == ["allow-downgrades"]
+
+
+def test_a23_no_way_back_leads_round_the_versions(make, put):
+    newer = put(make(version="2.0-1")).bank
+    renamed = make("renamed", replaces=(Relation(name="tool"),))
+    refused("DowngradeError", put, renamed, on=newer)
+    without = remove(newer, "tool").bank
+    for archive in (make(), renamed):
+        refused("DowngradeError", put, archive, on=without)
+    assert put(make(version="2.0-1"), on=without).installed
+    base = make("esx-base", version="99.0-1")
+    refused("VendorChangeError", put, base)
+    assert {one.option for one in put(base, vendor_changes=True).waivers} == {"allow-vendor-change"}
 
 
 def test_a23_attestation_refuses_what_is_older_than_its_least_version(world):
