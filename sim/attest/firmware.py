@@ -24,6 +24,7 @@ from sim.tpm.hashing import HASHES, bank_name, hash_bytes
 
 __all__ = [
     "ALLOWED_TYPES",
+    "DESCRIBED_TYPES",
     "HASHED_TYPES",
     "SEPARATOR_PCRS",
     "STRICT_TYPES",
@@ -50,8 +51,30 @@ HASHED_TYPES: Final = frozenset(
 )
 """Event types whose digest is over their data on every machine."""
 
-STRICT_TYPES: Final = HASHED_TYPES | {EV.EFI_VARIABLE_BOOT, EV.EFI_VARIABLE_AUTHORITY}
-"""The same and two more, for hosts that boot without shim, whose authority events are about something else."""
+STRICT_TYPES: Final = HASHED_TYPES | {
+    EV.EFI_VARIABLE_BOOT,
+    EV.EFI_VARIABLE_AUTHORITY,
+    EV.NONHOST_INFO,
+}
+"""The same and three more, for hosts that boot without shim, whose authority events are about something else; and for
+what firmware says of its platform, which is hashed data in each of the real logs, but those are of one maker.
+"""
+
+DESCRIBED_TYPES: Final = frozenset(
+    {
+        EV.S_CRTM_CONTENTS,
+        EV.POST_CODE,
+        EV.EFI_PLATFORM_FIRMWARE_BLOB,
+        EV.EFI_PLATFORM_FIRMWARE_BLOB2,
+        EV.CPU_MICROCODE,
+        EV.EFI_HANDOFF_TABLES,
+        EV.EFI_HANDOFF_TABLES2,
+        EV.EFI_BOOT_SERVICES_APPLICATION,
+        EV.EFI_BOOT_SERVICES_DRIVER,
+        EV.EFI_RUNTIME_SERVICES_DRIVER,
+    }
+)
+"""Types whose digest is over the thing itself, which the data only describe: nothing may be read from their data."""
 
 _EVERYWHERE: Final = frozenset({EV.SEPARATOR})
 _CONFIGURATION: Final = frozenset(

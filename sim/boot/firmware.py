@@ -7,7 +7,9 @@ in PCR 4, separators in PCRs 0-6.  A TPM that fails is left alone from then on, 
 started as it was shut down; one that lost its state is started anew, and an error separator in PCRs 0-7 keeps anybody
 from filling them again.
 
-Leaves out: ACPI tables, whose PCR differs between firmware makers; capsules; `sim.boot.bootmanager` does what follows.
+In which form it tells of its own code and tables, makers differ: `sim.boot.logform`.
+
+Leaves out: capsules; `sim.boot.bootmanager` does what follows.
 
 Sources: TCG PC Client Platform Firmware Profile 1.05, sections 2.3.4, 3.3.4 and 10.4; EDK2, SecurityPkg Tcg2Dxe (what it
 measures when it is ready to boot) and Tcg2Pei (what follows a Startup(STATE) that fails); the order of events in eleven
@@ -17,9 +19,11 @@ public logs of real machines.
 from __future__ import annotations
 
 from sim.boot import uefi_events
+from sim.boot.acpi import acpi_tables
 from sim.boot.bootinfo import StartupMode, TpmState
 from sim.boot.context import BootContext
 from sim.boot.costs import FIRMWARE_POST_NS, MEMORY_TEST_NS_PER_GIB
+from sim.boot.logform import ACPI_DATA, FORMS, code_event, version_data
 from sim.boot.measure import Measurer, hash_sequence
 from sim.boot.smbios import smbios_table
 from sim.core.units import GIB
@@ -41,6 +45,7 @@ OPTION_ROM_BASE = 0xC000_0000
 MICROCODE = "MICROCODE"
 CRTM_VOLUME = "SEC-PEI"
 SMBIOS_ADDRESS = 0x6F00_0000
+ACPI_ADDRESS = 0x6F10_0000
 
 STAGE = "firmware"
 
@@ -52,6 +57,7 @@ class Firmware:
         self._context = context
         self._measurer = measurer
         self._settings = context.board.firmware
+        self._form = FORMS[self._settings.spec.log_form]
 
     def self_test(self) -> None:
         """Initialise processors and memory, which is most of the time that a boot takes."""
@@ -111,14 +117,20 @@ class Firmware:
 
     def measure_itself(self) -> None:
         """PCR 0: the version and every code volume that runs before the option ROM."""
-        version = uefi_events.ucs2(self._settings.spec.version)
-        self._measurer.measure_platform(0, EV.S_CRTM_VERSION, version, name="S-CRTM version")
+        form, measure = self._form, self._measurer.measure_platform
+        if form.crtm_contents:
+            core = self._settings.volumes[CRTM_VOLUME]
+            measure(0, EV.S_CRTM_CONTENTS, form.crtm_contents, name=CRTM_VOLUME, over=core)
+        version = version_data(form, self._settings.spec)
+        measure(0, EV.S_CRTM_VERSION, version, name="S-CRTM version")
         base = CODE_BASE
         for name in CODE_VOLUMES:
             code = self._settings.volumes[name]
-            blob = uefi_events.firmware_blob(base, len(code))
-            self._measurer.measure_platform(0, EV.EFI_PLATFORM_FIRMWARE_BLOB, blob, name=name, over=code)
+            if form.code is not None and not (form.crtm_contents and name == CRTM_VOLUME):
+                measure(0, form.code, code_event(form, name, base, len(code)), name=name, over=code)
             base += len(code)
+        if form.nonhost_info:
+            measure(0, EV.NONHOST_INFO, form.nonhost_info, name="platform")
 
     def measure_secure_boot_variables(self) -> None:
         """PCR 7: the variables that define Secure Boot, then the separator that ends the policy part."""
@@ -138,6 +150,11 @@ class Firmware:
         )
         switches = f"tpm={self._settings.tpm_enabled:d} txt={self._settings.txt_enabled:d}"
         self._measurer.measure_platform(1, EV.PLATFORM_CONFIG_FLAGS, switches.encode(), name="setup")
+        if self._form.acpi_flags:
+            for name, table in acpi_tables(self._context.board.spec):
+                self._measurer.measure_platform(
+                    1, EV.PLATFORM_CONFIG_FLAGS, ACPI_DATA, name=f"ACPI {name}", over=table
+                )
 
     def measure_option_rom(self) -> None:
         """PCR 2: the code that a plug-in card brings."""
@@ -148,6 +165,9 @@ class Firmware:
 
     def measure_handoff_tables(self) -> None:
         """PCR 1: what the firmware tells of the hardware."""
+        if self._form.second_tables:
+            self._measure_second_tables()
+            return
         self._measurer.measure_platform(
             1,
             EV.EFI_HANDOFF_TABLES,
@@ -156,13 +176,24 @@ class Firmware:
             over=smbios_table(self._context.board.spec),
         )
 
+    def _measure_second_tables(self) -> None:
+        """SMBIOS and ACPI by name; a digest is over the tables that an entry points to, one behind the other."""
+        spec = self._context.board.spec
+        acpi = b"".join(table for _, table in acpi_tables(spec))
+        for name, entry, address, content in (
+            ("SmbiosTable", uefi_events.SMBIOS3_TABLE, SMBIOS_ADDRESS, smbios_table(spec)),
+            ("AcpiTable", uefi_events.ACPI2_TABLE, ACPI_ADDRESS, acpi),
+        ):
+            data = uefi_events.handoff_tables2(name, (entry, address))
+            self._measurer.measure_platform(1, EV.EFI_HANDOFF_TABLES2, data, name=name, over=content)
+
     def measure_boot_options(self) -> None:
         """PCR 1: the boot order and each option in it."""
         names = ["BootOrder", *(f"Boot{number:04X}" for number in self._settings.boot_order())]
         for name in names:
             if name in self._settings.variables:
                 data = uefi_events.variable_data(name, self._settings.variables[name])
-                self._measurer.measure_platform(1, EV.EFI_VARIABLE_BOOT, data, name=name)
+                self._measurer.measure_platform(1, self._form.boot_variable, data, name=name)
 
     def end_platform_phase(self) -> None:
         """PCR 4 says that an option is about to be tried; separators end the platform's part in PCRs 0 to 6."""

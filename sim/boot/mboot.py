@@ -12,6 +12,7 @@ Sources: vmware/esx-boot (mboot, uefi/efiutils/tpm.c); the fatal errors are thos
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from sim.boot.bootinfo import TpmState
@@ -72,8 +73,8 @@ class Mboot:
 
     def warn_of_duplicates(self) -> None:
         """Warn of base names that were loaded twice."""
-        names = [module_base_name(module.name) for module in self._context.loaded]
-        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        names = Counter(module_base_name(module.name) for module in self._context.loaded)
+        for name in [name for name, count in names.items() if count > 1]:
             self._say(f"Warning: Duplicate modules named {name}")
 
     def measure_command_line(self) -> None:

@@ -39,6 +39,7 @@ LOG_AREA_BYTES = fact(
     source="set aside by firmware; EDK2: 64 KiB and up",
     kind="assumed",
 )
+_SHA256 = TPM_ALG.SHA256.value
 
 
 class MeasureError(VmksimError):
@@ -140,7 +141,7 @@ class Measurer:
             return
         self._writer.append(pcr, kind, digests, data)
         self._slot.describe_event(pcr, kind, data)
-        digest = digests.get(TPM_ALG.SHA256) or next(iter(digests.values()), b"")
+        digest = digests.get(_SHA256) or next(iter(digests.values()), b"")
         self._context.sim.trace.emit(BOOT_MEASURED, self._context.board.spec.name, pcr, kind, name, digest)
 
     def note_startup_locality(self, locality: int) -> None:

@@ -1,10 +1,9 @@
 """The data of firmware events, byte for byte as a TCG event log carries them.
 
 Models: UEFI_VARIABLE_DATA, UEFI_IMAGE_LOAD_EVENT, UEFI_PLATFORM_FIRMWARE_BLOB, UEFI_GPT_DATA,
-UEFI_HANDOFF_TABLE_POINTERS, the texts of EV_EFI_ACTION and the separator.
+UEFI_HANDOFF_TABLE_POINTERS, the second forms of blob and table pointers, the texts of EV_EFI_ACTION and the separator.
 
-Leaves out: the second forms of blob, table pointers and boot variable, which few machines write; SPDM device events;
-network boot paths.
+Leaves out: SPDM device events; network boot paths.
 
 Sources: TCG PC Client Platform Firmware Profile 1.05, sections 3.3 and 10.4; UEFI specification 2.10, section 4.6 (GUIDs of
 tables), 10.3 (device paths) and appendix A.  All integers are little-endian.
@@ -15,6 +14,7 @@ from __future__ import annotations
 import struct
 
 __all__ = [
+    "ACPI2_TABLE",
     "CALLING_BOOT_APPLICATION",
     "EFI_GLOBAL_VARIABLE",
     "EFI_IMAGE_SECURITY_DATABASE",
@@ -27,9 +27,11 @@ __all__ = [
     "SEPARATOR",
     "SMBIOS3_TABLE",
     "firmware_blob",
+    "firmware_blob2",
     "gpt_data",
     "guid",
     "handoff_tables",
+    "handoff_tables2",
     "image_load",
     "option_rom_path",
     "ucs2",
@@ -70,6 +72,10 @@ SMBIOS3_TABLE = guid("f2fd1544-9794-4a2c-992e-e5bbcf20e394")
 """The entry of the UEFI configuration table that points to the SMBIOS table."""
 
 
+ACPI2_TABLE = guid("8868e871-e4f1-11d3-bc22-0080c73c8881")
+"""The entry that points to the ACPI tables."""
+
+
 def variable_guid(name: str) -> bytes:
     """Return the namespace in which firmware keeps the variable `name`."""
     return EFI_IMAGE_SECURITY_DATABASE if name in {"db", "dbx"} else EFI_GLOBAL_VARIABLE
@@ -91,6 +97,11 @@ def firmware_blob(base: int, length: int) -> bytes:
     return struct.pack("<QQ", base, length)
 
 
+def firmware_blob2(description: str, base: int, length: int) -> bytes:
+    """UEFI_PLATFORM_FIRMWARE_BLOB2: the same with a description before it."""
+    return _described(description) + firmware_blob(base, length)
+
+
 def image_load(base: int, length: int, link_time_address: int, device_path: bytes) -> bytes:
     """UEFI_IMAGE_LOAD_EVENT: where an EFI image was loaded and from which path."""
     return struct.pack("<QQQQ", base, length, link_time_address, len(device_path)) + device_path
@@ -106,6 +117,16 @@ def handoff_tables(*tables: tuple[bytes, int]) -> bytes:
     return struct.pack("<Q", len(tables)) + b"".join(
         table + struct.pack("<Q", address) for table, address in tables
     )
+
+
+def handoff_tables2(description: str, *tables: tuple[bytes, int]) -> bytes:
+    """UEFI_HANDOFF_TABLE_POINTERS2: the same with a description before it."""
+    return _described(description) + handoff_tables(*tables)
+
+
+def _described(description: str) -> bytes:
+    text = description.encode("ascii") + b"\0"
+    return bytes([len(text)]) + text
 
 
 def option_rom_path(first: int, last: int, *, bridge: int = 2) -> bytes:

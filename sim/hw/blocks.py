@@ -121,6 +121,10 @@ class BrokenBlock:
                 return offset
         return None
 
+    def owned(self, offset: int, count: int) -> bool:
+        """Whether each of `count` frames has an owner."""
+        return not self.free >> offset & (1 << count) - 1
+
     def own(self, offset: int, count: int, owner: int) -> None:
         """Mark free frames as owned."""
         self.free &= ~(((1 << count) - 1) << offset)

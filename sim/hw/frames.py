@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from array import array
 
-from attrs import field, frozen, validators
+from attrs import frozen
 
+from sim.core.structure import FieldError
 from sim.core.units import PAGE_BYTES
 from sim.errors import SimBug, VmksimError
 from sim.hw.blocks import BLOCK_FRAMES, FREE, BrokenBlock, FreeRuns
@@ -30,8 +31,12 @@ class OutOfMemory(VmksimError):  # noqa: N818 - the usual name of this condition
 class Extent:
     """A run of `count` frames beginning at machine page number `first_mpn`."""
 
-    first_mpn: int = field(validator=validators.ge(0))
-    count: int = field(validator=validators.ge(1))
+    first_mpn: int
+    count: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.first_mpn < 0 or self.count < 1:
+            raise FieldError("extent", (self.first_mpn, self.count), "one frame or more, from 0 on")
 
     @property
     def end_mpn(self) -> int:
@@ -40,7 +45,7 @@ class Extent:
 
     def mpns(self) -> range:
         """Return the machine page numbers of the run."""
-        return range(self.first_mpn, self.end_mpn)
+        return range(self.first_mpn, self.first_mpn + self.count)
 
 
 class FrameBooks:
@@ -83,13 +88,18 @@ class FrameBooks:
         `contiguous`.  `contiguous` asks for one extent, whose first frame is a multiple of `align_frames` (a power of
         two).  Raises `OutOfMemory`, and then nothing has changed.
         """
+        if node is None and not contiguous and align_frames == 1 and 0 < frames < BLOCK_FRAMES:
+            extent = self._take_at_once(frames, owner)
+            if extent is not None:
+                return (extent,)
         self._check_request(frames, node, contiguous=contiguous, align_frames=align_frames)
         nodes = range(self.nodes) if node is None else range(node, node + 1)
         owner_id = self._id_of(owner)
         if contiguous:
             extents = [self._take_contiguous(frames, owner_id, nodes, align_frames)]
         else:
-            if frames > sum(self._frames_free[each] for each in nodes):
+            free = self._frames_free
+            if frames > free[nodes.start] and frames > sum([free[each] for each in nodes]):
                 raise OutOfMemory(f"{owner} wants {frames} frames, fewer are free")
             extents = self._take_scattered(frames, owner_id, nodes)
         self._owned[owner_id] += frames
@@ -122,6 +132,19 @@ class FrameBooks:
         if owner == _BROKEN:
             owner = self._broken[block].owners[offset]
         return None if owner == FREE else self._owner_names[owner]
+
+    def all_owned(self, first: int, end: int) -> bool:
+        """Tell whether each frame from `first` up to `end` has an owner, at a cost of one look a 2 MiB block."""
+        if not 0 <= first < end <= self.frames_total:
+            raise SimBug(f"frames {first:#x} to {end - 1:#x} are none, or beyond the installed memory")
+        while first < end:
+            block, offset = divmod(first, BLOCK_FRAMES)
+            count = min(BLOCK_FRAMES - offset, end - first)
+            owner = self._block_owner[block]
+            if owner == FREE or (owner == _BROKEN and not self._broken[block].owned(offset, count)):
+                return False
+            first += count
+        return True
 
     def frames_of(self, owner: str) -> int:
         """Return how many frames `owner` has."""
@@ -192,6 +215,20 @@ class FrameBooks:
         return min(block // self._node_starts[1], self.nodes - 1) if self.nodes > 1 else 0
 
     # ------------------------------------------------------------- allocation
+
+    def _take_at_once(self, frames: int, owner: str) -> Extent | None:
+        """Take what `_take_scattered` would, if that is a part of one broken block of the first node; None if not."""
+        block = next(iter(self._partial[0]), None)
+        if block is None:
+            return None
+        detail = self._broken[block]
+        offset, count = detail.first_run(frames)
+        if count < frames:
+            return None
+        owner_id = self._id_of(owner)
+        self._own_frames(block, offset, count, owner_id, 0)
+        self._owned[owner_id] += count
+        return Extent(first_mpn=block * BLOCK_FRAMES + offset, count=count)
 
     def _take_scattered(self, frames: int, owner: int, nodes: range) -> list[Extent]:
         """Take whole blocks, of all nodes if need be, and then single frames for the rest; the blocks come first.

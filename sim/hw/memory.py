@@ -82,33 +82,33 @@ class PhysicalMemory(CountedFrames):
         self._check_range(pa, size)
         if self._wrong_words:
             self._take_over(self.errors.settle_read(pa, size))
+        offset = pa % FRAME_BYTES
+        if offset + size <= FRAME_BYTES:
+            page = self._contents.get(pa // FRAME_BYTES)
+            return bytes(size) if page is None else bytes(page[offset : offset + size])
         parts = []
         while size > 0:
-            mpn, offset = divmod(pa, FRAME_BYTES)
             count = min(size, FRAME_BYTES - offset)
-            page = self._contents.get(mpn)
-            parts.append(bytes(count) if page is None else bytes(page[offset : offset + count]))
+            page = self._contents.get(pa // FRAME_BYTES)
+            parts.append(bytes(count) if page is None else page[offset : offset + count])
             pa += count
             size -= count
+            offset = 0
         return b"".join(parts)
 
     def write(self, pa: int, data: bytes) -> None:
         """Store `data` at physical address `pa`; every frame touched must have an owner."""
-        self._check_range(pa, len(data))
+        size = len(data)
+        self._check_range(pa, size)
+        mpn, offset = divmod(pa, FRAME_BYTES)
+        if size:
+            self._check_owned(mpn, -(-(pa + size) // FRAME_BYTES))
         if self._wrong_words:
-            self._take_over(self.errors.settle_write(pa, len(data)))
-        view = memoryview(data)
-        done, size = 0, len(view)
-        while done < size:
-            mpn, offset = divmod(pa + done, FRAME_BYTES)
-            count = min(size - done, FRAME_BYTES - offset)
-            piece = view[done : done + count]
-            if count == FRAME_BYTES and mpn not in self._contents:
-                self._check_owned(mpn)
-                self._contents[mpn] = bytearray(piece)
-            else:
-                self._page(mpn)[offset : offset + count] = piece
-            done += count
+            self._take_over(self.errors.settle_write(pa, size))
+        if offset + size <= FRAME_BYTES:
+            self._store(mpn, offset, data)
+            return
+        self._store_many(mpn, offset, memoryview(data if isinstance(data, bytes) else bytes(data)))
 
     def read_u64(self, pa: int) -> int:
         """Return the little-endian 64-bit word at the aligned physical address `pa`; see `read`."""
@@ -128,6 +128,9 @@ class PhysicalMemory(CountedFrames):
         page = self._contents.get(pa >> 12)
         if page is None:
             self._check_range(pa, 8)
+            self._check_owned(pa >> 12, (pa >> 12) + 1)
+            page = self._page(pa >> 12)
+        elif _is_constant(page):
             page = self._page(pa >> 12)
         offset = pa & (FRAME_BYTES - 8)
         page[offset : offset + 8] = value.to_bytes(8, "little")
@@ -164,7 +167,7 @@ class PhysicalMemory(CountedFrames):
     def _take_over(self, wrong: list[tuple[int, int]]) -> None:
         """Make flips that the code did not see, or took for another, part of the data."""
         for pa, flips in wrong:
-            page = self._contents.setdefault(pa // FRAME_BYTES, bytearray(FRAME_BYTES))
+            page = self._page(pa // FRAME_BYTES)
             offset = pa % FRAME_BYTES
             word = int.from_bytes(page[offset : offset + WORD_BYTES], "little") ^ flips & DATA_MASK
             page[offset : offset + WORD_BYTES] = word.to_bytes(WORD_BYTES, "little")
@@ -174,17 +177,20 @@ class PhysicalMemory(CountedFrames):
         if self._wrong_words:
             self.errors.forget(extent.first_mpn * FRAME_BYTES, extent.count * FRAME_BYTES)
         contents = self._contents
-        self.tables.drop(extent)
-        if extent.count < len(contents):
-            for mpn in extent.mpns():
-                contents.pop(mpn, None)
+        if extent.count >= len(contents):
+            mpns = [each for each in contents if extent.first_mpn <= each < extent.end_mpn]
+        elif contents.keys().isdisjoint(extent.mpns()):
+            return
         else:
-            for mpn in [each for each in contents if extent.first_mpn <= each < extent.end_mpn]:
-                del contents[mpn]
+            mpns = [each for each in extent.mpns() if each in contents]
+        if mpns:
+            self.tables.drop(extent)
+        for mpn in mpns:
+            del contents[mpn]
 
     def __getstate__(self) -> dict[str, object]:
         pages = {
-            mpn: page if isinstance(page, bytearray) else bytearray(page)
+            mpn: bytearray(page) if isinstance(page, memoryview) else page
             for mpn, page in self._contents.items()
         }
         return {**self.__dict__, "_contents": pages, "tables": None}
@@ -193,17 +199,47 @@ class PhysicalMemory(CountedFrames):
         self.__dict__.update(state)
         self.tables = TableStore(self._contents, self.frames_total)
 
+    def _store_many(self, mpn: int, offset: int, constant: memoryview) -> None:
+        """Store constant bytes in several frames; those that held none become parts of `constant`."""
+        size = len(constant)
+        head = -offset % FRAME_BYTES
+        if head:
+            self._store(mpn, offset, constant[:head])
+            mpn += 1
+        whole = range(head, size - FRAME_BYTES + 1, FRAME_BYTES)
+        pages = [constant[at : at + FRAME_BYTES] for at in whole]
+        frames = range(mpn, mpn + len(pages))
+        if self._contents.keys().isdisjoint(frames):
+            self._contents.update(zip(frames, pages, strict=True))
+        else:
+            for each, page in zip(frames, pages, strict=True):
+                self._store(each, 0, page)
+        rest = (size - head) % FRAME_BYTES
+        if rest:
+            self._store(frames.stop, 0, constant[size - rest :])
+
+    def _store(self, mpn: int, offset: int, data: bytes | memoryview) -> None:
+        """Store bytes that lie within one frame."""
+        self._page(mpn)[offset : offset + len(data)] = data
+
     def _page(self, mpn: int) -> Page:
-        self._check_owned(mpn)
+        """Return the bytes of a frame to be changed in place."""
         page = self._contents.get(mpn)
         if page is None:
             page = self._contents[mpn] = bytearray(FRAME_BYTES)
+        elif _is_constant(page):
+            page = self._contents[mpn] = bytearray(page)
         return page
 
-    def _check_owned(self, mpn: int) -> None:
-        if self.owner_of(mpn) is None:
-            raise SimBug(f"a write to frame {mpn:#x}, which nobody owns")
+    def _check_owned(self, first: int, end: int) -> None:
+        if not self.all_owned(first, end):
+            raise SimBug(f"a write to frames {first:#x} to {end - 1:#x}, of which nobody owns some")
 
     def _check_range(self, pa: int, size: int) -> None:
         if pa < 0 or size < 0 or pa + size > self.size_bytes:
             raise SimBug(f"{size} bytes at {pa:#x} are beyond the installed memory")
+
+
+def _is_constant(page: Page) -> bool:
+    """Whether a frame's bytes are a part of constant ones: before the first change in place they must be copied."""
+    return not isinstance(page, bytearray) and page.readonly

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from attrs import Attribute, field, frozen, validators
 
 from sim.core.facts import fact
-from sim.core.structure import FieldError, between, matches, quantity
+from sim.core.structure import FieldError, between, in_choices, matches, quantity
 from sim.core.units import GIB, MIB, SECOND
 
 PCPUS_MAX = fact(
@@ -55,6 +55,9 @@ PATROL_SCRUB_NS = fact(
 
 MEMORY_GRAIN_BYTES = 2 * MIB
 """Installed memory is a whole number of these: the large page of x86-64."""
+
+FIRMWARE_LOG_FORMS = ("generic", "edk2", "pfp-1.05", "boot-guard", "virtual")
+"""The forms that `sim.boot.logform` knows."""
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 
@@ -114,6 +117,8 @@ class FirmwareSpec:
     txt_enabled: bool = field(default=False, validator=validators.instance_of(bool))
     debug_chipset: bool = field(default=False, validator=validators.instance_of(bool))
     """Whether the chipset is one for developers, which takes SINIT modules that are not for production."""
+    log_form: str = field(default="generic", validator=in_choices(*FIRMWARE_LOG_FORMS))
+    """In which maker's form the firmware writes of its own code and tables into the event log."""
     boot_entry: str = field(default="VMware ESXi", validator=_text(64))
     boot_path: str = field(
         default="\\EFI\\VMware\\safeboot64.efi",

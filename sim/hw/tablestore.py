@@ -29,6 +29,7 @@ _SLOTS_AT_FIRST = 64
 _FRAME_SHIFT = 12
 
 Page = bytearray | memoryview
+"""The bytes of a frame: its own, a slice of the array below, or (read-only) one of somebody's constant bytes."""
 Words = NDArray[np.int64]
 
 

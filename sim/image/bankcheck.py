@@ -16,6 +16,7 @@ Sources: VMware, "UEFI Secure Boot for ESXi Hosts"; VMware KB 414701 for the tex
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -118,10 +119,12 @@ def verify_bank(
         broken = BankFailure(vib="", tardisk=DATABASE_FILE, check="bank.database", message=str(error))
         return BankReport(vibs=(), failures=(broken,))
     lowest = max(host_level, AcceptanceLevel.PARTNER_SUPPORTED) if secure_boot else host_level
+    owned = {name for record in database.records for name in record.files}
+    digests = {name: hashlib.sha256(data).digest() for name, data in files.items() if name in owned}
     vibs = []
     failures: list[BankFailure] = []
     for record in database.records:
-        identity, faults = _check_vib(record, files, trust, now, lowest)
+        identity, faults = _check_vib(record, digests, trust, now, lowest)
         failures += faults
         vibs.append(VerifiedVib(record=record, identity=identity if not faults else None))
     failures += _check_ownership(database, files)
@@ -131,8 +134,9 @@ def verify_bank(
 
 
 def _check_vib(
-    record: VibRecord, files: Mapping[str, bytes], trust: TrustStore, now: datetime, lowest: AcceptanceLevel
+    record: VibRecord, digests: Mapping[str, bytes], trust: TrustStore, now: datetime, lowest: AcceptanceLevel
 ) -> tuple[VibIdentity | None, list[BankFailure]]:
+    """Check one VIB; `digests` are the SHA-256 of the bank's files, all made at once before."""
     descriptor = record.descriptor
     identity = None
     faults = []
@@ -144,12 +148,12 @@ def _check_vib(
         text = f"its acceptance level {descriptor.level.title} is below {lowest.title}"
         faults.append(_fault(descriptor, "", "vib.host-level", text))
     for entry, name in zip(descriptor.payloads, record.files, strict=True):
-        data = files.get(name)
-        if data is None:
+        digest = digests.get(name)
+        if digest is None:
             faults.append(
                 _fault(descriptor, name, "bank.file-missing", f"payload {entry.name} is not in the bank")
             )
-        elif hashlib.sha256(data).digest() != entry.sha256:
+        elif digest != entry.sha256:
             text = f"payload {entry.name} has another sha-256 than the descriptor says"
             faults.append(_fault(descriptor, name, "bank.digest", text))
     return identity, faults
@@ -194,8 +198,8 @@ def _check_config(bank: BootBank, database: ImageDatabase, bootstate: int) -> It
         yield fault("bank.config-settings", "its settings are not those of the image database")
     if config.bootstate != bootstate:
         yield fault("bank.config-state", f"bootstate is {config.bootstate}, not {bootstate}")
-    order = config.load_order
-    for name in sorted({name for name in order if order.count(name) > 1}):
+    order = Counter(config.load_order)
+    for name in sorted([name for name, count in order.items() if count > 1]):
         yield fault("bank.config-twice", f"loads {name} twice")
     loadable = {name for record in database.records for name in record.files} | set(SYSTEM_FILES) - {
         CONFIG_FILE

@@ -98,8 +98,10 @@ class Sections:
         """Return the content of the one section of that name, or nothing."""
         if not self.rows:
             return b""
-        names = self.name_table()
-        found = [one for one in self.rows if names.startswith(wanted + b"\0", one[0])]
+        names, name = self.name_table(), wanted + b"\0"
+        if name not in names:
+            return b""
+        found = [one for one in self.rows if names.startswith(name, one[0])]
         if not found:
             return b""
         if len(found) > 1 or found[0][1] != f.SHT_PROGBITS:
@@ -124,22 +126,24 @@ class ElfFile:
         self.entry = self.header.entry
         self.headers = self._program_headers()
         self.segments = self._segments([header for header in self.headers if header[0] == f.PT_LOAD])
+        self._spans = [(one.virtual_address, one.end) for one in self.segments]
+        self.end = self._spans[-1][1]
         self._sections = Sections(data, self.header)
         self.sections = self._sections.rows
 
     def memory(self, address: int, size: int, where: str) -> bytes:
         """Return bytes by virtual address; they must come from the file, within one segment."""
         segment = self.segment_of(address, size)
-        if segment is None or address - segment.virtual_address + size > len(segment.data):
+        start = address - segment.virtual_address if segment is not None else 0
+        if segment is None or start + size > len(segment.data):
             raise FormatError(_WHAT, where, f"{size} bytes at {address:#x} are not in a segment's file part")
-        start = address - segment.virtual_address
         return segment.data[start : start + size]
 
     def segment_of(self, address: int, size: int) -> Segment | None:
         """Return the segment that holds all of these bytes, or None."""
-        for segment in self.segments:
-            if segment.virtual_address <= address and address + size <= segment.end:
-                return segment
+        for number, (start, end) in enumerate(self._spans):
+            if start <= address and address + size <= end:
+                return self.segments[number]
         return None
 
     def _slice(self, offset: int, size: int, where: str) -> bytes:
@@ -216,11 +220,11 @@ class ElfFile:
             raise LimitError(
                 _WHAT, "program headers", f"more than {MEMORY_BYTES_MAX} bytes in memory below 2**47"
             )
-        if sum(header[_FILE_BYTES] for header in headers) > len(self.data):
+        if sum([header[_FILE_BYTES] for header in headers]) > len(self.data):
             raise FormatError(
                 _WHAT, "program headers", "the segments take more bytes from the file than it has"
             )
-        return tuple(self._segment(header) for header in headers)
+        return tuple([self._segment(header) for header in headers])
 
     def _segment(self, header: tuple[int, ...]) -> Segment:
         _, flags, offset, address, _, file_bytes, memory_bytes, alignment = header

@@ -147,6 +147,18 @@ for _name in [
     RELOCATION_BYTES[_name] = 4
 """How many bytes each relocation writes; COPY writes as many as its symbol has."""
 
+LINKED_TYPES = {
+    number: (name, RELOCATION_BYTES[name])
+    for number, name in RELOCATION_NAMES.items()
+    if name in LINKED_RELOCATIONS
+}
+"""The number of each of `LINKED_RELOCATIONS` -> its name, and how many bytes it writes."""
+
 VISIBILITIES = ("default", "internal", "hidden", "protected")
 BINDINGS = {0: "local", 1: "global", 2: "weak", 10: "unique"}
 SYMBOL_KINDS = {0: "none", 1: "object", 2: "function", 3: "section", 4: "file", 6: "tls", 10: "ifunc"}
+
+SYMBOL_INFOS = tuple(
+    (SYMBOL_KINDS.get(info & 15, "other"), BINDINGS.get(info >> 4, "other")) for info in range(256)
+)
+"""Kind and binding of a symbol, by the byte that holds both."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 from sim.errors import FormatError, LimitError
 from sim.image import elf_format as f
@@ -35,6 +36,8 @@ _WHAT = "ELF"
 _WORD_BYTES = 8
 _NEED_A_SYMBOL = ("COPY", "SIZE32", "SIZE64")
 _RELR_BITMAP_WORDS = 63
+_UNDEFINED = f.SHN_UNDEF
+_NO_PLACE = (f.SHN_UNDEF, f.SHN_ABS)
 
 
 def read_elf(data: bytes) -> ElfImage:
@@ -56,16 +59,16 @@ class _Reader:
         self.dynamic = self._dynamic([header for header in file.headers if header[0] == f.PT_DYNAMIC])
         self.writable = [(one.virtual_address, one.end) for one in file.segments if one.writable]
         self.names = Names(self._table(f.DT_STRTAB, f.DT_STRSZ, 1, "symbol names"))
-        self.versions = VersionReader(self._memory_of_versions, self.names.at)
+        self.versions = VersionReader(partial(file.memory, where="symbol versions"), self.names.at)
         self.hash_table = self._hash_table()
 
     def image(self) -> ElfImage:
         file = self.file
-        relocations = tuple(self._relocations())
+        relocations = self._relocations()
         count = self._symbol_count(relocations)
         linking = self._linking()
         symbols = self._symbols(count)
-        if any(relocation.symbol >= count for relocation in relocations if relocation.symbol):
+        if max([relocation.symbol for relocation in relocations], default=0) >= max(count, 1):
             raise FormatError(_WHAT, "relocations", "a relocation names a symbol that is not there")
         code = file.segment_of(file.entry, 1) if file.entry else None
         if file.entry and (code is None or not code.executable):
@@ -79,7 +82,7 @@ class _Reader:
             relocations=relocations,
             modinfo=parse_modinfo(file.section_bytes(b".modinfo")),
             version_record=file.section_bytes(b".version"),
-            has_thread_storage=any(header[0] == f.PT_TLS for header in file.headers),
+            has_thread_storage=linking.thread_storage is not None,
             linking=linking,
         )
 
@@ -128,8 +131,9 @@ class _Reader:
             raise FormatError(_WHAT, "dynamic table", "relocations in code are not applied")
         return entries
 
-    def _relocations(self) -> Iterator[Relocation]:
-        """Yield every relocation, checked to lie in writable memory."""
+    def _relocations(self) -> tuple[Relocation, ...]:
+        """Return every relocation, checked to lie in writable memory."""
+        found: list[Relocation] = []
         tables = [(f.DT_RELA, f.DT_RELASZ), (f.DT_JMPREL, f.DT_PLTRELSZ)]
         sizes = [self.dynamic.get(size, 0) for _, size in tables] + [self.dynamic.get(f.DT_RELRSZ, 0)]
         if sum(sizes) > RELOCATIONS_MAX * f.RELOCATION.size:
@@ -141,21 +145,26 @@ class _Reader:
         for address, size in tables:
             table = self._table(address, size, f.RELOCATION.size, "relocations")
             for offset, info, addend in f.RELOCATION.iter_unpack(table):
-                kind = f.RELOCATION_NAMES.get(info & 0xFFFFFFFF)
-                if info & 0xFFFFFFFF == 0:
+                number = info & 0xFFFFFFFF
+                if not number:
                     continue
-                if kind not in f.LINKED_RELOCATIONS:
-                    raise FormatError(_WHAT, "relocations", f"type {info & 0xFFFFFFFF} is not applied")
-                yield self._relocation(offset, kind, info >> 32, addend)
-        yield from self._packed_relocations()
+                linked = f.LINKED_TYPES.get(number)
+                if linked is None:
+                    raise FormatError(_WHAT, "relocations", f"type {number} is not applied")
+                kind, written = linked
+                symbol = info >> 32
+                if not symbol and kind in _NEED_A_SYMBOL:
+                    raise FormatError(_WHAT, f"relocation at {offset:#x}", f"R_X86_64_{kind} names no symbol")
+                self._need_writable(offset, written)
+                found.append(Relocation(offset=offset, kind=kind, symbol=symbol, addend=addend))
+        found += self._packed_relocations()
+        return tuple(found)
 
-    def _relocation(self, offset: int, kind: str, symbol: int, addend: int) -> Relocation:
-        if not symbol and kind in _NEED_A_SYMBOL:
-            raise FormatError(_WHAT, f"relocation at {offset:#x}", f"R_X86_64_{kind} names no symbol")
-        size = f.RELOCATION_BYTES[kind]
-        if not any(start <= offset and offset + size <= end for start, end in self.writable):
-            raise FormatError(_WHAT, f"relocation at {offset:#x}", "lies outside writable memory")
-        return Relocation(offset=offset, kind=kind, symbol=symbol, addend=addend)
+    def _need_writable(self, offset: int, size: int) -> None:
+        for start, end in self.writable:
+            if start <= offset and offset + size <= end:
+                return
+        raise FormatError(_WHAT, f"relocation at {offset:#x}", "lies outside writable memory")
 
     def _packed_relocations(self) -> Iterator[Relocation]:
         """Yield the relative relocations of DT_RELR: an address, then bitmaps of the words that follow it."""
@@ -175,7 +184,9 @@ class _Reader:
                 place = word + _WORD_BYTES
             for offset in offsets:
                 stored = self.file.memory(offset, _WORD_BYTES, "packed relocations")
-                yield self._relocation(offset, "RELATIVE", 0, int.from_bytes(stored, "little", signed=True))
+                self._need_writable(offset, _WORD_BYTES)
+                addend = int.from_bytes(stored, "little", signed=True)
+                yield Relocation(offset=offset, kind="RELATIVE", symbol=0, addend=addend)
 
     def _hash_table(self) -> FindsSymbols | None:
         """Return the file's hash table, the GNU one if it has both."""
@@ -199,7 +210,7 @@ class _Reader:
         table = self.dynamic.get(f.DT_SYMTAB)
         if table is None:
             return 0
-        named = 1 + max((relocation.symbol for relocation in relocations), default=0)
+        named = 1 + max([relocation.symbol for relocation in relocations], default=0)
         if f.DT_HASH in self.dynamic:
             hashed = self.file.memory(self.dynamic[f.DT_HASH], 8, "hash table")
             count = int.from_bytes(hashed[4:], "little")
@@ -218,38 +229,41 @@ class _Reader:
         if self.dynamic.get(f.DT_SYMENT, f.SYMBOL.size) != f.SYMBOL.size:
             raise FormatError(_WHAT, "symbols", "entries of another size than ELF64 has")
         table = self.file.memory(self.dynamic[f.DT_SYMTAB], count * f.SYMBOL.size, "symbols")
-        if f.DT_VERSYM not in self.dynamic:
-            return tuple(self._symbol(fields, 0) for fields in f.SYMBOL.iter_unpack(table))
-        numbers = self.file.memory(self.dynamic[f.DT_VERSYM], 2 * count, "symbol versions")
-        return tuple(
-            self._symbol(fields, number)
-            for fields, (number,) in zip(
-                f.SYMBOL.iter_unpack(table), struct.iter_unpack("<H", numbers), strict=True
+        if f.DT_VERSYM in self.dynamic:
+            bare = self.file.memory(self.dynamic[f.DT_VERSYM], 2 * count, "symbol versions")
+            labels = [self._label(number) for number in struct.unpack(f"<{count}H", bare)]
+        else:
+            labels = [self._label(0)] * count
+        end, name_of = self.file.end, self.names.at
+        found = []
+        for (version, number, hidden), (name_at, info, other, section, value, size) in zip(
+            labels, f.SYMBOL.iter_unpack(table), strict=True
+        ):
+            kind, binding = f.SYMBOL_INFOS[info]
+            if value > end and section not in _NO_PLACE and kind != "tls":
+                raise FormatError(_WHAT, "symbols", f"the value {value:#x} lies outside the module")
+            found.append(
+                Symbol(
+                    name=name_of(name_at) if name_at else "",
+                    value=value,
+                    size_bytes=size,
+                    kind=kind,
+                    binding=binding,
+                    defined=section != _UNDEFINED,
+                    visibility=f.VISIBILITIES[other & 3],
+                    section=section,
+                    version=version,
+                    version_index=number,
+                    version_hidden=hidden,
+                )
             )
-        )
+        return tuple(found)
 
-    def _symbol(self, fields: tuple[int, ...], number: int) -> Symbol:
-        name_at, info, other, section, value, size = fields
-        kind = f.SYMBOL_KINDS.get(info & 15, "other")
-        if section not in (f.SHN_UNDEF, f.SHN_ABS) and kind != "tls" and value > self.file.segments[-1].end:
-            raise FormatError(_WHAT, "symbols", f"the value {value:#x} lies outside the module")
-        version = self.versions.versions.get(number & 0x7FFF, _NO_VERSION)
-        return Symbol(
-            name=self.names.at(name_at) if name_at else "",
-            value=value,
-            size_bytes=size,
-            kind=kind,
-            binding=f.BINDINGS.get(info >> 4, "other"),
-            defined=section != f.SHN_UNDEF,
-            visibility=f.VISIBILITIES[other & 3],
-            section=section,
-            version=version.name,
-            version_index=number & 0x7FFF,
-            version_hidden=bool(number & 0x8000) or version.hidden,
-        )
-
-    def _memory_of_versions(self, address: int, size: int) -> bytes:
-        return self.file.memory(address, size, "symbol versions")
+    def _label(self, number: int) -> tuple[str, int, bool]:
+        """Return name and number of a symbol's version, and whether it is hidden."""
+        index = number & 0x7FFF
+        version = self.versions.versions.get(index, _NO_VERSION)
+        return version.name, index, index != number or version.hidden
 
     def _table(self, address_tag: int, size_tag: int, entry_bytes: int, where: str) -> bytes:
         size = self.dynamic.get(size_tag, 0)

@@ -34,7 +34,7 @@ __all__ = [
 _ARRAYS = (f.SHT_INIT_ARRAY, f.SHT_FINI_ARRAY, f.SHT_PREINIT_ARRAY)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # as all that is made for each file of a boot: this is the faster kind
 class Segment:
     """A loadable segment: `data` comes from the file, the rest up to `memory_bytes` is zero."""
 
@@ -58,7 +58,7 @@ class Segment:
         return self.virtual_address + self.memory_bytes
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Symbol:
     """An entry of the symbol table; an undefined one is an import.
 
@@ -85,7 +85,7 @@ class Symbol:
         return self.section == f.SHN_ABS
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Relocation:
     """One place to fill in: `kind` without R_X86_64_, `symbol` an index into the symbols (0: none)."""
 
@@ -121,7 +121,7 @@ class FindsSymbols(Protocol):
         """Yield the indices of the symbols that may have this name, in the table's order."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Linking:
     """What a dynamic linker needs beyond segments, symbols and relocations.
 
@@ -140,7 +140,7 @@ class Linking:
     hash_table: FindsSymbols | None = field(default=None, eq=False, repr=False)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class ElfImage:
     """What a loader needs of a module; every number in it is checked against the file and the limits."""
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator
+from struct import Struct
 
 from sim.errors import FormatError, LimitError, VerificationError
 from sim.image.metadata import Checksum, PayloadEntry
@@ -43,6 +44,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 _WHAT = "gzip"
 _GZIP_WINDOW = 31  # zlib's word for "gzip header, 32 KiB window"
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no flags, no time, unknown system
+_BLOCK = Struct("<BHH")  # last or not, length, its complement
+_TRAILER = Struct("<II")  # checksum and length of the content
 _GZIP_BYTES_MIN = 18
 _STORED_BYTES_MAX = 0xFFFF
 _PIECE_BYTES = 1 << 18
@@ -56,6 +59,9 @@ class PayloadError(VerificationError):
 
 def gunzip(data: bytes, bytes_max: int = CONTENT_BYTES_MAX) -> bytes:
     """Return the content of one gzip member of at most `bytes_max` bytes."""
+    stored = _stored_content(data, bytes_max)
+    if stored is not None:
+        return stored
     if data[:2] == GZIP_MAGIC and declared_size(data) > _LARGE_BYTES:
         for _ in _pieces(data, bytes_max):  # all of it proves to fit before any of it is kept
             pass
@@ -132,6 +138,34 @@ def _digest(algorithm: str, pieces: list[bytes] | Iterator[bytes]) -> bytes:
     for piece in pieces:
         digest.update(piece)
     return digest.digest()
+
+
+def _stored_content(data: bytes, bytes_max: int) -> bytes | None:
+    """Return the content of a member as `gzip_stored` packs it, or None: all else, faults too, is left to `_pieces`.
+
+    Stored blocks hold their bytes as they are, so nothing can grow here, and all that is to do is the checksum.
+    """
+    end = len(data) - _TRAILER.size
+    if end < len(_HEADER) or not data.startswith(_HEADER):
+        return None
+    view = memoryview(data)
+    blocks = []
+    at = len(_HEADER)
+    last = 0
+    while not last:
+        start = at + _BLOCK.size
+        if start > end:
+            return None
+        last, size, complement = _BLOCK.unpack_from(data, at)
+        at = start + size
+        if last > 1 or size ^ complement != _STORED_BYTES_MAX or at > end:
+            return None
+        blocks.append(view[start:at])
+    checksum, declared = _TRAILER.unpack_from(data, end)
+    if at != end or not sum(map(len, blocks)) == declared <= bytes_max:
+        return None
+    content = b"".join(blocks)
+    return content if zlib.crc32(content) == checksum else None
 
 
 def _pieces(data: bytes, bytes_max: int) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ __all__ = [
     "EntryKind",
     "TarEntry",
     "TarHeader",
+    "bare_header",
     "check_tree",
     "read_header",
     "read_ustar",
@@ -52,7 +53,7 @@ class EntryKind(Enum):
     SYMLINK = b"2"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # one is made for each file of an image: this is the faster kind
 class TarEntry:
     """One file, directory or symbolic link; the path has no slash at either end."""
 
@@ -77,16 +78,33 @@ class TarHeader:
     size: int
     magic: bytes
 
+    def with_data(self, data: bytes) -> TarEntry:
+        """Return the entry with its data; written out, since `attrs.evolve` takes longer than all else of an entry."""
+        bare = self.entry
+        return TarEntry(
+            path=bare.path,
+            kind=bare.kind,
+            data=data,
+            mode=bare.mode,
+            mtime=bare.mtime,
+            target=bare.target,
+            uid=bare.uid,
+            gid=bare.gid,
+            owner=bare.owner,
+            group=bare.group,
+            checksum_ok=bare.checksum_ok,
+        )
+
 
 def read_ustar(data: bytes) -> tuple[TarEntry, ...]:
     """Return the entries of an ordinary archive in order."""
     what = _WHAT
     entries: list[TarEntry] = []
     offset = 0
-    while offset < len(data) and any(data[offset : offset + BLOCK_BYTES]):
+    while (block := data[offset : offset + BLOCK_BYTES]).strip(b"\0"):
         where = f"entry {len(entries)}, offset {offset:#x}"
-        header = read_header(data[offset : offset + BLOCK_BYTES], what, where)
-        if header.magic != _USTAR or any(data[offset + _NAMES_END : offset + BLOCK_BYTES]):
+        header = read_header(block, what, where)
+        if header.magic != _USTAR or block[_NAMES_END:].strip(b"\0"):
             raise FormatError(what, where, "magic is not ustar 00, or the header does not end with zeros")
         if not header.entry.checksum_ok:
             raise FormatError(what, where, "header checksum is wrong")
@@ -94,11 +112,11 @@ def read_ustar(data: bytes) -> tuple[TarEntry, ...]:
         end = start + header.size
         if end > len(data):
             raise FormatError(what, where, f"size {header.size} is beyond the end")
-        entries.append(attrs.evolve(header.entry, data=data[start:end]) if header.size else header.entry)
+        entries.append(header.with_data(data[start:end]) if header.size else header.entry)
         if len(entries) > ENTRIES_MAX:
             raise LimitError(what, where, f"more than {ENTRIES_MAX} entries")
         offset = end + -header.size % BLOCK_BYTES
-    if len(data) < offset + 2 * BLOCK_BYTES or any(data[offset:]):
+    if len(data) < offset + 2 * BLOCK_BYTES or data[offset:].strip(b"\0"):
         raise FormatError(what, f"offset {offset:#x}", "does not end with two or more blocks of zeros")
     check_tree(entries, what)
     return tuple(entries)
@@ -116,17 +134,17 @@ def write_ustar(entries: Iterable[TarEntry]) -> bytes:
 
 def read_header(block: bytes, what: str, where: str) -> TarHeader:
     """Return the fields of one header; the caller judges magic and checksum."""
-    if len(block) < BLOCK_BYTES:
-        raise FormatError(what, where, f"header is cut off after {len(block)} of {BLOCK_BYTES} bytes")
     try:
-        return _header(block)
+        return bare_header(block)
     except FormatError as error:
         raise type(error)(what, where, error.message) from None
 
 
 @lru_cache(maxsize=1024)
-def _header(block: bytes) -> TarHeader:
-    """Read a whole block; the headers of folders are the same in most archives."""
+def bare_header(block: bytes) -> TarHeader:
+    """Do the same, with errors that do not say where; the headers of folders are the same in most archives."""
+    if len(block) < BLOCK_BYTES:
+        raise FormatError("", "", f"header is cut off after {len(block)} of {BLOCK_BYTES} bytes")
     try:
         kind = EntryKind(block[156:157])
     except ValueError:
@@ -182,15 +200,19 @@ def check_tree(entries: Iterable[TarEntry], what: str) -> None:
     """Refuse two entries for one path, and anything under a path that is not a directory."""
     kinds: dict[str, EntryKind] = {}
     for entry in entries:
-        if entry.path in kinds:
-            raise FormatError(what, entry.path, "stands twice")
-        kinds[entry.path] = entry.kind
+        path = entry.path
+        if path in kinds:
+            raise FormatError(what, path, "stands twice")
+        kinds[path] = entry.kind
+    directory = EntryKind.DIRECTORY
+    good: set[str] = set()
     for path in kinds:
-        parent = path
-        while "/" in parent:
-            parent = parent.rpartition("/")[0]
-            if kinds.get(parent, EntryKind.DIRECTORY) is not EntryKind.DIRECTORY:
+        parent, slash, _ = path.rpartition("/")
+        while slash and parent not in good:
+            if kinds.get(parent, directory) is not directory:
                 raise FormatError(what, path, f"lies under {parent}, which is no directory")
+            good.add(parent)
+            parent, slash, _ = parent.rpartition("/")
 
 
 def with_parents(entries: Iterable[TarEntry]) -> tuple[TarEntry, ...]:

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from struct import Struct
 
-import attrs
-
 from sim.errors import FormatError, LimitError
 from sim.image.tar import (
     BLOCK_BYTES,
@@ -25,8 +23,8 @@ from sim.image.tar import (
     EntryKind,
     TarEntry,
     TarHeader,
+    bare_header,
     check_tree,
-    read_header,
     write_header,
 )
 
@@ -35,6 +33,7 @@ __all__ = ["is_vtar", "read_vtar", "write_vtar"]
 _WHAT = "vtar archive"
 _MAGIC = b"visor  \x00"
 _WORDS = Struct("<4I")
+_WORDS_AT = BLOCK_BYTES - _WORDS.size
 
 
 def is_vtar(data: bytes) -> bool:
@@ -47,8 +46,10 @@ def read_vtar(data: bytes) -> tuple[TarEntry, ...]:
     headers, headers_end = _read_headers(data)
     _check_regions(headers, headers_end, len(data))
     entries = tuple(
-        attrs.evolve(header.entry, data=data[offset : offset + header.size]) if header.size else header.entry
-        for header, offset in headers
+        [
+            header.with_data(data[offset : offset + header.size]) if header.size else header.entry
+            for header, offset in headers
+        ]
     )
     check_tree(entries, _WHAT)
     return entries
@@ -72,27 +73,33 @@ def write_vtar(entries: Iterable[TarEntry]) -> bytes:
 def _read_headers(data: bytes) -> tuple[list[tuple[TarHeader, int]], int]:
     headers: list[tuple[TarHeader, int]] = []
     offset = 0
-    while data[offset : offset + BLOCK_BYTES].strip(b"\0"):
-        where = f"entry {len(headers)}, offset {offset:#x}"
-        if len(headers) == ENTRIES_MAX:
-            raise LimitError(_WHAT, where, f"more than {ENTRIES_MAX} entries")
-        block = data[offset : offset + BLOCK_BYTES]
-        header = read_header(block, _WHAT, where)
-        if header.magic != _MAGIC:
-            raise FormatError(_WHAT, where, "magic is not 'visor' and two blanks")
-        headers.append((header, _WORDS.unpack(block[496:])[0]))
+    while (block := data[offset : offset + BLOCK_BYTES]).strip(b"\0"):
+        try:
+            header = _bare_header(block, len(headers))
+        except FormatError as error:
+            where = f"entry {len(headers)}, offset {offset:#x}"
+            raise type(error)(_WHAT, where, error.message) from None
+        headers.append((header, _WORDS.unpack_from(block, _WORDS_AT)[0]))
         offset += BLOCK_BYTES
     if offset + BLOCK_BYTES > len(data):
         raise FormatError(_WHAT, f"offset {offset:#x}", "the headers do not end with a block of zeros")
     return headers, offset + BLOCK_BYTES
 
 
+def _bare_header(block: bytes, number: int) -> TarHeader:
+    if number == ENTRIES_MAX:
+        raise LimitError("", "", f"more than {ENTRIES_MAX} entries")
+    header = bare_header(block)
+    if header.magic != _MAGIC:
+        raise FormatError("", "", "magic is not 'visor' and two blanks")
+    return header
+
+
 def _check_regions(headers: list[tuple[TarHeader, int]], headers_end: int, size: int) -> None:
     """Every file's data lies behind the headers, inside the archive, and in no other file's data."""
     end = headers_end
-    for header, offset in sorted(
-        ((h, o) for h, o in headers if h.size), key=lambda item: (item[1], item[0].size)
-    ):
+    regions = [(h, o) for h, o in headers if h.size]
+    for header, offset in sorted(regions, key=lambda item: (item[1], item[0].size)):
         if offset < end:
             raise FormatError(_WHAT, header.entry.path, f"data at {offset:#x} overlaps what ends at {end:#x}")
         end = offset + header.size

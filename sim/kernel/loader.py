@@ -123,6 +123,8 @@ class ModuleLoader:
         self._layout = layout
         self._verifier = verifier
         self._modules: dict[str, LoadedModule] = {}
+        self._exports: dict[str, tuple[str, int]] = {}
+        """By symbol, the module that exports it, the earliest loaded first, and its address."""
         self._next_id = KERNEL_MODULE_ID + 1
 
     def load_kernel(self, name: str, data: bytes, *, vib: ModuleOrigin | None) -> LoadedModule:
@@ -155,6 +157,9 @@ class ModuleLoader:
         if users or module.module_id == KERNEL_MODULE_ID:
             raise LoadRefused("module.in-use", f"module {name} is in use by {', '.join(users) or 'the host'}")
         del self._modules[name]
+        self._exports.clear()
+        for each in self._modules.values():
+            self._enter_exports(each)
         self._memory.unmap_segments(
             [segment.base for segment in module.segments], done=partial(self._release, module.regions)
         )
@@ -317,6 +322,7 @@ class ModuleLoader:
 
     def _enter(self, module: LoadedModule) -> None:
         self._modules[module.name] = module
+        self._enter_exports(module)
         emit = self._sim.trace.emit
         emit(
             MODULE_LOADED,
@@ -342,10 +348,11 @@ class ModuleLoader:
 
     def _symbol(self, name: str) -> tuple[str, int] | None:
         """Return the module that exports `name`, the earliest loaded first, and the symbol's address."""
-        for module in self._modules.values():
-            if name in module.exports:
-                return module.name, module.exports[name]
-        return None
+        return self._exports.get(name)
+
+    def _enter_exports(self, module: LoadedModule) -> None:
+        for name, address in module.exports.items():
+            self._exports.setdefault(name, (module.name, address))
 
     def _log(self, text: str) -> None:
         self._sim.log("vmkernel", text)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 
 from sim.image.elf import ElfImage, Relocation, Symbol, shown
-from sim.kernel.segment_buffers import RelocatedSegment, RelocationError, SegmentBuffers
+from sim.kernel.segment_buffers import RelocatedSegment, RelocationError, SegmentBuffers, described
 
 __all__ = [
     "FindSymbol",
@@ -34,6 +34,7 @@ FindSymbol = Callable[[str], tuple[str, int] | None]
 
 NAMES_SHOWN = 5
 
+_FOUR_BYTES = ("32", "PC32", "SIZE32")
 _MASK64 = (1 << 64) - 1
 
 
@@ -118,9 +119,8 @@ class _Relocator:
         )
 
     def _apply(self, relocation: Relocation) -> None:
-        place = relocation.offset + self._slide
-        addend = relocation.addend
-        match relocation.kind:
+        kind, addend = relocation.kind, relocation.addend
+        match kind:
             case "RELATIVE":
                 value = self._slide + addend
             case "64":
@@ -130,14 +130,16 @@ class _Relocator:
             case "32":
                 value = self._value(relocation) + addend
             case "PC32" | "PC64":
-                value = self._value(relocation) + addend - place
+                value = self._value(relocation) + addend - relocation.offset - self._slide
             case "SIZE32" | "SIZE64":
                 value = self._image.symbols[relocation.symbol].size_bytes + addend
             case _:
-                text = f"R_X86_64_{relocation.kind} at {relocation.offset:#x} is not supported"
-                raise RelocationError("module.relocation", text)
-        what = f"R_X86_64_{relocation.kind} at {relocation.offset:#x}"
-        self._buffers.store(relocation.offset, fit(value, relocation.kind, what), _bytes(relocation), what)
+                raise RelocationError("module.relocation", f"{described(relocation)} is not supported")
+        if kind in _FOUR_BYTES:
+            value = fit(value, kind, described(relocation))
+            self._buffers.store(relocation.offset, value, 4, relocation)
+        else:  # any value fits modulo 2**64
+            self._buffers.store(relocation.offset, value, 8, relocation)
 
     def _value(self, relocation: Relocation) -> int:
         """Return the address of the relocation's symbol: the module's own, another module's, or 0 for nobody's."""
@@ -185,7 +187,3 @@ def fit(value: int, kind: str, what: str) -> int:
     if not low <= value < high:
         raise RelocationError("module.relocation", f"{what}: {value:#x} does not fit in {bits} bits")
     return value
-
-
-def _bytes(relocation: Relocation) -> int:
-    return 4 if relocation.kind in ("32", "PC32", "SIZE32") else 8

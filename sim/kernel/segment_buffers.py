@@ -13,18 +13,25 @@ Sources: System V ABI, edition 4.1, chapter 5; the rounding of RELRO is glibc's 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from struct import Struct
 
 from attrs import field, frozen
 
 from sim.errors import VerificationError
 from sim.hw.mmu import Rights
-from sim.image.elf import ElfImage, Segment
+from sim.image.elf import ElfImage, Relocation, Segment
 
-__all__ = ["RelocatedSegment", "RelocationError", "SegmentBuffers"]
+__all__ = ["RelocatedSegment", "RelocationError", "SegmentBuffers", "described"]
 
 PAGE_BYTES = 4096
 _MASK64 = (1 << 64) - 1
+_WORD = Struct("<Q")
+_READ_ONLY = Rights()
+_RIGHTS = {
+    (write, execute): Rights(write=write, execute=execute)
+    for write in (False, True)
+    for execute in (False, True)
+}
 
 
 class RelocationError(VerificationError):
@@ -42,31 +49,39 @@ class RelocatedSegment:
     rights: Rights
 
 
+def described(relocation: Relocation) -> str:
+    """Return the kind and place of a relocation, for the text of an error."""
+    return f"R_X86_64_{relocation.kind} at {relocation.offset:#x}"
+
+
 class SegmentBuffers:
-    """The segments of `image` on their way to `base`, the address of its first page."""
+    """The segments of `image` on their way to `base`, the address of its first page.
+
+    `what` names, for the text of an error, the place that is written or read: as text, or a relocation of the image.
+    """
 
     def __init__(self, image: ElfImage, base: int) -> None:
         self.slide = base - image.first_page
         self._image = image
         self._starts = [segment.virtual_address for segment in image.segments]
         self._buffers = [_buffer(segment) for segment in image.segments]
+        self._open: tuple[int, int, bytearray] = (0, 0, bytearray())
+        """First address and end of the segment that was written last, and its buffer."""
 
-    def store(self, offset: int, value: int, size: int, what: str) -> None:
+    def store(self, offset: int, value: int, size: int, what: str | Relocation) -> None:
         """Store the low `size` bytes of `value` at the file's address `offset`; raises `RelocationError`."""
-        self.write(offset, (value & _MASK64).to_bytes(8, "little")[:size], what)
+        if size == _WORD.size:
+            at, buffer = self._place(offset, size, what)
+            _WORD.pack_into(buffer, at, value & _MASK64)
+        else:
+            self.write(offset, (value & _MASK64).to_bytes(8, "little")[:size], what)
 
-    def write(self, offset: int, data: bytes, what: str) -> None:
+    def write(self, offset: int, data: bytes, what: str | Relocation) -> None:
         """Store bytes at the file's address `offset`; raises `RelocationError` outside of writable segments."""
-        index = self._index(offset, len(data), what)
-        segment, buffer = self._image.segments[index], self._buffers[index]
-        if not segment.writable or not isinstance(buffer, bytearray):
-            raise RelocationError("module.relocation", f"{what} lies in a segment that is not writable")
-        at = offset - segment.virtual_address + _slack(segment)
-        if at + len(data) > len(buffer):
-            buffer.extend(bytes(at + len(data) - len(buffer)))
+        at, buffer = self._place(offset, len(data), what)
         buffer[at : at + len(data)] = data
 
-    def load(self, offset: int, size: int, what: str) -> bytes:
+    def load(self, offset: int, size: int, what: str | Relocation) -> bytes:
         """Return bytes at the file's address `offset` as they are now; raises `RelocationError`."""
         index = self._index(offset, size, what)
         segment = self._image.segments[index]
@@ -75,34 +90,59 @@ class SegmentBuffers:
 
     def relocated(self) -> tuple[RelocatedSegment, ...]:
         """Return what is to be mapped, in rising order of addresses."""
-        return tuple(
-            piece for index in range(len(self._buffers)) for piece in self._pieces(index) if piece.size_bytes
-        )
+        pieces: list[RelocatedSegment] = []
+        for index, name in enumerate(_names(self._image.segments)):
+            pieces += self._pieces(index, name)
+        return tuple(pieces)
 
-    def _index(self, offset: int, size: int, what: str) -> int:
+    def _place(self, offset: int, size: int, what: str | Relocation) -> tuple[int, bytearray]:
+        """Return where `size` bytes at `offset` are to be stored, and in which buffer, which is long enough now."""
+        low, end, buffer = self._open
+        if not low <= offset < end or offset + size > end:
+            low, end, buffer = self._open = self._opened(offset, size, what)
+        at = offset - low + low % PAGE_BYTES
+        if at + size > len(buffer):
+            buffer.extend(bytes(at + size - len(buffer)))
+        return at, buffer
+
+    def _opened(self, offset: int, size: int, what: str | Relocation) -> tuple[int, int, bytearray]:
+        index = self._index(offset, size, what)
+        segment, buffer = self._image.segments[index], self._buffers[index]
+        if not segment.writable or not isinstance(buffer, bytearray):
+            raise RelocationError(
+                "module.relocation", f"{_text(what)} lies in a segment that is not writable"
+            )
+        return segment.virtual_address, segment.end, buffer
+
+    def _index(self, offset: int, size: int, what: str | Relocation) -> int:
         index = bisect_right(self._starts, offset) - 1
         if index < 0 or offset + size > self._image.segments[index].end:
-            raise RelocationError("module.relocation", f"{what} lies in no segment")
+            raise RelocationError("module.relocation", f"{_text(what)} lies in no segment")
         return index
 
-    def _pieces(self, index: int) -> Iterator[RelocatedSegment]:
+    def _pieces(self, index: int, name: str) -> list[RelocatedSegment]:
         segment, data = self._image.segments[index], bytes(self._buffers[index])
         start = segment.virtual_address - _slack(segment)
-        name = _segment_name(self._image.segments, index)
-        rights = Rights(write=segment.writable, execute=segment.executable)
+        rights = _RIGHTS[segment.writable, segment.executable]
         low, high = self._read_only_range(segment)
-        cuts = [(name, start, low, rights), ("relro", low, high, Rights()), (name, high, segment.end, rights)]
+        cuts = [
+            (name, start, low, rights),
+            ("relro", low, high, _READ_ONLY),
+            (name, high, segment.end, rights),
+        ]
         if low == high:
             cuts = [(name, start, segment.end, rights)]
-        for piece, begin, end, allowed in cuts:
-            if begin < end:
-                yield RelocatedSegment(
-                    name=piece,
-                    base=begin + self.slide,
-                    data=data[begin - start : end - start],
-                    size_bytes=end - begin,
-                    rights=allowed,
-                )
+        return [
+            RelocatedSegment(
+                name=piece,
+                base=begin + self.slide,
+                data=data[begin - start : end - start],
+                size_bytes=end - begin,
+                rights=allowed,
+            )
+            for piece, begin, end, allowed in cuts
+            if begin < end
+        ]
 
     def _read_only_range(self, segment: Segment) -> tuple[int, int]:
         """Return the whole pages of `segment` that are read-only after relocation; an empty range for none."""
@@ -119,7 +159,9 @@ class SegmentBuffers:
 def _buffer(segment: Segment) -> bytes | bytearray:
     """Return the segment's bytes behind the slack; only those of a writable one can change, others are not copied."""
     slack = _slack(segment)
-    return bytearray(slack) + segment.data if segment.writable else bytes(slack) + segment.data
+    if segment.writable:
+        return bytearray(slack) + segment.data
+    return bytes(slack) + segment.data if slack else segment.data
 
 
 def _slack(segment: Segment) -> int:
@@ -127,8 +169,16 @@ def _slack(segment: Segment) -> int:
     return segment.virtual_address % PAGE_BYTES
 
 
-def _segment_name(segments: tuple[Segment, ...], index: int) -> str:
-    """Return text, rodata or data, with a number from the second of its kind on."""
-    kinds = ["text" if each.executable else "data" if each.writable else "rodata" for each in segments]
-    before = kinds[:index].count(kinds[index])
-    return kinds[index] if not before else f"{kinds[index]}.{before + 1}"
+def _names(segments: tuple[Segment, ...]) -> list[str]:
+    """Return text, rodata or data for each, with a number from the second of its kind on."""
+    names: list[str] = []
+    count = {"text": 0, "data": 0, "rodata": 0}
+    for segment in segments:
+        kind = "text" if segment.executable else "data" if segment.writable else "rodata"
+        count[kind] += 1
+        names.append(kind if count[kind] == 1 else f"{kind}.{count[kind]}")
+    return names
+
+
+def _text(what: str | Relocation) -> str:
+    return what if isinstance(what, str) else described(what)

@@ -115,7 +115,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
             vendor_roots=(vendor.root_certificate_der,),
             manifest=manifest,
             policy=_appraisal(scenario, scenario.vcenter, sim),
-            engagements=engagements(scenario.vcenter.engines, sim, manifest, pki.trust),
+            engagements=engagements(scenario.vcenter.engines, sim, manifest, pki.trust, pki.uefi_db),
             verdict_age_ns_max=scenario.vcenter.verdict_age_max_ns,
         )
     return Machinery(

@@ -26,8 +26,8 @@ __all__ = ["ENGINE_KINDS", "EngineSpec", "engagements"]
 
 ENGINE_KINDS = ("allow_list", "signer", "seal")
 ENGINES_MAX = 16
-SEAL_PCRS = (*range(8), 11, 12, 13, 14)
-"""Firmware and what the boot loader measures."""
+SEAL_PCRS = (*range(8), *range(11, 15), *range(17, 23))
+"""Firmware, what the boot loader measures, and what a dynamic launch measures instead."""
 
 _ACTIONS = ("alarm", "quarantine", "withhold_key")
 _LEVELS = tuple(level.title for level in AcceptanceLevel)
@@ -71,28 +71,42 @@ class EngineSpec:
 
 
 def engagements(
-    specs: tuple[EngineSpec, ...], sim: Sim, manifest: ReferenceManifest, trust: TrustStore
+    specs: tuple[EngineSpec, ...],
+    sim: Sim,
+    manifest: ReferenceManifest,
+    trust: TrustStore,
+    boot_signers: tuple[bytes, ...],
 ) -> tuple[Engagement, ...]:
-    """Make the engines of a scenario for its world."""
+    """Make the engines of a scenario for its world; `boot_signers` are who may sign boot loaders."""
     from sim.vsphere.engagement import Action, Engagement
 
+    known = _Published(manifest=manifest, trust=trust, boot_signers=boot_signers)
     return tuple(
         Engagement(
-            engine=_engine(spec, number, sim, manifest, trust),
+            engine=_engine(spec, number, sim, known),
             actions=tuple(Action(action) for action in spec.actions),
         )
         for number, spec in enumerate(specs)
     )
 
 
-def _engine(
-    spec: EngineSpec, number: int, sim: Sim, manifest: ReferenceManifest, trust: TrustStore
-) -> PolicyEngine:
+@frozen(kw_only=True)
+class _Published:
+    """What the makers of an image give out: its digests, whom to trust, who signs boot loaders."""
+
+    manifest: ReferenceManifest
+    trust: TrustStore
+    boot_signers: tuple[bytes, ...]
+
+
+def _engine(spec: EngineSpec, number: int, sim: Sim, known: _Published) -> PolicyEngine:
     from sim.attest.engines import AllowListEngine, SealEngine, SignerEngine
 
     if spec.kind == "allow_list":
-        return AllowListEngine(allowed=manifest, least_versions=spec.least_versions)
+        return AllowListEngine(allowed=known.manifest, least_versions=spec.least_versions)
     if spec.kind == "signer":
         level = AcceptanceLevel.from_title(spec.level)
-        return SignerEngine(trust=trust, now=sim.epoch, providers=spec.providers, level=level)
+        return SignerEngine(
+            trust=known.trust, boot_signers=known.boot_signers, providers=spec.providers, level=level
+        )
     return SealEngine(sim.rng.stream(f"vcenter/seal/{number}"), pcrs=spec.pcrs)

@@ -34,6 +34,9 @@ from sim.tpm.wire import (
 __all__ = ["PrimaryKey", "TpmClient", "TpmError", "selection_of"]
 
 _HEADER = struct.Struct(">HII")
+_HEADER_BYTES = _HEADER.size
+_NO_SESSIONS = TPM_ST.NO_SESSIONS.value
+_SESSIONS = TPM_ST.SESSIONS.value
 _EMPTY_PASSWORD = TPMS_AUTH_COMMAND(
     sessionHandle=TPM_RH.PW.value, nonce=b"", sessionAttributes=0, hmac=b""
 ).encode()
@@ -239,39 +242,43 @@ def _key(capability: int, entry: Any) -> int:
 
 
 def _build(spec: CommandSpec, handles: tuple[int, ...], parameters: tuple[Any, ...]) -> bytes:
-    body = b"".join(map(UINT32.encode, handles))
-    tag = TPM_ST.NO_SESSIONS
+    parts = [spec.handle_packer.pack(*handles)]
+    tag = _NO_SESSIONS
     if spec.authorised_count:
-        tag = TPM_ST.SESSIONS
+        tag = _SESSIONS
         sessions = _EMPTY_PASSWORD * spec.authorised_count
-        body += UINT32.encode(len(sessions)) + sessions
-    body += b"".join(codec.encode(value) for codec, value in zip(spec.parameters, parameters, strict=True))
-    return _HEADER.pack(tag, _HEADER.size + len(body), spec.code) + body
+        parts += (UINT32.encode(len(sessions)), sessions)
+    parts += [codec.encode(value) for codec, value in zip(spec.parameters, parameters, strict=True)]
+    body = b"".join(parts)
+    return _HEADER.pack(tag, _HEADER_BYTES + len(body), spec.number) + body
 
 
 def _parse(spec: CommandSpec, response: bytes) -> tuple[Any, ...]:
-    what = f"response to TPM2_{spec.code.name}"
-    if len(response) < _HEADER.size:
-        raise FormatError(what, "header", f"{len(response)} bytes, want at least {_HEADER.size}")
+    if len(response) < _HEADER_BYTES:
+        raise _unread(spec, "header", f"{len(response)} bytes, want at least {_HEADER_BYTES}")
     tag, size, rc = _HEADER.unpack_from(response)
     if size != len(response):
-        raise FormatError(what, "header", f"size {size}, but there are {len(response)} bytes")
+        raise _unread(spec, "header", f"size {size}, but there are {len(response)} bytes")
     if rc:
         raise TpmError(rc, spec.code.name)
-    at = _HEADER.size
+    at = _HEADER_BYTES
     results: list[Any] = []
     if spec.returns_handle:
         handle, at = UINT32.decode(response, at, size)
         results.append(handle)
     end = size
-    if tag == TPM_ST.SESSIONS:
+    if tag == _SESSIONS:
         length, at = UINT32.decode(response, at, size)
         end = at + length
         if end > size:
-            raise FormatError(what, "parameter size", f"{length} bytes pass the end")
+            raise _unread(spec, "parameter size", f"{length} bytes pass the end")
     for codec in spec.results:
         value, at = codec.decode(response, at, end)
         results.append(value)
     if at != end:
-        raise FormatError(what, "parameters", f"{end - at} bytes are left over")
+        raise _unread(spec, "parameters", f"{end - at} bytes are left over")
     return tuple(results)
+
+
+def _unread(spec: CommandSpec, where: str, message: str) -> FormatError:
+    return FormatError(f"response to TPM2_{spec.code.name}", where, message)

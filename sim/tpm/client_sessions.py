@@ -22,7 +22,7 @@ from sim.core.rng import Stream
 from sim.errors import FormatError, VmksimError
 from sim.tpm.client import TpmError
 from sim.tpm.constants import TPM_ALG, TPM_CC, TPM_HT, TPM_RH, TPM_SE, TPM_ST, TPMA_SESSION
-from sim.tpm.crypto.ecc import CURVES, multiply, private_scalar, public_point
+from sim.tpm.crypto.ecc import CURVES, private_scalar, public_point, shared_x
 from sim.tpm.crypto.rsa import DEFAULT_EXPONENT, oaep_encode, public_operation
 from sim.tpm.requests import CommandSpec
 from sim.tpm.tables import COMMANDS
@@ -190,10 +190,10 @@ class SessionClient:
             scalar = private_scalar(curve, self.chance.bytes(curve.size + 8))
             x, y = public_point(curve, scalar)
             theirs = int.from_bytes(public.unique.x, "big"), int.from_bytes(public.unique.y, "big")
-            shared = multiply(curve, scalar, theirs)
+            shared = shared_x(curve, scalar, theirs)
             assert shared is not None
             point = TPMS_ECC_POINT(x=curve.encode(x), y=curve.encode(y))
-            seed = struct.pack(">I", 1) + curve.encode(shared[0]) + b"SECRET\0"
+            seed = struct.pack(">I", 1) + curve.encode(shared) + b"SECRET\0"
             party_v = curve.encode(theirs[0])
             return hashlib.new(algorithm, seed + point.x + party_v).digest(), point.encode()
         assert isinstance(public.unique, bytes)

@@ -28,6 +28,7 @@ __all__ = [
     "FixedBytes",
     "ListOf",
     "Number",
+    "Remembered",
     "Select",
     "Sized",
     "SizedBytes",
@@ -213,6 +214,25 @@ class ListOf(Codec):
         return _UINT32.encode(len(value)) + b"".join([encode(each) for each in value])
 
 
+class Remembered(Codec):
+    """Another codec whose last answer is kept: a device reads a command, and the words about it read it again."""
+
+    def __init__(self, inner: Codec) -> None:
+        self.inner = inner
+        self._last: tuple[bytes, int, int, tuple[Any, int]] = (b"", -1, -1, (None, -1))
+
+    def decode(self, data: bytes, at: int, end: int) -> tuple[Any, int]:
+        known, known_at, known_end, answer = self._last
+        if known is not data or known_at != at or known_end != end:
+            answer = self.inner.decode(data, at, end)
+            if type(data) is bytes:  # what could change under the same identity is read again
+                self._last = data, at, end, answer
+        return answer
+
+    def encode(self, value: Any) -> bytes:
+        return self.inner.encode(value)
+
+
 class Select:
     """A union (TPMU): the value of the field named `selector` chooses the codec."""
 
@@ -302,6 +322,44 @@ class _StructureCodec(Codec):
         return b"".join(parts)
 
 
+class _ChosenBytes(Codec):
+    """A number, and bytes of the length that it stands for: what a digest with its algorithm is; the short way."""
+
+    def __init__(
+        self, cls: type[Structure], number: Number, number_name: str, choice: Select, name: str
+    ) -> None:
+        self.cls = cls
+        self._number, self._number_name, self._choice, self._name = number, number_name, choice, name
+        packer = struct.Struct(">" + number.code)
+        self._width, self._unpack, self._pack = packer.size, packer.unpack_from, packer.pack
+        self._sizes = {
+            value: content.size
+            for value, content in choice.branches.items()
+            if isinstance(content, FixedBytes) and (number.allowed is None or value in number.allowed)
+        }
+
+    def decode(self, data: bytes, at: int, end: int) -> tuple[Any, int]:
+        start = at + self._width
+        if start > end:
+            raise WireError(TPM_RC.INSUFFICIENT, f"{start - end} bytes are missing")
+        value = self._unpack(data, at)[0]
+        size = self._sizes.get(value)
+        if size is None:
+            self._number.check(value)
+            size = len(self._choice.branch(value).decode(data, start, end)[0])
+        after = start + size
+        if after > end:
+            raise WireError(TPM_RC.INSUFFICIENT, f"{after - end} bytes are missing")
+        return self.cls(**{self._number_name: value, self._name: data[start:after]}), after
+
+    def encode(self, value: Any) -> bytes:
+        number, content = getattr(value, self._number_name), getattr(value, self._name)
+        if len(content) != self._sizes.get(number):
+            content = self._choice.branch(number).encode(content)
+        encoded: bytes = self._pack(number) + content
+        return encoded
+
+
 class _Run:
     """Neighbouring integers of a structure, read and written at once."""
 
@@ -343,8 +401,20 @@ def codec_of(declared: Codec | type[Structure]) -> Codec:
         return declared
     found = _compiled.get(declared)
     if found is None:
-        found = _compiled[declared] = _StructureCodec(declared)
+        found = _compiled[declared] = _chosen_bytes(declared) or _StructureCodec(declared)
     return found
+
+
+def _chosen_bytes(cls: type[Structure]) -> Codec | None:
+    """Return the short codec of a structure that is a number and bytes of one length a number, None for others."""
+    declared = [(field.name, field.metadata["wire"]) for field in attrs.fields(cls)]  # type: ignore[arg-type]
+    match declared:
+        case [(str() as number_name, Number() as number), (str() as name, Select() as choice)]:
+            if choice.selector == number_name and all(
+                type(each) is FixedBytes for each in choice.branches.values()
+            ):
+                return _ChosenBytes(cls, number, number_name, choice, name)
+    return None
 
 
 def variant(cls: type[Structure], **others: Codec | Select) -> Codec:

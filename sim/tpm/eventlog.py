@@ -55,6 +55,7 @@ _HEADER = struct.Struct("<II")
 _HEADER_AND_COUNT = struct.Struct("<III")
 _UINT16 = struct.Struct("<H")
 _UINT32 = struct.Struct("<I")
+_BANK_BYTES = {bank: _UINT16.pack(bank) for bank in HASH_BYTES}
 _SPEC_ID = struct.Struct("<IBBBBI")
 _ALGORITHM = struct.Struct("<HH")
 
@@ -421,7 +422,7 @@ def event_record(pcr: int, event_type: int, digests: Mapping[int, bytes], data: 
     """Return the bytes of one event of a crypto-agile log (TCG_PCR_EVENT2)."""
     parts = [_HEADER_AND_COUNT.pack(pcr, event_type, len(digests))]
     for bank, digest in digests.items():
-        parts += (_UINT16.pack(bank), digest)
+        parts += (_BANK_BYTES.get(bank) or _UINT16.pack(bank), digest)
     parts += (_UINT32.pack(len(data)), data)
     return b"".join(parts)
 

@@ -44,7 +44,11 @@ _PLAIN = {
 _NO_ACTION = EV.NO_ACTION.value
 _DYNAMIC_PCRS = range(17, 23)
 _HEAD = struct.Struct("<III")
-_ALGORITHM = struct.Struct("<H")
+_BANK_BYTES = 2
+_DIGEST_BYTES = {
+    bank.to_bytes(_BANK_BYTES, "little"): _BANK_BYTES + size for bank, size in HASH_BYTES.items()
+}
+"""How much a digest takes in a record, by the bank that it begins with."""
 _SIZE = struct.Struct("<I")
 
 
@@ -89,12 +93,14 @@ class PcrLog:
         if self.truncated or not self.records:
             return False
         record = self.records[-1]
-        found, old_type, digests, _ = _parts(record)
+        found, old_type, count = _HEAD.unpack_from(record)
         if found != pcr or old_type == _NO_ACTION:
             return False
         self.records.pop()
         self.size_bytes -= len(record)
-        return self._append(event_record(pcr, event_type, digests, data))
+        digests = record[_HEAD.size : _end_of_digests(record, count)]
+        described = b"".join((_HEAD.pack(pcr, event_type, count), digests, _SIZE.pack(len(data)), data))
+        return self._append(described)
 
     def launch(self) -> None:
         """Note that a late launch has cleared PCR 17 to 22."""
@@ -134,14 +140,9 @@ def _pcr_of(record: bytes) -> int:
     return int(pcr)
 
 
-def _parts(record: bytes) -> tuple[int, int, dict[int, bytes], bytes]:
-    """Take a record apart that `event_record` made: PCR, type, digests, data."""
-    pcr, event_type, count = _HEAD.unpack_from(record)
+def _end_of_digests(record: bytes, count: int) -> int:
+    """Return where the digests end in a record that `event_record` made."""
     at = _HEAD.size
-    digests = {}
     for _ in range(count):
-        (bank,) = _ALGORITHM.unpack_from(record, at)
-        at += _ALGORITHM.size
-        digests[bank] = record[at : at + HASH_BYTES[bank]]
-        at += HASH_BYTES[bank]
-    return pcr, event_type, digests, record[at + _SIZE.size :]
+        at += _DIGEST_BYTES[record[at : at + _BANK_BYTES]]
+    return at

@@ -198,10 +198,10 @@ def _agreed(public: TPMT_PUBLIC, scalar: int, point: ecc.Point, label: bytes, ep
     assert isinstance(public.parameters, TPMS_ECC_PARMS)
     assert isinstance(public.unique, TPMS_ECC_POINT)
     curve = ecc.CURVES[public.parameters.curveID]
-    common = ecc.multiply(curve, scalar, point)
+    common = ecc.shared_x(curve, scalar, point)
     if common is None:
         raise WireError(TPM_RC.NO_RESULT, "the common point is at infinity")
-    z = curve.encode(common[0])
+    z = curve.encode(common)
     bits = HASH_BYTES[public.nameAlg] * 8
     return kdf_e(public.nameAlg, z, label, ephemeral_x, public.unique.x, bits)
 

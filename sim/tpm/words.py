@@ -40,6 +40,13 @@ _KINDS = {
     TPM_HT.PERSISTENT.value: "persistent object",
 }
 _AUTH_COMMAND = codec_of(TPMS_AUTH_COMMAND)
+_PCR = TPM_HT.PCR.value
+_SESSIONS = TPM_ST.SESSIONS.value
+_PASSWORD_SESSION = TPMS_AUTH_COMMAND(
+    sessionHandle=TPM_RH.PW.value, nonce=b"", sessionAttributes=0, hmac=b""
+).encode()
+_USUAL_SESSIONS = struct.pack(">I", len(_PASSWORD_SESSION)) + _PASSWORD_SESSION
+"""One empty password: the session area that nearly all commands of a boot have."""
 
 
 def in_words(command: bytes, response: bytes, locality: int) -> str:
@@ -50,7 +57,7 @@ def in_words(command: bytes, response: bytes, locality: int) -> str:
 def handle_in_words(handle: int) -> str:
     """Return what a handle names."""
     kind = handle >> 24
-    if kind == TPM_HT.PCR:
+    if kind == _PCR:
         return f"PCR {handle}"
     return _PERMANENT.get(handle) or f"{_KINDS.get(kind, 'handle')} 0x{handle:08x}"
 
@@ -64,21 +71,24 @@ def _asked(command: bytes) -> str:
         return f"unknown command 0x{code:x}" if code not in _NAMES else f"{_NAMES[code]}, which is left out"
     try:
         handles, authority, parameters = _read(spec, tag, command)
-        phrase = _filled(PHRASES.get(code, spec.code.name), {**handles, **parameters})
+        phrase = _filled(PHRASES.get(code, _NAMES[code]), {**handles, **parameters})
     except (WireError, KeyError, ValueError, struct.error):
-        return f"{spec.code.name} (malformed)"
-    return f"{spec.code.name}: {phrase}{authority}"
+        return f"{_NAMES[code]} (malformed)"
+    return f"{_NAMES[code]}: {phrase}{authority}"
 
 
 def _read(spec: CommandSpec, tag: int, command: bytes) -> tuple[dict[str, Any], str, dict[str, Any]]:
     """Return handles and parameters by their places in the phrase, and the authority in words."""
     at, end = _HEADER.size, len(command)
-    numbers = struct.unpack_from(f">{len(spec.handles)}I", command, at)
+    numbers = spec.handle_packer.unpack_from(command, at)
     handles = {f"h{n}": handle_in_words(handle) for n, handle in enumerate(numbers)}
     at += 4 * len(numbers)
     authority = ""
     encrypted = False
-    if tag == TPM_ST.SESSIONS:
+    if tag == _SESSIONS and command.startswith(_USUAL_SESSIONS, at):
+        authority = " by empty password"
+        at += len(_USUAL_SESSIONS)
+    elif tag == _SESSIONS:
         sessions, at = _sessions(command, at)
         encrypted = any(each.sessionAttributes & TPMA_SESSION.decrypt for each in sessions)
         authority = " by " + " and ".join(map(_authority, sessions)) if sessions else ""
@@ -146,11 +156,11 @@ def _pieces(phrase: str) -> tuple[tuple[str, str | None, str | None], ...]:
 
 def _shown(value: Any) -> str:
     match value:
+        case TPMT_HA():
+            return f"{_algorithm(value.hashAlg)} {value.digest[:_BYTES_SHOWN].hex()}…"
         case bytes():
             start = value[:_BYTES_SHOWN].hex()
             return f"{len(value)} bytes" + (f" {start}" + "…" * (len(value) > _BYTES_SHOWN) if value else "")
-        case TPMT_HA():
-            return f"{_algorithm(value.hashAlg)} {value.digest[:_BYTES_SHOWN].hex()}…"
         case TPMS_PCR_SELECTION():
             return f"{_algorithm(value.hash)}:{','.join(map(str, value.pcrs)) or 'none'}"
         case tuple():

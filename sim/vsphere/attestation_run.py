@@ -22,6 +22,7 @@ from attrs import field, frozen
 from sim.attest.credential import Challenge, make_challenge
 from sim.attest.engines import Case
 from sim.attest.evidence import Evidence
+from sim.attest.keys import name_of
 from sim.attest.policy import AppraisalPolicy
 from sim.attest.tpm_report import HostTpmAttestationReport
 from sim.attest.verdict import ACCEPTED, NOT_ACCEPTED, AttestationError, ClockState, Reason
@@ -54,6 +55,7 @@ INTERNAL_FAILURE: Final = "Internal failure"
 NOT_ACTIVATED: Final = (
     "the host's TPM cannot open the credential made for its endorsement key and attestation key"
 )
+UNSEEN_REBOOT: Final = "the host says that it is in another boot, and was not seen to reboot"
 TPM_MISSING: Final = frozenset({"absent", "disabled"})
 
 ROUND_TRIP_NS: Final = fact(
@@ -75,6 +77,8 @@ class Outcome:
     reasons: tuple[Reason, ...] = ()
     report: HostTpmAttestationReport = field(factory=HostTpmAttestationReport, repr=False)
     clock: ClockState | None = None
+    tpm_name: bytes = field(default=b"", repr=False)
+    """The name of the TPM's endorsement key; empty when there was nothing to appraise."""
     case: Case | None = field(default=None, repr=False)
     """What policy engines may look at; None when there was nothing to appraise."""
 
@@ -140,6 +144,9 @@ class AttestationRun:
                 accepted=None, boot_id=self._info.boot_id, message=f"TPM {self._info.tpm_state}"
             )
             return
+        if self._claims_a_reboot_that_nobody_saw():
+            self._fail("unseen_reboot", UNSEEN_REBOOT, f"boot {self._info.boot_id}")
+            return
         assert self._procedure is not None
         for step in (
             self.ask_identity,
@@ -161,6 +168,7 @@ class AttestationRun:
             return
         try:
             self._identity = read_identity(self._answers["identity"])
+            self._is_the_known_tpm(self._identity)
             self._challenge = make_challenge(self._identity.ek_public, self._identity.ak_public, self._chance)
         except FormatError as error:
             self._fail("answers", INTERNAL_FAILURE, str(error))
@@ -172,6 +180,22 @@ class AttestationRun:
                 "encrypted_secret": self._challenge.encrypted_secret,
             }
             self._ask("activation", "ActivateTpmCredential", params, refused=NOT_ACTIVATED)
+
+    def _claims_a_reboot_that_nobody_saw(self) -> bool:
+        """Tell whether a host that was always in reach since it was accepted says that it is in another boot.
+
+        Its TPM may have been reset alone, which looks to a verifier just as a reboot does.
+        """
+        known = self._known
+        if known is None or known.last_accepted is None or known.away:
+            return False
+        return self._info.boot_id != known.last_accepted_boot_id
+
+    def _is_the_known_tpm(self, identity: Identity) -> None:
+        """Demand the TPM that was accepted first: a host whose TPM was exchanged is to be removed and added anew."""
+        known = self._known
+        if known is not None and known.tpm_name and name_of(identity.ek_public) != known.tpm_name:
+            raise AttestationError("other_tpm", "the host has another TPM than the one that was accepted")
 
     def ask_event_log(self) -> None:
         """Fetch the event log."""
@@ -238,7 +262,14 @@ class AttestationRun:
                 reliable=verdict.replayed and not evidence.log_truncated,
             ),
             clock=verdict.clock,
-            case=Case(host=self.agent.name, evidence=evidence, verdict=verdict, image_database=database),
+            tpm_name=name_of(evidence.ek_public),
+            case=Case(
+                host=self.agent.name,
+                evidence=evidence,
+                verdict=verdict,
+                image_database=database,
+                now=self._sim.utc_now(),
+            ),
         )
 
     def _ask(

@@ -89,6 +89,10 @@ class HostEntry:
     decisions: tuple[Decision, ...] = ()
     quarantined: bool = False
     key_withheld: bool = False
+    away: bool = False
+    """Whether it rebooted or was out of reach since it was accepted last, so that it may be in another boot."""
+    tpm_name: bytes = field(default=b"", repr=False)
+    """The name of the endorsement key of the TPM that was accepted first; another TPM is another host."""
     last_accepted: ClockState | None = field(default=None, repr=False)
     last_accepted_boot_id: str = field(default="", repr=False)
     last_accepted_resumes: int = field(default=0, repr=False)

@@ -125,7 +125,7 @@ class VCenter:
         self, name: str, *, on_done: OnDone | None = None, on_error: OnError | None = None
     ) -> Procedure:
         """Start attesting a known host again because it has booted; its sessions are gone."""
-        self.host(name)
+        self._hosts[name] = evolve(self.host(name), away=True)
         self._agents[name].restart()
         return self._attest(self._agents[name], on_done, on_error)
 
@@ -154,7 +154,7 @@ class VCenter:
 
     def disconnect_host(self, name: str) -> None:
         """Mark a host as disconnected; its last verdict stays, with its time."""
-        self._hosts[name] = evolve(self.host(name), connection_state="disconnected")
+        self._hosts[name] = evolve(self.host(name), connection_state="disconnected", away=True)
         self._running[name].stop()
         self._post("HostDisconnectedEvent", name, f"Disconnected from {name}")
 
@@ -207,6 +207,8 @@ class VCenter:
                 last_accepted=outcome.clock,
                 last_accepted_boot_id=outcome.boot_id,
                 last_accepted_resumes=outcome.resumes,
+                tpm_name=outcome.tpm_name,
+                away=False,
             )
         self._agents[name] = agent
         self._hosts[name] = entry
@@ -220,7 +222,8 @@ class VCenter:
             self._post(
                 ATTESTATION_FAILED_EVENT, name, f"TPM attestation failed for host {name}: {outcome.message}"
             )
-        self._set_alarm(name, {True: GREEN, False: RED, None: GRAY}[outcome.accepted])
+        gone = outcome.accepted is None and bool(entry.tpm_name)
+        self._set_alarm(name, RED if gone else {True: GREEN, False: RED, None: GRAY}[outcome.accepted])
         if self.engagements:
             self._enforce(agent, outcome)
         return self._hosts[name]
@@ -258,7 +261,7 @@ class VCenter:
         if outcome.case is not None:
             judgement = judge(self.engagements, outcome.case)
             key = key_for(self.engagements, outcome.case, judgement)
-        elif outcome.accepted is False:
+        else:
             judgement = refuse_all(self.engagements, outcome.message)
         self._act(name, judgement)
         if key is not None:
@@ -306,7 +309,7 @@ class VCenter:
         if name not in self._hosts:
             self._post("HostAddFailedEvent", name, f"Cannot add host {name}: {error}")
             return
-        self._hosts[name] = evolve(self._hosts[name], connection_state="notResponding")
+        self._hosts[name] = evolve(self._hosts[name], connection_state="notResponding", away=True)
         self._post("HostConnectionLostEvent", name, f"Host {name} is not responding: {error}")
 
     def _info(self, outcome: Outcome) -> TpmAttestationInfo | None:

@@ -18,6 +18,7 @@ from sim.kernel.layout import (
     Window,
     place_process,
 )
+from sim.kernel.layout.gaps import Gaps
 from sim.kernel.layout.randomness import Verdict, correlation, distance, judge
 
 LAYOUTS = 4096
@@ -64,6 +65,38 @@ def test_regions_are_aligned_inside_their_windows_and_apart_after_any_placements
             )
             assert other is region or apart or other.kind != region.kind
             assert other is region or other.end <= region.base or region.end <= other.base
+
+
+@given(
+    st.sampled_from([0x1000, 0x3000, 0x4000]),
+    st.integers(0, 0xFFF),
+    st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5), st.booleans(), st.integers(0, 10**9))),
+)
+def test_places_between_regions_are_those_that_a_look_at_every_address_finds(align, odd, requests):
+    page, base, end = 0x1000, 0x3_0000, 0x3_0000 + 0x10_0000 + odd
+    gaps = Gaps(base, end, align)
+    taken = []
+    for pages, guard, join, choice in requests:
+        size = pages * page
+        free = [
+            at
+            for at in range(base, end - size + 1, align)
+            if all(at + size <= low or at >= up for low, up in taken)
+        ]
+        assert gaps.places(size) == len(free)
+        assert [gaps.place(number, size) for number in range(len(free))] == free
+        if join and taken:
+            index = choice % len(taken)
+            del taken[index]
+            gaps.join(index)
+        elif free:
+            at = free[choice % len(free)]
+            low, up = at - guard * page, -(-(at + size + guard * page) // align) * align
+            index = sum(other < (low, up) for other in taken)
+            taken.insert(index, (low, up))
+            gaps.split(index, low, up)
+        gaps.check_invariants()
+        assert gaps.copy().bounds == gaps.bounds
 
 
 @given(st.lists(st.integers(0, 63), max_size=8), st.integers(1, 5))

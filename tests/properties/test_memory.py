@@ -1,6 +1,6 @@
-"""Frames under any sequence of requests: conserved, owned by one, scrubbed on hand-over."""
+"""Frames under any sequence of requests: conserved, owned by one, scrubbed on hand-over; their bytes as written."""
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -82,7 +82,49 @@ class FrameMachine(RuleBasedStateMachine):
         assert self.memory.frames_free == self.owner.count(None)
         for mpn in range(0, len(self.owner), 7):
             assert self.memory.owner_of(mpn) == self.owner[mpn]
+        for first in range(0, len(self.owner), 97):
+            for end in (first + 1, first + 13, min(first + 600, len(self.owner))):
+                owned = None not in self.owner[first:end]
+                assert self.memory.all_owned(first, min(end, len(self.owner))) == owned
 
 
 FrameMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
 TestFrames = FrameMachine.TestCase
+
+
+SPAN = 6 * 4096
+PLACES = st.integers(0, SPAN) | st.sampled_from(range(0, SPAN + 1, 4096))
+ACTIONS = st.one_of(
+    st.tuples(st.just("write"), PLACES, PLACES, st.integers(0, 255)),
+    st.tuples(st.just("word"), st.integers(0, SPAN // 8 - 1), st.integers(0, 2**64 - 1)),
+    st.tuples(st.just("walk"), st.integers(0, SPAN // 8 - 1)),
+    st.tuples(st.just("again"), st.integers(0, 5)),
+)
+
+
+@given(st.lists(ACTIONS, max_size=30))
+def test_memory_reads_as_a_plain_row_of_bytes_after_any_writes(actions):
+    memory = PhysicalMemory(8 * MIB)
+    memory.allocate(6, "a")
+    plain = bytearray(SPAN)
+    for kind, *numbers in actions:
+        if kind == "write":
+            low, high = sorted(numbers[:2])
+            data = bytes((numbers[2] + each) & 0xFF for each in range(high - low))
+            memory.write(low, data)
+            plain[low:high] = data
+        elif kind == "word":
+            memory.write_u64(8 * numbers[0], numbers[1])
+            plain[8 * numbers[0] : 8 * numbers[0] + 8] = numbers[1].to_bytes(8, "little")
+        elif kind == "walk":
+            assert memory.tables.read(8 * numbers[0]).to_bytes(8, "little") == plain[8 * numbers[0] :][:8]
+        else:
+            frame = Extent(first_mpn=numbers[0], count=1)
+            memory.free(frame)
+            assert memory.allocate(1, "b") == (frame,)
+            plain[4096 * numbers[0] : 4096 * numbers[0] + 4096] = bytes(4096)
+    assert memory.read(0, SPAN) == plain
+    assert all(
+        memory.read_u64(at) == int.from_bytes(plain[at : at + 8], "little") for at in range(0, SPAN, 8)
+    )
+    memory.tables.check_invariants()

@@ -1,6 +1,6 @@
 """The engine that knows digests: every measured file must be listed, and none may be older than the least version.
 
-Models: a list of digests with the VIB and version that each belongs to; a least version for named VIBs, so that an old
+Models: a list of digests with the VIB and version that each belongs to, and of EFI boot loaders; a least version for named VIBs, so that an old
 release with a known hole is refused although its maker once signed it; golden values of firmware PCRs.
 
 Leaves out: where the list comes from.  It must be renewed with every update: what survives that is the engine of
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 
 from attrs import field, frozen
 
+from sim.attest.engines.boot_path import about_loaders
 from sim.attest.engines.case import (
     ALGORITHM,
     Case,
@@ -37,7 +38,7 @@ __all__ = ["AllowListEngine"]
 
 @frozen(kw_only=True)
 class AllowListEngine:
-    """Trusts a host whose every measured file is in `allowed` and whose VIBs are recent enough.
+    """Trusts a host whose every loader and measured file is in `allowed` and whose VIBs are recent enough.
 
     `least_versions` is {VIB name: version}; `reference_pcrs` is {bank: {PCR: allowed values}}.
     """
@@ -54,10 +55,11 @@ class AllowListEngine:
             return decision(self.name, [missing])
         try:
             files = measured_files(case)
+            loaders = list(about_loaders(case, self.allowed))
         except (AttestationError, FormatError) as error:
             return decision(self.name, [unreadable(error)])
         findings = [finding for each in files if (finding := self._about(each)) is not None]
-        return decision(self.name, [*findings, *self._about_pcrs(case)])
+        return decision(self.name, [*loaders, *findings, *self._about_pcrs(case)])
 
     def _about(self, measurement: Measurement) -> Finding | None:
         digest = measurement.digests.get(ALGORITHM, b"")

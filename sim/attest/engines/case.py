@@ -4,7 +4,7 @@ Models: a case, which is the evidence as it travelled, what the verifier establi
 the host offers as its inventory; a decision with its findings; and the reading of a log that the verifier has replayed.
 An engine decides about one case at a time; it sees nothing of the machine.
 
-Leaves out: what follows from a decision (`sim.vsphere.quarantine`), and when an engine is asked.
+Leaves out: what follows from a decision (`sim.vsphere.engagement`), and when an engine is asked.
 
 Sources: VMware's vSphere Security guide (third parties use the TPM's measurements for policy-based protection against
 corruption, tampering, and unexpected or unauthorized updates).
@@ -12,6 +12,7 @@ corruption, tampering, and unexpected or unauthorized updates).
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final, Protocol
 
 from attrs import field, frozen
@@ -47,12 +48,16 @@ FINDINGS_MAX: Final = 1_000
 
 @frozen(kw_only=True)
 class Case:
-    """One host's evidence, the verifier's verdict on it, and the imgdb.tgz that the host offers (empty: none)."""
+    """One host's evidence, the verifier's verdict on it, and the imgdb.tgz that the host offers (empty: none).
+
+    `now` is the calendar time of the appraisal; None where nobody knows it.
+    """
 
     host: str
     evidence: Evidence
     verdict: Verdict
     image_database: bytes = field(default=b"", repr=False)
+    now: datetime | None = None
 
     def __attrs_post_init__(self) -> None:
         if len(self.image_database) > IMAGE_DATABASE_BYTES_MAX:

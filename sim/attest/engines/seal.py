@@ -1,7 +1,6 @@
 """The engine that knows a state: a key is handed out only to a host in exactly the state that was enrolled.
 
-Models: the composite digest of chosen PCRs of one bank, enrolled once for a host while it is accepted, or given from
-outside; a key of the host that leaves the engine only wrapped for the endorsement key and the attestation key of the
+Models: the composite digest of chosen PCRs of one bank, enrolled once for a host and its TPM while it is accepted; a key of the host that leaves the engine only wrapped for the endorsement key and the attestation key of the
 host's TPM, so that nobody else can open it, and only while the quoted PCRs have the enrolled digest.
 
 Leaves out: TPM2 policies on the host's own TPM (`sim.kernel.sealing` seals the configuration that way); enrolment of a
@@ -27,8 +26,8 @@ from sim.core.rng import RandomSource
 __all__ = ["SealEngine", "SealedKey", "composite"]
 
 KEY_BYTES: Final = 32
-DEFAULT_PCRS: Final = (*range(8), 11, 12, 13, 14)
-"""Firmware and what the boot loader measures."""
+DEFAULT_PCRS: Final = (*range(8), *range(11, 15), *range(17, 23))
+"""Firmware, what the boot loader measures, and what a dynamic launch measures instead."""
 
 
 @frozen(kw_only=True)
@@ -64,6 +63,7 @@ class SealEngine:
         self.pcrs = pcrs
         self._chance = chance
         self._known: dict[str, bytes] = {}
+        self._tpms: dict[str, bytes] = {}
         self._keys: dict[str, bytes] = {}
 
     def enroll(self, case: Case) -> None:
@@ -71,6 +71,7 @@ class SealEngine:
         if not case.verdict.accepted:
             raise AttestationError("seal_enrol", f"{case.host} is not accepted, so its state is not enrolled")
         self._known[case.host] = composite(case, self.bank, self.pcrs)
+        self._tpms[case.host] = name_of(case.evidence.ek_public)
         if case.host not in self._keys:
             self._keys[case.host] = self._chance.bytes(KEY_BYTES)
 
@@ -88,6 +89,8 @@ class SealEngine:
                 self.name, [Finding(rule="not_enrolled", message=f"no state of {case.host} is known")]
             )
         try:
+            if name_of(case.evidence.ek_public) != self._tpms[case.host]:
+                raise AttestationError("other_tpm", f"{case.host} has another TPM than the one enrolled")
             found = composite(case, self.bank, self.pcrs)
         except AttestationError as error:
             return decision(self.name, [Finding(rule=error.check, message=error.message)])

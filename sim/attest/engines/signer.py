@@ -20,6 +20,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from sim.attest.engines.boot_path import about_authorities
 from sim.attest.engines.case import (
     ALGORITHM,
     Case,
@@ -50,11 +51,14 @@ HOST_UNIQUE: Final = ("state.tgz", "onetime.tgz", "jumpstrt.gz", "useropts.gz", 
 class SignerEngine:
     """Trusts a host on which only signed VIBs of `providers` (empty: any) at `level` or better were booted.
 
-    `now` is the calendar time at which signatures are judged.
+    `boot_signers` are the certificates (DER) by which Secure Boot may let boot loaders in; they count as long as
+    `require_secure_boot` is on.  `now` is the calendar time at which signatures are judged, None the time of each
+    appraisal.
     """
 
     trust: TrustStore = field(repr=False)
-    now: datetime
+    boot_signers: tuple[bytes, ...] = field(repr=False)
+    now: datetime | None = None
     providers: tuple[str, ...] = ()
     level: AcceptanceLevel = AcceptanceLevel.PARTNER_SUPPORTED
     host_unique: tuple[str, ...] = HOST_UNIQUE
@@ -66,19 +70,26 @@ class SignerEngine:
         missing = unproven(case)
         if missing is not None:
             return decision(self.name, [missing])
+        now = self.now if self.now is not None else case.now
+        if now is None:
+            return decision(
+                self.name, [Finding(rule="no_time", message="nobody knows when this was appraised")]
+            )
+        findings: list[Finding] = []
         try:
             files = measured_files(case)
             database = _proven_database(case, files)
+            if self.require_secure_boot and case.verdict.secure_boot:
+                findings.extend(about_authorities(case, self.boot_signers))
         except (AttestationError, FormatError) as error:
             return decision(self.name, [unreadable(error)])
-        findings = []
         if self.require_secure_boot and not case.verdict.secure_boot:
             findings.append(
                 Finding(rule="secure_boot", message="Secure Boot was off when the files were loaded")
             )
         vouched: dict[bytes, None] = {}
         for record in database.records:
-            refused = self._about_vib(record)
+            refused = self._about_vib(record, now)
             if refused is None:
                 vouched.update(dict.fromkeys(_digests(record)))
             else:
@@ -86,11 +97,11 @@ class SignerEngine:
         findings.extend(self._about_files(files, vouched))
         return decision(self.name, findings)
 
-    def _about_vib(self, record: VibRecord) -> Finding | None:
+    def _about_vib(self, record: VibRecord, now: datetime) -> Finding | None:
         """Return what is wrong with one installed VIB, or None: its provider, proven by the signature, is trusted."""
         descriptor = record.descriptor
         try:
-            signer = verify_detached(record.descriptor_xml, record.signature, self.trust, self.now)
+            signer = verify_detached(record.descriptor_xml, record.signature, self.trust, now)
         except (VerificationError, FormatError) as error:
             return Finding(
                 rule="vib_signature",

@@ -40,12 +40,15 @@ from sim.hw.mmu.walk import Access, GeneralProtection, Kind, Outcome, PageFault,
 LARGE_PAGE_BYTES = 2 << 20
 HUGE_PAGE_BYTES = 1 << 30
 _LEAF_LEVELS = {FRAME_BYTES: 1, LARGE_PAGE_BYTES: 2, HUGE_PAGE_BYTES: 3}
+_PAGE_BYTES = (0, FRAME_BYTES, LARGE_PAGE_BYTES, HUGE_PAGE_BYTES)
 _KEYS = 16
 _KEY_SHIFT = 59
 _LARGE_PAT = 1 << 12
 _ENTRIES = 1 << INDEX_BITS
 _TABLE_ENTRY = PRESENT | WRITABLE | USER
 _ADDRESS_BITS = 64
+_SHIFTS = tuple([page_shift(level) for level in range(6)])
+_TABLE_SHIFT = page_shift(2)
 
 
 class MappingError(VmksimError):
@@ -103,22 +106,12 @@ class AddressSpace:
         if leaf_level is None or not 0 <= key < _KEYS:
             raise MappingError(f"there are no pages of {page_bytes} bytes with key {key}")
         self._check_page(va, mpn, leaf_level)
-        region = va >> page_shift(2)
-        if leaf_level == 1 and self._last_table[0] == region:
-            table, level = self._last_table[1], 1
-        else:
-            table, level = self._descend(va, leaf_level)
-        missing = level - leaf_level
+        table, level = self._lowest_table(va, leaf_level)
         if self._memory.read_u64(_entry_pa(table, va, level)) & PRESENT:
             raise MappingError(f"{va:#x} is mapped already")
-        for new in self._new_tables(missing):
-            self._memory.write_u64(_entry_pa(table, va, level), new << PAGE_SHIFT | _TABLE_ENTRY)
-            table = new << PAGE_SHIFT
-            level -= 1
+        table = self._extend(table, va, level, leaf_level)
         leaf = _leaf(mpn, rights, leaf_level) | (GLOBAL if global_page else 0) | key << _KEY_SHIFT
-        self._memory.write_u64(_entry_pa(table, va, level), leaf)
-        if leaf_level == 1:
-            self._last_table = (region, table)
+        self._memory.write_u64(_entry_pa(table, va, leaf_level), leaf)
 
     def map_run(self, va: int, mpn: int, count: int, rights: Rights) -> None:
         """Map `count` pages of 4 KiB at `va` to the frames from `mpn` on, all or none; errors as in `map`."""
@@ -133,18 +126,24 @@ class AddressSpace:
 
     def _map_in_one_table(self, va: int, mpn: int, count: int, rights: Rights) -> int:
         """Map as many pages as lie in the table of the first one, all or none, and return how many."""
-        index = va >> PAGE_SHIFT & (_ENTRIES - 1)
-        count = min(count, _ENTRIES - index)
-        self._check_page(va + (count - 1) * FRAME_BYTES, mpn + count - 1, 1)
-        self.map(va, mpn, rights)
+        count = min(count, _ENTRIES - (va >> PAGE_SHIFT & _ENTRIES - 1))
+        self._check_page(va, mpn, 1)
         if count > 1:
-            at = self._last_table[1] + 8 * (index + 1)
-            if self._memory.read(at, 8 * (count - 1)).count(0) != 8 * (count - 1):
-                self.unmap(va)
-                raise MappingError(f"a page behind {va:#x} is mapped already")
-            leaf = _leaf(0, rights, 1)
-            entries = [leaf | each << PAGE_SHIFT for each in range(mpn + 1, mpn + count)]
-            self._memory.write(at, struct.pack(f"<{count - 1}Q", *entries))
+            self._check_page(va + (count - 1) * FRAME_BYTES, mpn + count - 1, 1)
+        table, level = self._lowest_table(va, 1)
+        at = _entry_pa(table, va, level)
+        if self._memory.read_u64(at) & PRESENT:
+            raise MappingError(f"{va:#x} is mapped already")
+        behind = 8 * (count - 1)
+        if level == 1 and behind and self._memory.read(at + 8, behind).count(0) != behind:
+            raise MappingError(f"a page behind {va:#x} is mapped already")
+        at = _entry_pa(self._extend(table, va, level, 1), va, 1)
+        leaf = _leaf(mpn, rights, 1)
+        if count == 1:
+            self._memory.write_u64(at, leaf)
+        else:
+            leaves = range(leaf, leaf + count * FRAME_BYTES, FRAME_BYTES)
+            self._memory.write(at, struct.pack(f"<{count}Q", *leaves))
         return count
 
     def unmap(self, va: int) -> Mapping:
@@ -282,12 +281,27 @@ class AddressSpace:
 
     def _new_tables(self, count: int) -> list[int]:
         """Allocate `count` zeroed table frames, all or none."""
-        if not count:
-            return []
         mpns = [mpn for extent in self._memory.allocate(count, self.owner) for mpn in extent.mpns()]
         for mpn in mpns:
             self._tables[mpn] = Extent(first_mpn=mpn, count=1)
         return mpns
+
+    def _extend(self, table: int, va: int, level: int, leaf_level: int) -> int:
+        """Hang new tables below the free entry for `va` in a table of `level`; return the one of `leaf_level`."""
+        if level > leaf_level:
+            for new in self._new_tables(level - leaf_level):
+                self._memory.write_u64(_entry_pa(table, va, level), new << PAGE_SHIFT | _TABLE_ENTRY)
+                table = new << PAGE_SHIFT
+                level -= 1
+        if leaf_level == 1:
+            self._last_table = (va >> _TABLE_SHIFT, table)
+        return table
+
+    def _lowest_table(self, va: int, leaf_level: int) -> tuple[int, int]:
+        """Return what `_descend` does, at once where a page of 4 KiB follows another in the same table."""
+        if leaf_level == 1 and self._last_table[0] == va >> _TABLE_SHIFT:
+            return self._last_table[1], 1
+        return self._descend(va, leaf_level)
 
     def _descend(self, va: int, leaf_level: int) -> tuple[int, int]:
         """Follow tables toward `va`; return the lowest one there is, and its level, not below `leaf_level`."""
@@ -346,10 +360,10 @@ class AddressSpace:
         return Mapping(va=va, mpn=mpn, page_bytes=1 << page_shift(level), rights=rights)
 
     def _check_page(self, va: int, mpn: int, leaf_level: int) -> None:
-        page_bytes = 1 << page_shift(leaf_level)
+        page_bytes = _PAGE_BYTES[leaf_level]
         if not self.control.canonical(va):
             raise MappingError(f"{va:#x} is not canonical")
-        if va % page_bytes or mpn % (page_bytes // FRAME_BYTES):
+        if va % page_bytes or (leaf_level > 1 and mpn % (page_bytes // FRAME_BYTES)):
             raise MappingError(
                 f"{va:#x} or frame {mpn:#x} is not a multiple of the page of {page_bytes} bytes"
             )
@@ -358,7 +372,7 @@ class AddressSpace:
 
 
 def _entry_pa(table: int, va: int, level: int) -> int:
-    return table | (va >> page_shift(level) & (_ENTRIES - 1)) << 3
+    return table | (va >> _SHIFTS[level] & (_ENTRIES - 1)) << 3
 
 
 def _right_bits(rights: Rights) -> int:

@@ -70,13 +70,14 @@ class Spread:
     parts: tuple[Weights, ...]
 
     def __attrs_post_init__(self) -> None:
-        if not self.parts or any(not 1 <= part.low <= part.high or part.copies < 1 for part in self.parts):
+        sound = [1 <= part.low <= part.high and part.copies >= 1 for part in self.parts]
+        if not sound or not all(sound):
             raise SimBug(f"a distribution over nothing: {self.parts}")
 
     @property
     def slots(self) -> int:
         """How many slots can be reached."""
-        return sum(part.slots for part in self.parts)
+        return sum([part.slots for part in self.parts])
 
     @property
     def total(self) -> int:

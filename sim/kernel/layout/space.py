@@ -31,6 +31,7 @@ from sim.kernel.layout.entropy import (
     trapezoid_within,
     uniform,
 )
+from sim.kernel.layout.gaps import Gaps
 from sim.kernel.layout.windows import LayoutError, LayoutProfile, Offset, Window
 
 __all__ = ["EntropyLine", "Layout", "Region"]
@@ -89,8 +90,8 @@ class Layout:
         self.profile = profile
         self._stream = stream
         self._regions: dict[str, list[Region]] = {window.kind: [] for window in profile.windows}
-        self._gaps: dict[str, list[tuple[int, int]]] = {
-            window.kind: [(window.base, window.end)] for window in profile.windows
+        self._gaps: dict[str, Gaps] = {
+            window.kind: Gaps(window.base, window.end, window.align_bytes) for window in profile.windows
         }
         self._displacements: dict[str, int] = {}
         self._count = 0
@@ -106,7 +107,7 @@ class Layout:
         """
         size = _whole_pages(size_bytes)
         window = self.profile.window(kind)
-        if sum(len(each) for each in self._regions.values()) >= REGIONS_MAX:
+        if sum(map(len, self._regions.values())) >= REGIONS_MAX:
             raise LayoutError(f"more than {REGIONS_MAX} regions")
         if window.method == "scatter":
             base, draws = self._scattered(window, kind, size)
@@ -122,15 +123,14 @@ class Layout:
     def release(self, base: int) -> Region:
         """Forget the region that begins at `base` and return it."""
         kind, index = self._find(base)
-        gaps = self._gaps[kind]
-        gaps[index : index + 2] = [(gaps[index][0], gaps[index + 1][1])]
+        self._gaps[kind].join(index)
         return self._regions[kind].pop(index)
 
     def fork(self) -> Layout:
         """Return the layout of a forked child: the same regions, and later ones drawn from the same stream."""
         child = Layout(self._stream, self.profile)
         child._regions = {kind: list(regions) for kind, regions in self._regions.items()}
-        child._gaps = {kind: list(gaps) for kind, gaps in self._gaps.items()}
+        child._gaps = {kind: gaps.copy() for kind, gaps in self._gaps.items()}
         child._displacements = dict(self._displacements)
         child._count = self._count
         return child
@@ -165,8 +165,9 @@ class Layout:
         window = self.profile.window(kind)
         size = _whole_pages(size_bytes)
         if window.method == "scatter":
+            gaps = self._gaps[window.kind]
             try:
-                return _scatter_spread(window, self._gaps_with_room(window, size)).slots
+                return _scatter_spread(window, gaps, size).slots
             except EntropyError:
                 return 0
         return spread_of(self._draws_of(window)).slots
@@ -216,21 +217,22 @@ class Layout:
             regions = self._regions[window.kind]
             firsts = [window.base, *(_first_behind(window, region) for region in regions)]
             stops = [*(region.base - window.guard_bytes for region in regions), window.end]
-            if self._gaps[window.kind] != list(zip(firsts, stops, strict=True)):
+            if self._gaps[window.kind].bounds != list(zip(firsts, stops, strict=True)):
                 raise SimBug(f"regions and gaps of the window for {window.kind} differ")
+            self._gaps[window.kind].check_invariants()
 
     # ------------------------------------------------------------ regions on their own
 
     def _scattered(self, window: Window, kind: str, size: int) -> tuple[int, tuple[Draw, ...]]:
+        gaps = self._gaps[window.kind]
         try:
-            gaps = self._gaps_with_room(window, size)
-            spread = _scatter_spread(window, gaps)
+            spread = _scatter_spread(window, gaps, size)
         except EntropyError:
             raise LayoutError(f"no room for {size} bytes in the window for {kind!r}") from None
         if window.offsets:
-            base = self._summed(window, gaps)
+            base = self._summed(window, gaps.with_room(size))
         else:
-            base = _nth_place(gaps, self._stream.below(spread.slots), window.align_bytes)
+            base = gaps.place(self._stream.below(spread.slots), size)
         return base, (Draw(name=f"{kind}#{self._count}", spread=spread, step_bytes=window.align_bytes),)
 
     def _summed(self, window: Window, gaps: list[tuple[int, int]]) -> int:
@@ -243,24 +245,11 @@ class Layout:
                 return base
         raise LayoutError(f"{REDRAWS_MAX} draws for {window.kind!r} hit no free place")
 
-    def _gaps_with_room(self, window: Window, size: int) -> list[tuple[int, int]]:
-        """Return (first base, number of bases) of each free gap that has room, in rising order."""
-        align = window.align_bytes
-        return [
-            (first, (stop - size - first) // align + 1)
-            for first, stop in self._gaps[window.kind]
-            if stop - first >= size
-        ]
-
     def _enter(self, window: Window, region: Region) -> None:
         """Put a region in its order, and split the gap in which it lies."""
         regions, gaps = self._regions[window.kind], self._gaps[window.kind]
         index = bisect(regions, region.base, key=_region_base)
-        first, stop = gaps[index]
-        gaps[index : index + 1] = [
-            (first, region.base - window.guard_bytes),
-            (_first_behind(window, region), stop),
-        ]
+        gaps.split(index, region.base - window.guard_bytes, _first_behind(window, region))
         regions.insert(index, region)
 
     def _find(self, base: int) -> tuple[str, int]:
@@ -314,19 +303,19 @@ class Layout:
         return (*inherited, *draws_of(window.kind, window.offsets))
 
 
-def _scatter_spread(window: Window, gaps: list[tuple[int, int]]) -> Spread:
+def _scatter_spread(window: Window, gaps: Gaps, size: int) -> Spread:
     """Return the distribution of the next base among `gaps`; raises `EntropyError` when there is none."""
     if not window.offsets:
-        places = sum([count for _, count in gaps])
+        places = gaps.places(size)
         if not places:
             raise EntropyError("no place is free")
         return uniform(places)
     one, two = (*(offset.slots for offset in window.offsets), 1)[:2]
-    starts = [(first - window.base) // window.align_bytes for first, _ in gaps]
-    counts = (count for _, count in gaps)
-    return trapezoid_within(
-        one, two, (range(at, at + count) for at, count in zip(starts, counts, strict=True))
-    )
+    ranges = []
+    for first, count in gaps.with_room(size):
+        at = (first - window.base) // window.align_bytes
+        ranges.append(range(at, at + count))
+    return trapezoid_within(one, two, ranges)
 
 
 def _first_behind(window: Window, region: Region) -> int:
@@ -361,14 +350,6 @@ def _lowest_above(regions: list[Region], bottom: int, size: int, window: Window)
             return base
         bottom = max(bottom, region.end + window.guard_bytes)
     return _up(bottom, window.align_bytes)
-
-
-def _nth_place(gaps: list[tuple[int, int]], number: int, align: int) -> int:
-    for first, count in gaps:
-        if number < count:
-            return first + number * align
-        number -= count
-    raise SimBug("a place beyond the last gap")
 
 
 def _empty_places(window: Window) -> int:

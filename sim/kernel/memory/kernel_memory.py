@@ -37,6 +37,10 @@ ACCESS_FAULT = record("memory.fault", va=int, kind=str, text=str)
 SEGMENT_BYTES_MAX = 1 << 32
 _LARGE_FRAMES = 512
 
+_MAPPED, _WRITABLE, _EXECUTABLE = 1, 1 << 40, 1 << 80
+"""What one mapping adds to a frame's use: three counts of 40 bits in one number."""
+_COUNT = (1 << 40) - 1
+
 
 class RightsRefused(VmksimError):  # noqa: N818 - a refusal is the normal answer here, not an error of ours
     """The rights asked for would let something be both written and executed."""
@@ -56,17 +60,6 @@ class Segment:
     def end(self) -> int:
         """The first address behind the segment."""
         return self.base + self.size_bytes
-
-
-class _FrameUse:
-    """How often a frame is mapped at all, writable, and executable."""
-
-    __slots__ = ("executable", "mapped", "writable")
-
-    def __init__(self) -> None:
-        self.mapped = 0
-        self.writable = 0
-        self.executable = 0
 
 
 class KernelMemory:
@@ -93,7 +86,7 @@ class KernelMemory:
         self._processors = processors
         self._everywhere = everywhere
         self._segments: dict[int, Segment] = {}
-        self._uses: dict[int, _FrameUse] = {}
+        self._uses: dict[int, int] = {}  # how often a frame is mapped at all, writable, and executable
 
     def map_segment(
         self, base: int, data: bytes, rights: Rights, *, owner: str, size_bytes: int | None = None
@@ -124,21 +117,9 @@ class KernelMemory:
         """Map frames that are owned already, perhaps mapped elsewhere too; errors as in `map_segment`."""
         self._check_rights(base, rights, owner)
         self._check_aliases(base, extents, rights, owner)
-        size = sum(extent.count for extent in extents) * FRAME_BYTES
+        size = sum([extent.count for extent in extents]) * FRAME_BYTES
         segment = Segment(base=base, size_bytes=size, rights=rights, owner=owner, extents=tuple(extents))
-        mapped: list[int] = []
-        try:
-            for va, mpn, count, large in _runs(base, extents):
-                if large:
-                    self.space.map(va, mpn, rights, large=True)
-                    mapped.append(va)
-                else:
-                    self.space.map_run(va, mpn, count, rights)
-                    mapped.extend(va + page * FRAME_BYTES for page in range(count))
-        except (MappingError, OutOfMemory):
-            for va in mapped:
-                self.space.unmap(va)
-            raise
+        self._map_leaves(segment)
         self._segments[base] = segment
         self._count(segment, 1)
         self._sim.trace.emit(SEGMENT_MAP, _signed(base), size, str(rights), owner)
@@ -273,6 +254,22 @@ class KernelMemory:
                 pass  # scattered frames do as well
         return self._memory.allocate(frames, owner)
 
+    def _map_leaves(self, segment: Segment) -> None:
+        """Enter a segment in the page tables, all of it or nothing."""
+        va = segment.base
+        try:
+            for va, mpn, count, large in _runs(segment.base, segment.extents):
+                if large:
+                    self.space.map(va, mpn, segment.rights, large=True)
+                else:
+                    self.space.map_run(va, mpn, count, segment.rights)
+        except (MappingError, OutOfMemory):
+            for leaf, _, _ in _leaves(segment.base, segment.extents):
+                if leaf >= va:
+                    break
+                self.space.unmap(leaf)
+            raise
+
     def _check_rights(self, base: int, rights: Rights, owner: str) -> None:
         if rights.write and rights.execute:
             raise self._refuse(base, rights, owner, "writable and executable in one mapping")
@@ -280,12 +277,14 @@ class KernelMemory:
     def _check_aliases(self, base: int, extents: Sequence[Extent], rights: Rights, owner: str) -> None:
         if not (rights.write or rights.execute):
             return
+        uses = self._uses
         for extent in extents:
-            for mpn in extent.mpns():
-                use = self._uses.get(mpn)
-                if use is not None and (
-                    (rights.write and use.executable) or (rights.execute and use.writable)
-                ):
+            mpns = extent.mpns()
+            if uses.keys().isdisjoint(mpns):
+                continue
+            for mpn in mpns:
+                use = uses.get(mpn, 0)
+                if (rights.write and use // _EXECUTABLE) or (rights.execute and use // _WRITABLE & _COUNT):
                     reason = (
                         f"frame {mpn:#x} would be writable through one mapping and executable through another"
                     )
@@ -296,22 +295,22 @@ class KernelMemory:
         return RightsRefused(f"{owner} at {base:#x} ({rights}): {reason}")
 
     def _count(self, segment: Segment, change: int) -> None:
+        rights = segment.rights
+        added = _MAPPED + (_WRITABLE if rights.write else 0) + (_EXECUTABLE if rights.execute else 0)
         uses = self._uses
-        writable, executable = change * segment.rights.write, change * segment.rights.execute
         for extent in segment.extents:
-            for mpn in extent.mpns():
-                use = uses.get(mpn)
-                if use is None:
-                    use = uses[mpn] = _FrameUse()
-                use.mapped += change
-                use.writable += writable
-                use.executable += executable
+            mpns = extent.mpns()
+            if uses.keys().isdisjoint(mpns):
+                uses.update(dict.fromkeys(mpns, change * added))
+                continue
+            for mpn in mpns:
+                uses[mpn] = uses.get(mpn, 0) + change * added
 
     def _unused_runs(self, extent: Extent) -> Iterator[Extent]:
         """Drop the counters of frames that are mapped nowhere and return those frames in runs."""
         first = count = 0
         for mpn in extent.mpns():
-            if self._uses[mpn].mapped == 0:
+            if self._uses[mpn] & _COUNT == 0:
                 del self._uses[mpn]
                 first, count = (first, count + 1) if count else (mpn, 1)
             elif count:
@@ -338,15 +337,10 @@ def _runs(base: int, extents: Sequence[Extent]) -> Iterator[tuple[int, int, int,
         mpn = extent.first_mpn
         end = extent.end_mpn
         while mpn < end:
-            page = va // FRAME_BYTES
-            aligned = page % _LARGE_FRAMES == mpn % _LARGE_FRAMES
-            large = aligned and mpn % _LARGE_FRAMES == 0 and mpn + _LARGE_FRAMES <= end
-            if large:
-                count = _LARGE_FRAMES
-            elif aligned:
-                count = min(end, (mpn // _LARGE_FRAMES + 1) * _LARGE_FRAMES) - mpn
-            else:
-                count = end - mpn
+            count, large = end - mpn, False
+            if count >= _LARGE_FRAMES and (va // FRAME_BYTES - mpn) % _LARGE_FRAMES == 0:
+                large = mpn % _LARGE_FRAMES == 0
+                count = _LARGE_FRAMES if large else _LARGE_FRAMES - mpn % _LARGE_FRAMES
             yield va, mpn, count, large
             va += count * FRAME_BYTES
             mpn += count

@@ -36,6 +36,7 @@ __all__ = [
     "nonce_rfc6979",
     "private_scalar",
     "public_point",
+    "shared_x",
     "sign_ecdsa",
     "verify_ecdsa",
 ]
@@ -109,6 +110,16 @@ def multiply(curve: Curve, factor: int, point: Point | None) -> Point | None:
             result = _double(curve, result)
         result = _add(curve, result, table[factor >> shift & ((1 << _WINDOW_BITS) - 1)])
     return _affine(curve, result)
+
+
+def shared_x(curve: Curve, factor: int, point: Point) -> int | None:
+    """Return the first coordinate of `factor` times a point, all that an exchange of keys needs; None at infinity."""
+    factor %= curve.n
+    if curve.curve_id in _LIBRARY_CURVES and factor and is_on_curve(curve, point):
+        theirs = ec.EllipticCurvePublicNumbers(*point, _LIBRARY_CURVES[curve.curve_id]).public_key()
+        return int.from_bytes(_library_key(curve.curve_id, factor).exchange(ec.ECDH(), theirs), "big")
+    common = multiply(curve, factor, point)
+    return None if common is None else common[0]
 
 
 def _jacobian(point: Point | None) -> _Jacobian:

@@ -13,7 +13,17 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from sim.tpm.codec import FixedBytes, ListOf, Number, Select, SizedBytes, Structure, WireError, wire
+from sim.tpm.codec import (
+    FixedBytes,
+    ListOf,
+    Number,
+    Remembered,
+    Select,
+    SizedBytes,
+    Structure,
+    WireError,
+    wire,
+)
 from sim.tpm.constants import HASH_BYTES, PCR_COUNT, TPM_ALG, TPM_RC, TPM_RH, TPM_ST, TPMA_SESSION
 
 __all__ = [
@@ -113,7 +123,7 @@ class TicketTag(Number):
         super().check(value)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # several are made for each extend: this is the faster kind
 class TPMT_HA(Structure):
     """A digest together with its hash algorithm."""
 
@@ -121,7 +131,7 @@ class TPMT_HA(Structure):
     digest: bytes = wire(Select("hashAlg", {alg: FixedBytes(size) for alg, size in HASH_BYTES.items()}))
 
 
-TPML_DIGEST_VALUES = ListOf(TPMT_HA, BANK_COUNT_MAX)
+TPML_DIGEST_VALUES = Remembered(ListOf(TPMT_HA, BANK_COUNT_MAX))
 
 
 @frozen(kw_only=True)

@@ -9,12 +9,15 @@ from sim.attest.engines import AllowListEngine, Case, SealEngine
 from sim.attest.engines.case import FINDINGS_MAX, Decision, Finding, decision, measured_files, unproven
 from sim.attest.verdict import Reason, Verdict
 from sim.core.rng import Rng
-from sim.image.manifest import ReferenceManifest
-from sim.tpm.eventlog import EventLogWriter
+from sim.image.manifest import ReferenceLoader, ReferenceManifest
+from sim.tpm.eventlog import EV, EventLogWriter
 from sim.tpm.tagged import EsxTag
 
 from .alone import SHA256, component, evidence, refused
-from .lab import boot_steps, tagged
+from .lab import Step, boot_steps, tagged
+
+LOADER = Step(4, EV.EFI_BOOT_SERVICES_APPLICATION, b"where it was loaded" + bytes(16), b"a loader")
+PUBLISHED = (ReferenceLoader(name="mboot64.efi", digests=(hashlib.sha256(b"a loader").digest(),)),)
 
 
 def case(steps=None, verdict=None, **values):
@@ -53,12 +56,14 @@ def test_measured_files_are_modules_and_option_files_in_their_order():
 
 def test_an_allow_list_refuses_an_unlisted_file_a_log_without_files_and_another_pcr():
     engine = AllowListEngine(
-        allowed=ReferenceManifest(components=(component(),)),
+        allowed=ReferenceManifest(components=(component(),), loaders=PUBLISHED),
         reference_pcrs={"sha1": {0: (b"\x05",), 1: (b"\x01",)}},
     )
     digest = hashlib.sha256(b"net").digest()
-    listed = attrs.evolve(engine, allowed=ReferenceManifest(components=(component(digest=digest),)))
-    booted = case([tagged(13, EsxTag.MOD, b"net.v00\0", b"net")], sha1={0: b"\x05", 1: b"\x02"})
+    listed = attrs.evolve(
+        engine, allowed=ReferenceManifest(components=(component(digest=digest),), loaders=PUBLISHED)
+    )
+    booted = case([LOADER, tagged(13, EsxTag.MOD, b"net.v00\0", b"net")], sha1={0: b"\x05", 1: b"\x02"})
     pcr = Finding(rule="reference_pcr", message="PCR 1 of the sha1 bank has no listed value", evidence="02")
     assert listed.decide(booted) == Decision(engine="allow-list", findings=(pcr,))
     unlisted = Finding(
@@ -68,6 +73,13 @@ def test_an_allow_list_refuses_an_unlisted_file_a_log_without_files_and_another_
         evidence=f"PCR 13, digest {digest.hex()}",
     )
     assert engine.decide(booted).findings == (unlisted, pcr)
+    (unlisted_loader,) = (
+        attrs.evolve(listed, allowed=attrs.evolve(listed.allowed, loaders=()), reference_pcrs={})
+        .decide(booted)
+        .findings
+    )
+    assert unlisted_loader.rule == "loader"
+    assert unlisted_loader.message == "the boot loader is not one that its vendor published"
     (unreadable,) = engine.decide(case([tagged(14, EsxTag.CMD_OPT, b"")])).findings
     assert unreadable == Finding(
         rule="unreadable",
@@ -80,9 +92,9 @@ def test_an_allow_list_refuses_an_unlisted_file_a_log_without_files_and_another_
 @pytest.mark.parametrize(("least", "trusted"), [("8.0-1", True), ("8.0-2", False), ("10.0-0", False)])
 def test_an_allow_list_may_want_a_least_version(least, trusted):
     digest = hashlib.sha256(b"net").digest()
-    allowed = ReferenceManifest(components=(component(digest=digest),))
+    allowed = ReferenceManifest(components=(component(digest=digest),), loaders=PUBLISHED)
     engine = AllowListEngine(allowed=allowed, least_versions={"esx-base": least, "other": "9"})
-    found = engine.decide(case([tagged(13, EsxTag.MOD, b"net.v00\0", b"net")]))
+    found = engine.decide(case([LOADER, tagged(13, EsxTag.MOD, b"net.v00\0", b"net")]))
     assert found.trusted is trusted
     if not trusted:
         words = f"esx-base 8.0-1 is older than {least}"

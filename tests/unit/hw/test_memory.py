@@ -147,6 +147,43 @@ def test_a_write_needs_an_owner_and_an_address_in_range(memory):
         memory.read_u64(16 * MIB)
 
 
+def test_a_write_to_frames_of_which_one_is_free_stores_nothing(memory):
+    memory.allocate(3, "a")
+    memory.free(Extent(first_mpn=1, count=1))
+    with pytest.raises(SimBug, match="nobody owns"):
+        memory.write(100, bytes([1]) * 3 * 4096)
+    assert memory.read(0, 3 * 4096) == bytes(3 * 4096)
+    memory.write(0, b"")
+    memory.write(4096, b"")
+
+
+def test_frames_filled_from_the_same_bytes_change_each_on_its_own(memory):
+    memory.allocate(4, "a")
+    data = bytes(range(256)) * 32
+    memory.write(0, data)
+    memory.write(8192, data)
+    memory.write(10, b"new")
+    memory.write_u64(4096 + 16, 7)
+    changed = bytearray(data)
+    changed[10:13] = b"new"
+    changed[4096 + 16 : 4096 + 24] = (7).to_bytes(8, "little")
+    copy = pickle.loads(pickle.dumps(memory))
+    for each in (memory, copy):
+        assert each.read(0, 8192) == changed
+        assert each.read(8192, 8192) == bytes(range(256)) * 32
+        each.write_u64(8192, 9)
+        assert each.read_u64(8192) == 9
+        each.write_u64(8192, int.from_bytes(data[:8], "little"))
+
+
+def test_bytes_that_the_caller_changes_afterwards_stay_as_they_were_written(memory):
+    memory.allocate(3, "a")
+    data = bytearray(b"x" * 3 * 4096)
+    memory.write(0, data)
+    data[:] = bytes(len(data))
+    assert memory.read(0, 3 * 4096) == b"x" * 3 * 4096
+
+
 def test_unequal_blocks_per_node_go_to_the_last_node():
     memory = PhysicalMemory(14 * MIB, nodes=2)
     assert [memory.frames_free_of_node(node) for node in (0, 1)] == [3 * BLOCK, 4 * BLOCK]

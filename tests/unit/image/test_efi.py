@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.core.rng import Rng
+from sim.core.rng import Rng, Stream
 from sim.errors import FormatError, LimitError
 from sim.image.bitflips import flip_bits
 from sim.image.efi import authenticode_digest, build_efi, sign_efi, verify_efi
@@ -23,6 +23,7 @@ from sim.image.efi_lists import (
     encode_signature_lists,
     parse_signature_lists,
 )
+from sim.image.issue import AUTHORITY_USAGE, CertificateSpec, issue
 from sim.image.pe import IMAGE_BYTES_MAX, attach_certificate, build_pe, checksum, read_pe
 from sim.image.pki import Pki
 from sim.image.trust import SignatureError
@@ -97,6 +98,35 @@ def test_an_image_of_another_authority_is_refused() -> None:
 def test_the_signers_validity_is_judged_at_the_simulated_time() -> None:
     assert check_of(SIGNED, now=EPOCH + timedelta(days=6 * 365)) == "validity"
     assert check_of(SIGNED, now=EPOCH - timedelta(days=2 * 365)) == "validity"
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"extended_usages": ("1.3.6.1.5.5.7.3.1",)}, "extended-key-usage"),
+        ({"extended_usages": ()}, "extended-key-usage"),
+        ({"key_usage": ("key_encipherment",)}, "key-usage"),
+        ({"is_authority": True, "key_usage": AUTHORITY_USAGE}, "basic-constraints"),
+    ],
+)
+def test_only_a_code_signer_of_an_authority_in_db_signs_images(
+    changes: dict[str, object], check: str
+) -> None:
+    spec = CertificateSpec(
+        organization="VMware", common_name="x", not_before=EPOCH, not_after=EPOCH + timedelta(days=9)
+    )
+    assert signed_by(attrs.evolve(spec, organization="good")) == DB[0]
+    with pytest.raises(SignatureError) as refusal:
+        signed_by(attrs.evolve(spec, **changes))
+    assert refusal.value.check == check
+
+
+def signed_by(spec: CertificateSpec) -> bytes:
+    identity = issue(spec, source=Stream(b"efi signer"), issuer=PKI.uefi_authority)
+    signer = attrs.evolve(
+        LOADER, certificate_der=identity.certificate_der, private_key_der=identity.private_key_der
+    )
+    return verify_efi(sign_efi(PLAIN, signer, EPOCH), DB, (), EPOCH)
 
 
 def test_a_signature_moved_to_another_image_is_refused() -> None:

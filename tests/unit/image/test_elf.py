@@ -1,6 +1,7 @@
 """Modules that we build are real ELF, and real ELF files are read."""
 
 import ctypes
+import gc
 import pickle
 import subprocess
 import sys
@@ -86,6 +87,17 @@ def test_building_twice_gives_the_same_bytes_and_images_pickle() -> None:
     assert build_module(DRIVER) == build_module(DRIVER)
     image = read_elf(build_module(DRIVER))
     assert pickle.loads(pickle.dumps(image)) == image
+
+
+def test_reading_leaves_nothing_behind_that_only_the_garbage_collector_finds() -> None:
+    data = build_module(IMPORTING)
+    gc.collect()
+    gc.disable()
+    try:
+        assert read_elf(data).symbols
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_the_whole_module_spans_its_segments_in_pages() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.errors import FormatError, LimitError
+from sim.image import payload
 from sim.image.metadata import Checksum, PayloadEntry
 from sim.image.payload import (
     CONTENT_BYTES_MAX,
@@ -126,6 +127,28 @@ def test_each_changed_bit_of_a_canonical_file_is_refused_or_changes_the_content(
         changed = packed[: bit // 8] + bytes([packed[bit // 8] ^ 1 << bit % 8]) + packed[bit // 8 + 1 :]
         with pytest.raises(FormatError):
             check_canonical_gzip(changed, "useropts.gz")
+
+
+@pytest.mark.parametrize("content", [b"", b"boot options", bytes(0xFFFF) + b"end"], ids=len)
+def test_a_file_of_stored_blocks_is_judged_as_by_inflating(content, monkeypatch):
+    packed = gzip_stored(content)
+    places = [*range(15), *range(len(packed) - 16, len(packed))]
+    files = [packed, packed + b"x", *(packed[:end] for end in places)]
+    files += [
+        packed[:at] + bytes([packed[at] ^ 1 << bit]) + packed[at + 1 :] for at in places for bit in range(8)
+    ]
+    quick = [outcome(file) for file in files]
+    monkeypatch.setattr(payload, "_stored_content", lambda data, bytes_max: None)
+
+    assert quick == [outcome(file) for file in files]
+    assert quick[0] == content
+
+
+def outcome(file):
+    try:
+        return gunzip(file)
+    except FormatError as error:
+        return str(error)
 
 
 def test_another_packing_of_the_same_content_is_not_canonical():

@@ -229,6 +229,22 @@ def test_a_symbol_that_nobody_defines_is_refused_and_nothing_is_left(pki):
     host.check()
 
 
+def test_of_two_definitions_the_earliest_loaded_one_serves_until_its_module_goes(pki):
+    host = kernel(pki)
+    both = (Export(name="vmk_Same", offset=1),)
+    for name in ("one", "two"):
+        load(pki, host, name, exports=both)
+    first, _ = load(pki, host, "three", exports=(), imports=("vmk_Same",))
+    assert first.uses == ("one",)
+    host.loader.unload("three")
+    host.loader.unload("one")
+    second, _ = load(pki, host, "four", exports=(), imports=("vmk_Same",))
+    assert second.uses == ("two",)
+    host.loader.unload("four")
+    host.loader.unload("two")
+    assert refusal(lambda: load(pki, host, "five", imports=("vmk_Same",))) == "module.unresolved"
+
+
 def test_verification_charges_time_once_for_a_vib_and_each_time_for_its_payload(pki):
     host = kernel(pki)
     files = {name: build_module(spec(name)) for name in ("one", "two")}

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from sim.errors import FormatError
+from sim.tpm.codec import codec_of, variant
 from sim.tpm.constants import TPM_ALG, TPM_RC, TPM_ST, rc_name
 from sim.tpm.wire import (
     TPM2B_PUBLIC,
@@ -107,6 +108,39 @@ def test_a_value_that_does_not_fit_its_field_is_not_encoded():
         TPMT_HA(hashAlg=TPM_ALG.SHA256, digest=b"short").encode()
     with pytest.raises(WireError):
         TPMS_AUTH_COMMAND(sessionHandle=0x40000009, nonce=b"", sessionAttributes=0, hmac=bytes(65)).encode()
+
+
+def test_a_digest_is_read_and_written_as_by_the_general_codec():
+    general, short = variant(TPMT_HA), codec_of(TPMT_HA)
+    assert type(general) is not type(short)
+    for alg in (4, 11, 12, 13, 0x12, 0x10, 0):
+        data = alg.to_bytes(2, "big") + bytes(range(64))
+        for end in (*range(4), *range(20, len(data) + 1)):
+            assert outcome(short.decode, data, 0, end) == outcome(general.decode, data, 0, end)
+        for size in (0, 19, 20, 32, 48, 64, 65):
+            value = TPMT_HA(hashAlg=alg, digest=bytes(size))
+            assert outcome(short.encode, value) == outcome(general.encode, value)
+
+
+def test_a_list_of_digests_is_read_again_when_its_bytes_may_have_changed():
+    whole = TPML_DIGEST_VALUES.encode((TPMT_HA(hashAlg=TPM_ALG.SHA1, digest=bytes(20)),))
+    first = TPML_DIGEST_VALUES.decode(whole, 0, len(whole))
+    assert TPML_DIGEST_VALUES.decode(whole, 0, len(whole)) == first
+    assert TPML_DIGEST_VALUES.decode(b"\0\0\0\0", 0, 4) == ((), 4)
+    with pytest.raises(WireError):
+        TPML_DIGEST_VALUES.decode(whole, 0, len(whole) - 1)
+
+    buffer = bytearray(whole)
+    TPML_DIGEST_VALUES.decode(buffer, 0, len(buffer))
+    buffer[-1] = 1
+    assert TPML_DIGEST_VALUES.decode(buffer, 0, len(buffer))[0][0].digest == bytes(19) + b"\1"
+
+
+def outcome(function, *arguments):
+    try:
+        return function(*arguments)
+    except WireError as error:
+        return error.rc, error.message
 
 
 def test_an_attestation_survives_encoding_whatever_its_magic():

@@ -32,16 +32,21 @@ class World:
         seed=3,
         serial="T1",
         endorsement_keys=("ecc",),
+        log_form="generic",
         **policy,
     ):
         self.sim = Sim(seed=seed)
-        pki = Pki.create(self.sim.rng, epoch=self.sim.epoch)
+        self.pki = pki = Pki.create(self.sim.rng, epoch=self.sim.epoch)
         self.vendor = TpmVendor(self.sim.rng)
         self.image = standard_image(
             self.sim.rng, pki, epoch=self.sim.epoch, modules=4, module_bytes=2048, kernelopt=kernelopt
         )
         firmware = attrs.evolve(
-            HostSpec().firmware, tpm_enabled=tpm != "disabled", txt_enabled=txt, secure_boot=secure_boot
+            HostSpec().firmware,
+            tpm_enabled=tpm != "disabled",
+            txt_enabled=txt,
+            secure_boot=secure_boot,
+            log_form=log_form,
         )
         spec = HostSpec(name="esx01", tpm_present=tpm != "absent", firmware=firmware)
         device = None

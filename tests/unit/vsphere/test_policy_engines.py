@@ -48,7 +48,7 @@ def allow_list(w, **changes):
 
 
 def signer(w, **changes):
-    return SignerEngine(trust=w.host.trust, now=w.sim.epoch, **changes)
+    return SignerEngine(trust=w.host.trust, boot_signers=w.pki.uefi_db, now=w.sim.epoch, **changes)
 
 
 def seal(w):
@@ -168,7 +168,10 @@ def test_a_revoked_signer_is_a_finding(world):
     w = world()
     pki = Pki.create(Sim(seed=3).rng, epoch=w.sim.epoch)
     certificate = pki.signer("certified", "VMware").certificate_der
-    engaged(w, SignerEngine(trust=w.host.trust.revoking([certificate]), now=w.sim.epoch))
+    engaged(
+        w,
+        SignerEngine(trust=w.host.trust.revoking([certificate]), boot_signers=w.pki.uefi_db, now=w.sim.epoch),
+    )
     entry = w.add()
     assert "vib_signature" in rules(entry)
     assert not entry.decisions[0].trusted

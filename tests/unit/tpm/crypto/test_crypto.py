@@ -301,3 +301,16 @@ def test_the_library_accepts_a_signature_with_the_digest_of_another_length():
     public.verify(encode_dss_signature(r, s), b"m", ec.ECDSA(hashes.SHA384()))
     assert not ecc.verify_ecdsa(curve, (1, 1), digest, r, s)
     assert ecc.verify_ecdsa(curve, ecc.public_point(curve, 7), digest[:33], r, s) is True
+
+
+@pytest.mark.parametrize("curve", ecc.CURVES.values(), ids=lambda curve: hex(curve.curve_id))
+def test_what_two_keys_share_is_what_own_arithmetic_finds(curve):
+    private, other = (ecc.private_scalar(curve, fill * (curve.size + 8)) for fill in (b"\x5a", b"\x2b"))
+    point = ecc.public_point(curve, other)
+    off_curve = (point[0], point[1] ^ 1)
+
+    assert ecc.shared_x(curve, private, point) == ecc.multiply(curve, private, point)[0]
+    assert ecc.shared_x(curve, private, point) == ecc.shared_x(curve, other, ecc.public_point(curve, private))
+    assert ecc.shared_x(curve, private + curve.n, point) == ecc.shared_x(curve, private, point)
+    assert ecc.shared_x(curve, 3, off_curve) == ecc.multiply(curve, 3, off_curve)[0]
+    assert ecc.shared_x(curve, curve.n, point) is None
