@@ -5,7 +5,7 @@ the bank file of each payload, and the settings of boot.cfg that no measurement 
 descriptor and signature as they were in the archive.  A verifier at boot needs nothing else to check every bank file
 against a signed digest.  The profile itself is signed by nobody: it only says where to look, and is measured.
 
-Of the history of profiles only the versions of removed VIBs are kept; the dates of installation are left out.
+Leaves out the history of profiles but for the versions of removed VIBs, and the dates of installation.
 
 Sources: the image database of installed hosts (var/db/esximg with vibs and profiles); the place of the signatures and
 the element names of the profile are this project's own.

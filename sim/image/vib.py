@@ -6,6 +6,7 @@ Models reading (every checksum of every payload is checked), building, and the r
   covers all that is installed.
 * A VIB at PartnerSupported, VMwareAccepted or VMwareCertified needs a signature that verifies and whose issuer stands
   for that level **or a higher one**.  An empty signature beside such a level is a forgery.
+* A signed descriptor has a SHA-256 of what each packed payload unpacks to.  Real community VIBs have a SHA-1 of it alone.
 * A CommunitySupported VIB may come without signature.  If it has one, that one must verify too: a signature is never
   ignored.
 
@@ -187,6 +188,7 @@ def verify_record(
             "vib.level",
             f"VIB {known.vib_id} claims {known.level.title}, its signature by {signer.provider} gives {proven.title}",
         )
+    _demand_strong_digests(known)
     return VibIdentity(vib_id=known.vib_id, level=known.level, signer=signer)
 
 
@@ -196,6 +198,15 @@ def _demand_no_signature(descriptor: Descriptor) -> None:
             "vib.signature-missing",
             f"VIB {descriptor.vib_id} claims {descriptor.level.title} and has no signature",
         )
+
+
+def _demand_strong_digests(descriptor: Descriptor) -> None:
+    """Demand a SHA-256 of what each packed payload of a signed VIB unpacks to: a kernel knows its modules by that."""
+    for entry in descriptor.payloads:
+        unpacked = [checksum.algorithm for checksum in entry.checksums if checksum.process]
+        if unpacked and "sha-256" not in unpacked:
+            text = f"VIB {descriptor.vib_id}: payload {entry.name} has only a sha-1 checksum of its unpacked content"
+            raise VibError("vib.content-digest", text)
 
 
 def check_contents(vib: Vib) -> None:

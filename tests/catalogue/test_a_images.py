@@ -279,19 +279,26 @@ def test_a17_weak_algorithms_are_refused():
 @threat(
     "A18",
     threat="a descriptor offers only the weak checksum of a payload",
-    stopped_by="a sha-256 of the stored file is demanded of every payload (`sim.image.descriptor`)",
-    evidence="a format error",
-    not_covered="nothing known",
+    stopped_by="a sha-256 of the stored file is demanded of every payload, a checksum of the content of every packed one "
+    "(`sim.image.descriptor`), and under a signature a sha-256 of it (`sim.image.vib`)",
+    evidence="a format error, or check vib.content-digest",
+    not_covered="community VIBs, which give a sha-1 of the content beside the sha-256 of the file that holds it",
     anchor="real VIBs, which carry sha-256 and sha-1",
 )
-def test_a18_a_payload_without_sha256_is_refused(make, world_pki, epoch):
+def test_a18_a_payload_without_sha256_is_refused(make, world_pki, epoch, judge):
     parts = members(make())
+    unpacked = re.compile(rb'<checksum checksum-type="sha-256" verify-process="gunzip">[0-9a-f]+</checksum>')
+    xml, count = unpacked.subn(b"", parts["descriptor.xml"])
+    signature = sign_detached(xml, world_pki.signer("partner"), epoch)
+    assert count == 1
+    refused("vib.content-digest", judge, archive_of({**parts, "descriptor.xml": xml, "sig.pkcs7": signature}))
     whole = parts["descriptor.xml"]
     stored = re.search(rb'<checksum checksum-type="sha-256">[0-9a-f]+</checksum>', whole)[0]
     for xml in (
         whole.replace(b'checksum-type="sha-256"', b'checksum-type="sha-1"'),
         whole.replace(stored, b""),
         re.sub(rb"<checksum.*</checksum>", b"", whole),
+        re.sub(rb'<checksum [^>]*verify-process="gunzip">[0-9a-f]+</checksum>', b"", whole),
     ):
         assert xml != whole
         signature = sign_detached(xml, world_pki.signer("partner"), epoch)
@@ -457,19 +464,29 @@ def test_a29_keys_of_vibs_and_early_modules_are_apart(small_image, world_pki, ep
 
 @threat(
     "A30",
-    threat="an element that nobody understands is slipped into or out of a signed descriptor",
-    stopped_by="the signature is over the bytes; unknown elements are kept and named (`sim.image.descriptor`)",
-    evidence="the paths of unknown elements in `Descriptor.unknown`; check message-digest once one is gone",
-    not_covered="what an unknown element would have meant",
+    threat="an element or attribute that nobody understands is slipped into or out of a signed descriptor",
+    stopped_by="the signature is over the bytes; unknown elements and attributes are kept and named (`sim.image.descriptor`)",
+    evidence="the paths of unknown elements and @attributes in `Descriptor.unknown`; check message-digest once one is gone",
+    not_covered="what an unknown element or attribute would have meant",
     anchor="forward compatibility of formats",
 )
-def test_a30_unknown_elements_are_kept_and_covered(make, world_pki, epoch, judge):
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        (b"</vib>", b"<future>1</future></vib>", "vib/future"),
+        (b"<vib ", b'<vib install="later" ', "vib/@install"),
+        (b"<payload ", b'<payload execute="true" ', "vib/payloads/payload/@execute"),
+    ],
+)
+def test_a30_unknown_elements_and_attributes_are_kept_and_covered(
+    make, world_pki, epoch, judge, old, new, path
+):
     vib = read_vib(make())
-    xml = vib.descriptor_xml.replace(b"</vib>", b"<future>1</future></vib>")
+    xml = vib.descriptor_xml.replace(old, new)
     parts = members(make())
     signature = sign_detached(xml, world_pki.signer("partner"), epoch)
     known = archive_of({**parts, "descriptor.xml": xml, "sig.pkcs7": signature})
     assert judge(known).level is PARTNER
-    assert read_vib(known).descriptor.unknown == ("vib/future",)
+    assert read_vib(known).descriptor.unknown == (path,)
     assert write_vib(read_vib(known)) == known
     refused("message-digest", judge, archive_of({**parts, "sig.pkcs7": signature}))

@@ -21,7 +21,7 @@ def record(name, signature=b"sig"):
         version="1-1",
         vendor="Example",
         level=AcceptanceLevel.PARTNER_SUPPORTED,
-        payloads=(describe_payload("a", "vgz", b"x"), describe_payload("b", "boot", b"y")),
+        payloads=(describe_payload("a", "vgz", gzip_stored(b"x")), describe_payload("b", "boot", b"y")),
     )
     return VibRecord(
         descriptor_xml=write_descriptor(spec), signature=signature, files=(f"{name}.v00", f"{name}.b00")
