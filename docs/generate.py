@@ -38,6 +38,18 @@ def interface_page() -> str:
     )
 
 
+def keys_page() -> str:
+    from sim.report.keys import keys_section
+
+    table = keys_section().table
+    assert table is not None
+    rows = [
+        f"| `{key}` | {kind} | {_cell(default)} | {_cell(meaning)} |"
+        for key, kind, default, meaning in table.rows
+    ]
+    return _page("Keys of a scenario file", "| key | value | default | meaning |\n|---|---|---|---|", rows)
+
+
 def trace_page() -> str:
     all_facts()  # imports every module, and with it every record type
     rows = []
@@ -71,10 +83,11 @@ def threats_page() -> str:
 def fixtures_page() -> str:
     """Return the table of `vmksim fixtures`: every published example is run."""
     from sim.labs.cpu_fixtures import run_fixtures
+    from sim.labs.disk_fixtures import run_disk_fixtures
     from sim.labs.policy_fixtures import run_policy_fixtures
     from sim.report.fixtures import fixtures_section
 
-    section = fixtures_section([*run_fixtures(), *run_policy_fixtures()])
+    section = fixtures_section([*run_fixtures(), *run_policy_fixtures(), *run_disk_fixtures()])
     if section.table is None:
         raise ValueError("no table of fixtures")
     names = [column.name.lower() for column in section.table.columns]
@@ -82,7 +95,7 @@ def fixtures_page() -> str:
     head = f"`vmksim fixtures` prints this table: {section.title}.\n\n"
     head += f"| {' | '.join(names)} |\n|{'|'.join(marks)}|"
     return _page(
-        "Published examples of CPU scheduling",
+        "Published examples of CPU and disk scheduling",
         head,
         [f"| {' | '.join(map(_cell, row))} |" for row in section.table.rows],
     )
@@ -94,6 +107,7 @@ PAGES = {
     "management-interface.md": interface_page,
     "trace-records.md": trace_page,
     "threats.md": threats_page,
+    "scenario-keys.md": keys_page,
 }
 
 

@@ -37,7 +37,7 @@ out_option = click.option(
     help="Write result.json, the event log and the trace into this folder.",
 )
 code_option = click.option(
-    "--allow-code", is_flag=True, help="Let SCENARIO name a policy in a Python file beside it, and run that."
+    "--allow-code", is_flag=True, help="Let SCENARIO name Python code, policies and workloads, and run it."
 )
 log_option = click.option("--all-log-lines", is_flag=True, help="Print the whole log, not only its two ends.")
 

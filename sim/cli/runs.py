@@ -26,6 +26,7 @@ from sim.errors import ScenarioError
 
 if TYPE_CHECKING:
     from sim.scenario.run import Simulation
+    from sim.scenario.spec import Scenario
 
 SLICES = 50
 LOG_LINES_SHOWN = 60
@@ -67,9 +68,7 @@ def run(
 
     loaded = load_scenario(scenario, allow_code=allow_code)
     if engine is not None:
-        from attrs import evolve
-
-        loaded = evolve(loaded, sched=evolve(loaded.sched, engine=engine))
+        loaded = _with_engine(loaded, engine)
     from sim.scenario.run import Simulation
 
     with about(scenario):
@@ -81,6 +80,20 @@ def run(
         click.echo(f"{save}: saved at {simulation.sim.now} ns of simulated time")
         return 0
     return _drive(simulation, as_json=as_json, out=out, all_log_lines=all_log_lines)
+
+
+def _with_engine(scenario: Scenario, engine: str) -> Scenario:
+    """Return the scenario with another engine.  Errors: `ScenarioError` when it has what that does not know."""
+    from attrs import evolve
+
+    from sim.core.structure import FieldError
+
+    try:
+        return evolve(scenario, sched=evolve(scenario.sched, engine=engine))
+    except FieldError as error:
+        raise ScenarioError(
+            "--engine", f"{engine} does not fit", got=error.got, wanted=error.wanted
+        ) from None
 
 
 @click.command()

@@ -47,13 +47,14 @@ def options(release: str) -> None:
 
 @click.command()
 def fixtures() -> None:
-    """Run published examples of CPU scheduling and print what they say beside what the model gives."""
+    """Run published examples of CPU and disk scheduling and print what they say beside what the model gives."""
     from sim.labs.cpu_fixtures import run_fixtures
+    from sim.labs.disk_fixtures import run_disk_fixtures
     from sim.labs.policy_fixtures import run_policy_fixtures
     from sim.report.console import print_sections
     from sim.report.fixtures import fixtures_section
 
-    rows = [*run_fixtures(), *run_policy_fixtures()]
+    rows = [*run_fixtures(), *run_policy_fixtures(), *run_disk_fixtures()]
     print_sections([fixtures_section(rows)])
     if not all(row.met for row in rows):
         raise SystemExit(EXIT_NOT_AS_WANTED)

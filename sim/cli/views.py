@@ -86,7 +86,7 @@ def _write_perfetto(trace: Path, result: RunResult, path: Path, window: tuple[in
 
     with _writing("--perfetto", path) as out:
         events = events_of(trace, end_ns=result.simulated_ns)
-        count = write_perfetto(events, out, begin_ns=window[0], end_ns=window[1])
+        count = write_perfetto(events, out, begin_ns=window[0], end_ns=window[1], pcpus=len(result.pcpus))
     click.echo(f"{path}: {count} trace events")
 
 
@@ -94,9 +94,10 @@ def _draw_gantt(trace: Path, result: RunResult, path: Path, window: tuple[int, i
     from sim.report.gantt import collect_chart, draw_gantt
     from sim.report.timeline import events_of
 
-    chart = collect_chart(events_of(trace, end_ns=result.simulated_ns), *window)
+    chart = collect_chart(events_of(trace, end_ns=result.simulated_ns), *window, len(result.pcpus))
     draw_gantt(chart, path, title=f"{result.name} on {result.boot.host}, seed {result.seed}")
-    click.echo(f"{path}: {len(chart.pcpus)} pCPUs, {len(chart.worlds)} worlds")
+    note = " (the fluid engine puts no world on a pCPU)" if chart.fluid else ""
+    click.echo(f"{path}: {len(chart.pcpus)} pCPUs{note}, {len(chart.worlds)} worlds")
 
 
 def _moment(option: str, text: str | None, default_ns: int) -> int:

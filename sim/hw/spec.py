@@ -80,6 +80,8 @@ class CpuSpec:
     nodes_per_package: int = field(default=1, validator=between(1, 8))
     cores_per_node: int = field(default=4, validator=between(1, 256))
     threads_per_core: int = field(default=1, validator=between(1, 2))
+    cores_per_llc: int | None = field(default=None, validator=validators.optional(between(1, 256)))
+    """How many cores share a last-level cache: all of a node (None), or a part that divides them evenly."""
     core_hz: int = field(
         default=2_400_000_000, metadata=quantity("hz"), validator=between(100_000_000, 10_000_000_000)
     )
@@ -89,6 +91,9 @@ class CpuSpec:
             raise FieldError("pcpus", self.pcpus, f"at most {PCPUS_MAX.value} logical processors")
         if self.nodes > NODES_MAX.value:
             raise FieldError("nodes", self.nodes, f"at most {NODES_MAX.value} NUMA nodes")
+        if self.cores_per_node % (self.cores_per_llc or 1):
+            wanted = f"a divisor of the node's {self.cores_per_node} cores"
+            raise FieldError("cores_per_llc", self.cores_per_llc, wanted)
 
     @property
     def nodes(self) -> int:

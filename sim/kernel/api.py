@@ -72,7 +72,10 @@ METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
         _method("host.info", "name, version, boot id, hardware, Secure Boot, TPM and DRTM state"),
-        _method("host.counters", "CPU counters of pCPUs, VMs and worlds since the host started"),
+        _method(
+            "host.counters",
+            "CPU counters of pCPUs, VMs, pools and worlds since the host started; NUMA homes and local memory",
+        ),
         _method("host.options", "kernel options of this boot and of the next one"),
         _method(
             "host.set_option",

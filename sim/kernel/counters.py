@@ -173,8 +173,8 @@ class PcpuRow:
 
     @property
     def used_percent(self) -> Fraction:
-        """PCPU USED: time spent running worlds; of time that both threads were busy, half is each thread's."""
-        return Fraction(100 * (2 * self.times.busy_ns - self.times.shared_ns), 2 * (self.span_ns or 1))
+        """PCPU USED: time not idle; of time in which both threads of the core were not idle, half is each thread's."""
+        return 100 * self.times.used_ns / (self.span_ns or 1)
 
     @property
     def util_percent(self) -> Fraction:

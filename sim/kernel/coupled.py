@@ -4,7 +4,7 @@ Models: a barrier that opens when all vCPUs have come; a lock that is handed on 
 by halting or by spinning (which burns CPU, also while the holder of the lock is not running); a periodic job that is
 released by the clock and not by its own end; an I/O loop whose completions interrupt a pCPU.
 
-Leaves out: adaptive spinning, pause-loop exits, priority inheritance, devices with queues (`sim.kernel.io`).
+Leaves out: adaptive spinning, pause-loop exits, priority inheritance, devices with queues.
 
 Sources: none; the shapes are this project's own.
 """

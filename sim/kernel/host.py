@@ -31,6 +31,7 @@ from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.standby import StandbyGuard, shut_down_tpm
 from sim.kernel.vmkernel import Panic, VMkernel
+from sim.kernel.vmspec import VmSpec
 
 __all__ = ["Host", "HostState"]
 
@@ -51,6 +52,7 @@ class HostState(enum.StrEnum):
 class Host:
     """A board with what boots and runs on it.
 
+    `guests` are VMs whose workload is Python code, by name: no management call can name code, so that it lies on their disks.
     `watchers` are called with the host after every change of state; they must be bound methods, so that a host pickles.
     """
 
@@ -66,6 +68,7 @@ class Host:
         sample_every_ns: int = SAMPLE_EVERY_NS.value,
         shootdowns: bool = True,
         strict_symbols: bool = True,
+        guests: Mapping[str, VmSpec] | None = None,
     ) -> None:
         self.board = board
         self.sim = board.sim
@@ -78,6 +81,7 @@ class Host:
         self.sample_every_ns = sample_every_ns
         self.shootdowns = shootdowns
         self.strict_symbols = strict_symbols
+        self.guests = dict(guests) if guests is not None else {}
         self.state = HostState.OFF
         self.boot: BootInfo | None = None
         self.failure: BootFailure | None = None
@@ -199,6 +203,7 @@ class Host:
             request_reboot=self._reboot_soon,
             sample_every_ns=self.sample_every_ns,
         )
+        self.kernel.vms.guests = self.guests
         self.kernel.start(self._started, self._panicked)
 
     def _failed(self, failure: BootFailure) -> None:

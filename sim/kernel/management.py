@@ -23,7 +23,8 @@ from sim.errors import FormatError, ScenarioError, VmksimError
 from sim.hw.disk import DiskError
 from sim.kernel.api import ApiError
 from sim.kernel.configuration import ConfigurationError
-from sim.kernel.counters import Snapshot, snapshot
+from sim.kernel.counters import snapshot
+from sim.kernel.host_books import counters_of
 from sim.kernel.image_calls import ImageCalls
 from sim.kernel.loader import LoadedModule
 from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, shown, with_option
@@ -102,8 +103,8 @@ class Management:
         }
 
     def host_counters(self) -> dict[str, Any]:
-        """Return nanoseconds in each state since the start: of worlds, VMs and pCPUs."""
-        return _counters(snapshot(self._kernel.vms))
+        """Return nanoseconds in each state since the start: of worlds, VMs, pools and pCPUs; and home nodes."""
+        return counters_of(self._kernel.vms, snapshot(self._kernel.vms))
 
     def host_options(self) -> dict[str, Any]:
         """Return the kernel options of this boot, and those that the boot bank holds for the next one."""
@@ -179,8 +180,12 @@ class Management:
         ]
 
     def vm_power_on(self, spec: Mapping[str, object]) -> None:
-        """Admit and start a VM from the table of its spec."""
-        self._vm(self._kernel.vms.power_on, _structured(spec, VmSpec, "spec"))
+        """Admit and start a VM from the table of its spec; what runs in its guest may be on its disks already."""
+        asked = _structured(spec, VmSpec, "spec")
+        if asked.names_code:
+            raise ApiError("InvalidArgument", "spec.workload: a management call cannot name code")
+        guest = self._kernel.vms.guests.get(asked.name)
+        self._vm(self._kernel.vms.power_on, asked if guest is None else asked.with_guest_of(guest))
 
     def vm_power_off(self, name: str) -> None:
         """Stop a VM."""
@@ -315,19 +320,4 @@ def _module(module: LoadedModule) -> dict[str, Any]:
             {"name": part.name, "base": part.base, "size_bytes": part.size_bytes, "rights": part.rights}
             for part in module.segments
         ],
-    }
-
-
-def _counters(books: Snapshot) -> dict[str, Any]:
-    def times(value: attrs.AttrsInstance) -> dict[str, int]:
-        return {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
-
-    return {
-        "time_ns": books.time_ns,
-        "worlds": [
-            {"id": number, "name": books.names[number], **times(value)}
-            for number, value in books.worlds.items()
-        ],
-        "vms": {name: list(numbers) for name, numbers in books.vms.items()},
-        "pcpus": [times(value) for value in books.pcpus],
     }

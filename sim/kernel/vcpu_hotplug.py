@@ -12,6 +12,7 @@ CpuHotPlugNotSupported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sim.core.trace import record
@@ -21,8 +22,10 @@ from sim.kernel.sched.siblings import join_siblings, part_siblings
 from sim.kernel.sched.steps import open_gate
 
 if TYPE_CHECKING:
+    from sim.core.rng import FastStream
     from sim.kernel.vm import Vm, VmManager
     from sim.kernel.vmspec import VmSpec
+    from sim.kernel.workload import Workload, WorkloadSpec
     from sim.kernel.world import World
 
 __all__ = ["check_hotplug", "set_vcpus"]
@@ -69,7 +72,22 @@ def _new_worlds(manager: VmManager, vm: Vm, spec: VmSpec) -> tuple[World, ...]:
     first = len(vm.vcpus)
     streams = manager.vcpu_streams(vm.name, first, spec.vcpus)
     if vm.workload_of is None:
-        workloads = more_workloads(spec.workload, streams, vm.vcpus[0].workload)
+        workloads = _workloads(vm, spec, streams)
     else:
         workloads = [vm.workload_of(first + index, stream) for index, stream in enumerate(streams)]
     return tuple(manager.make_vcpu(vm, first + index, workload) for index, workload in enumerate(workloads))
+
+
+def _workloads(vm: Vm, spec: VmSpec, streams: Sequence[FastStream]) -> list[Workload]:
+    """Make the workloads of newcomers; who has a sibling with the same one takes part in what that does."""
+    first = len(vm.vcpus)
+    made: dict[int, Workload] = {}
+    alike: dict[WorkloadSpec, list[int]] = {}
+    for index in range(first, first + len(streams)):
+        alike.setdefault(spec.workload_of(index), []).append(index)
+    for each, indexes in alike.items():
+        siblings = [world.workload for index, world in enumerate(vm.vcpus) if spec.workload_of(index) == each]
+        drawn = [streams[index - first] for index in indexes]
+        new = more_workloads(each, drawn, siblings[0]) if siblings else each.build_all(drawn)
+        made.update(zip(indexes, new, strict=True))
+    return [made[index] for index in range(first, first + len(streams))]

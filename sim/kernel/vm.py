@@ -16,7 +16,7 @@ maximum of vCPUs as in the configuration maximums of ESXi 8; overhead as printed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from fractions import Fraction
 from functools import partial
@@ -43,6 +43,7 @@ from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.machine import dedicate, give_back
 from sim.kernel.sched.placement import bits
 from sim.kernel.sched.scheduler import Scheduler
+from sim.kernel.swap_waits import SwapWaits
 from sim.kernel.vcpu_hotplug import check_hotplug, set_vcpus
 from sim.kernel.vmspec import SHARES_NORMAL, CpuAllocation, VmSpec
 from sim.kernel.workload import Idle, Workload
@@ -148,9 +149,11 @@ class VmManager:
         self.mem: MemoryScheduler | None = None
         self.scheduler = scheduler
         self.vms: dict[str, Vm] = {}
+        self.guests: Mapping[str, VmSpec] = {}  # what lies on the disks of VMs, by name, if it is code
         self.host_key: bytes | None = None  # what opens encrypted VMs, from vCenter
         self.on_machine_check: Callable[[MceRecord, Vm], object] | None = None
         self.pools = PoolManager(self)
+        self.swap_waits = SwapWaits(self)
         self.watchers: list[Callable[[], object]] = []  # called after every change of a VM's power state
         self._memory = board.memory
         self._rng = sim.rng.child(board.spec.name).child(f"boot{board.boot_count}")
@@ -189,11 +192,12 @@ class VmManager:
         if spec.encrypted and self.host_key is None:
             raise VmStateError(f"{spec.name} is encrypted, and the host holds no key")
         if workload_of is None:
-            spec.workload.check_complete()
+            for each in (spec.workload, *spec.vcpu_workloads):
+                each.check_complete()
         self._admit(spec)  # before its streams are made: whoever is refused leaves nothing behind
         streams = self.vcpu_streams(spec.name, 0, spec.vcpus)
         if workload_of is None:
-            workloads = spec.workload.build_all(streams)
+            workloads = spec.build_workloads(streams)
         else:
             workloads = [workload_of(index, stream) for index, stream in enumerate(streams)]
         vm = self.vms[spec.name] = Vm(spec)
@@ -378,6 +382,7 @@ class VmManager:
                 core_hz=core_hz,
                 kept=self._kept_frames,
             )
+            self.mem.after_poll = self.swap_waits.poll
         return self.mem
 
     def _kept_frames(self) -> int:

@@ -10,14 +10,17 @@ Sources: vSphere API (SharesInfo.Level); ESXi 8.0 configuration maximums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from sim.core.facts import fact
+from sim.core.rng import FastStream
 from sim.core.structure import FieldError, between, in_choices, matches, quantity
 from sim.core.units import GIB, PAGE_BYTES
 from sim.hw.spec import PCPUS_MAX
 from sim.kernel.memory.spec import MemorySpec
-from sim.kernel.workload import WorkloadSpec
+from sim.kernel.workload import Workload, WorkloadSpec
 
 __all__ = ["SHARES_NORMAL", "CpuAllocation", "VmSpec"]
 
@@ -98,6 +101,7 @@ class VmSpec:
     """A virtual machine as a scenario declares it; `pool` is the resource pool it is in, empty for the host itself.
 
     With `cpu_hot_add`, and `cpu_hot_remove`, it may get more vCPUs, or fewer, while it is on.
+    `vcpu_workloads` are workloads of the single vCPUs in place of `workload`; those with a higher number do what the last does.
     Without `mem` it gets all its memory at power-on and keeps it; with it, it takes part in the host's memory management.
     """
 
@@ -107,6 +111,7 @@ class VmSpec:
     cpu: CpuAllocation = attrs.field(factory=CpuAllocation)
     pool: str = ""
     workload: WorkloadSpec = attrs.field(factory=WorkloadSpec)
+    vcpu_workloads: tuple[WorkloadSpec, ...] = ()
     encrypted: bool = False
     cpu_hot_add: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     cpu_hot_remove: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
@@ -114,6 +119,41 @@ class VmSpec:
 
     def __attrs_post_init__(self) -> None:
         self._check_memory()
+        if len(self.vcpu_workloads) > VCPUS_MAX.value:
+            got = f"{len(self.vcpu_workloads)} of them"
+            raise FieldError("vcpu_workloads", got, f"at most {VCPUS_MAX.value}")
+        if self.vcpu_workloads and self.workload != WorkloadSpec():
+            raise FieldError("vcpu_workloads", "both", "either workload or vcpu_workloads")
+
+    @property
+    def names_code(self) -> bool:
+        """Whether a workload is a function of somebody's, which only who builds the host may put there."""
+        return any(each.names_code for each in (self.workload, *self.vcpu_workloads))
+
+    def with_guest_of(self, other: VmSpec) -> VmSpec:
+        """Return this machine with the workloads of another."""
+        return attrs.evolve(self, workload=other.workload, vcpu_workloads=other.vcpu_workloads)
+
+    def without_code(self) -> VmSpec:
+        """Return what a management call may say of it: without workloads that are code."""
+        if not self.names_code:
+            return self
+        return attrs.evolve(self, workload=WorkloadSpec(), vcpu_workloads=())
+
+    def workload_of(self, index: int) -> WorkloadSpec:
+        """Return the workload of one vCPU."""
+        listed = self.vcpu_workloads
+        return listed[min(index, len(listed) - 1)] if listed else self.workload
+
+    def build_workloads(self, streams: Sequence[FastStream]) -> list[Workload]:
+        """Make the workloads of the first vCPUs, each with its stream; those of one spec wait for each other if it says so."""
+        alike: dict[WorkloadSpec, list[int]] = {}
+        for index in range(len(streams)):
+            alike.setdefault(self.workload_of(index), []).append(index)
+        made: dict[int, Workload] = {}
+        for spec, indexes in alike.items():
+            made.update(zip(indexes, spec.build_all([streams[index] for index in indexes]), strict=True))
+        return [made[index] for index in range(len(streams))]
 
     def _check_memory(self) -> None:
         if self.mem is None:

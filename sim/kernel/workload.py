@@ -277,6 +277,13 @@ KINDS = ("busy", "idle", "onoff", "periodic", "barrier", "spinlock", "io", "trac
 """The kinds of workload that a scenario can name."""
 
 
+_SWITCHES = {
+    "random": ("onoff", "barrier", "spinlock", "io", "generator"),
+    "spin": ("barrier", "spinlock"),
+}
+"""Which kinds a switch means something for."""
+
+
 @attrs.frozen(kw_only=True)
 class WorkloadSpec:
     """A workload as a scenario declares it, the same for each vCPU of a VM.
@@ -284,7 +291,8 @@ class WorkloadSpec:
     `kind` is busy, idle, onoff, periodic, barrier, spinlock, io, trace or generator.  `run`, `wait` and `random`
     belong to onoff; periodic runs `run` in each `period`; barrier runs `run` and waits for its siblings; spinlock runs
     `outside` and then `run` with the lock held; both spin if `spin`; io runs `run`, waits `wait` and takes an
-    interrupt that costs `interrupt`; `demand` (percent of
+    interrupt that costs `interrupt`, no longer than the time between two (system time of the VM wherever it is served, and
+    delay for whoever runs there; an idle pCPU that serves it counts as idle all the same); `demand` (percent of
     one CPU) or `file` (a CSV, read by whoever loads the scenario) with `period` to trace; `function`
     ("module:name") to generator, which imports and runs that module: trust whoever wrote the scenario.
     """
@@ -314,12 +322,23 @@ class WorkloadSpec:
         sources = sum(1 for source in (self.demand, self.demand_hundredths, self.file) if source)
         if self.kind == "trace" and sources != 1:
             raise FieldError("demand", self.demand, "either demand or file, for a workload of kind trace")
+        for name, kinds in _SWITCHES.items():
+            if getattr(self, name) and self.kind not in kinds:
+                raise FieldError(name, True, f"no {name} for {self.kind}, but for {', '.join(kinds)}")
+        if self.kind == "io" and self.interrupt_ns > self.run_ns + self.wait_ns:
+            wanted = f"at most run and wait together, {self.run_ns + self.wait_ns} ns: the time between two"
+            raise FieldError("interrupt_ns", self.interrupt_ns, wanted)
         if self.kind == "generator" and self.function.count(":") != 1:
             raise FieldError("function", self.function, "module:name, for a workload of kind generator")
 
     def with_demand(self, text: str) -> WorkloadSpec:
         """Return this spec with the demand of the CSV `text` in place of its `file`."""
         return attrs.evolve(self, demand_hundredths=parse_demand_csv(text, self.file or "demand"), file="")
+
+    @property
+    def names_code(self) -> bool:
+        """Whether it names a Python function."""
+        return self.kind == "generator" or bool(self.function)
 
     @property
     def cycle_ns(self) -> int | None:

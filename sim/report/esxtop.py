@@ -172,16 +172,13 @@ def _pcpu_cells(sample: _Sample) -> Iterator[tuple[str, str]]:
     """Yield PCPU USED (% Processor Time), UTIL (% Util Time) and CORE UTIL, each pCPU's and the mean."""
     whole, two_threads = sample.span_ns, sample.threads_per_core > 1
     cores: dict[int, Fraction] = {}
-    for _, core, busy_ns, switch_ns, shared_ns in sample.pcpus:
-        busy = busy_ns + switch_ns - (Fraction(shared_ns, 2) if two_threads else 0)
-        cores[core] = cores.get(core, Fraction(0)) + busy
+    used: dict[int, Fraction] = {}
+    for pcpu, core, busy_ns, switch_ns, shared_ns in sample.pcpus:
+        used[pcpu] = busy_ns + switch_ns - Fraction(shared_ns, 2)
+        cores[core] = cores.get(core, Fraction(0)) + used[pcpu]
     rows = {
-        str(pcpu): (
-            Fraction(2 * busy_ns - shared_ns, 2 * whole),
-            Fraction(busy_ns + switch_ns, whole),
-            cores[core] / whole,
-        )
-        for pcpu, core, busy_ns, switch_ns, shared_ns in sample.pcpus
+        str(pcpu): (used[pcpu] / whole, Fraction(busy_ns + switch_ns, whole), cores[core] / whole)
+        for pcpu, core, busy_ns, switch_ns, _ in sample.pcpus
     }
     sums = [sum(values, Fraction(0)) / len(rows) for values in zip(*rows.values(), strict=True)]
     names = ("% Processor Time", "% Util Time", "% Core Util Time")

@@ -14,6 +14,9 @@ from sim.report.table import Column, Section, Table
 __all__ = ["fixtures_section"]
 
 
+DIGITS_MAX = 9
+
+
 class Row(Protocol):
     """What a row must say."""
 
@@ -36,7 +39,7 @@ class Row(Protocol):
 
 
 def fixtures_section(rows: Sequence[Row]) -> Section:
-    """Return the examples as a table; values with three decimals."""
+    """Return the examples as a table; values with three decimals, or as many more as the tolerance needs."""
     columns = (
         Column("EXAMPLE"),
         Column("CASE"),
@@ -51,9 +54,9 @@ def fixtures_section(rows: Sequence[Row]) -> Section:
         (
             row.name,
             row.case,
-            _decimal(row.expected),
-            _decimal(row.found),
-            _decimal(row.tolerance) if row.tolerance else "exact",
+            _decimal(row.expected, _digits(row)),
+            _decimal(row.found, _digits(row)),
+            _decimal(row.tolerance, _digits(row)) if row.tolerance else "exact",
             row.unit,
             row.published or "-",
             "yes" if row.met else "NO",
@@ -67,6 +70,15 @@ def fixtures_section(rows: Sequence[Row]) -> Section:
     )
 
 
-def _decimal(value: Fraction) -> str:
-    thousandths = round(value * 1000)
-    return f"{thousandths // 1000}.{thousandths % 1000:03d}".rstrip("0").rstrip(".")
+def _digits(row: Row) -> int:
+    """Return how many decimals a row has: enough that its tolerance is not printed as nothing."""
+    digits = 3
+    while row.tolerance and row.tolerance * 10**digits < 1 and digits < DIGITS_MAX:
+        digits += 1
+    return digits
+
+
+def _decimal(value: Fraction, digits: int = 3) -> str:
+    whole, part = divmod(abs(round(value * 10**digits)), 10**digits)
+    sign = "-" if round(value * 10**digits) < 0 else ""
+    return sign + f"{whole}.{part:0{digits}d}".rstrip("0").rstrip(".")

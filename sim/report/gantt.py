@@ -92,15 +92,19 @@ class Chart:
     pcpus: dict[str, list[tuple[str, int, int]]]
     worlds: dict[str, list[tuple[str, int, int]]]
     left_out: int
+    fluid: bool = False
 
 
-def collect_chart(events: Iterable[Event], begin_ns: int, end_ns: int) -> Chart:
-    """Put the pieces between two moments into lanes.
+def collect_chart(events: Iterable[Event], begin_ns: int, end_ns: int, count: int = 0) -> Chart:
+    """Put the pieces between two moments into lanes, one for each of `count` pCPUs, also those that were idle.
+
+    In a run of the fluid engine, which puts no world on a pCPU, there are lanes of worlds alone.
 
     Errors: `ScenarioError` when nothing ran then.
     """
     column_ns = max(1, -(-(end_ns - begin_ns) // COLUMNS))
     pcpus: dict[int, _Lane] = {}
+    fluid = False
     worlds: dict[tuple[str, str, int], _Lane] = {}
     for event in events:
         if not isinstance(event, Piece) or event.state in _WAITING:
@@ -109,6 +113,7 @@ def collect_chart(events: Iterable[Event], begin_ns: int, end_ns: int) -> Chart:
         if last_ns <= first_ns:
             continue
         track = event.track
+        fluid |= event.pcpu < 0 and event.state is _S.RUN
         if event.pcpu >= 0:
             lane = pcpus.setdefault(event.pcpu, _Lane())
             lane.put(track.vm or track.name, first_ns, last_ns, column_ns)
@@ -116,6 +121,8 @@ def collect_chart(events: Iterable[Event], begin_ns: int, end_ns: int) -> Chart:
         lane.put(_STATE_NAMES[event.state], first_ns, last_ns, column_ns)
     if not worlds:
         raise ScenarioError("--gantt", "no world wanted CPU then", wanted="a trace with the category sched")
+    for index in range(0 if fluid else count):
+        pcpus.setdefault(index, _Lane())
     busiest = sorted(worlds, key=lambda key: (-worlds[key].total_ns, key))[:LANES_MAX]
     busiest_pcpus = sorted(pcpus, key=lambda key: (-pcpus[key].total_ns, key))[:LANES_MAX]
     return Chart(
@@ -123,6 +130,7 @@ def collect_chart(events: Iterable[Event], begin_ns: int, end_ns: int) -> Chart:
         column_ns=column_ns,
         pcpus={f"pCPU {index}": list(pcpus[index].bars(column_ns)) for index in sorted(busiest_pcpus)},
         worlds={_lane_name(key, busiest): list(worlds[key].bars(column_ns)) for key in sorted(busiest)},
+        fluid=fluid,
         left_out=len(worlds) - len(busiest) + len(pcpus) - len(busiest_pcpus),
     )
 
@@ -151,7 +159,8 @@ def draw_gantt(chart: Chart, path: Path, *, title: str = "") -> None:
     vm_colours = _palette(sorted(labels))
     _draw_lanes(above, chart, chart.pcpus, vm_colours)
     _draw_lanes(below, chart, chart.worlds, _STATE_COLOURS)
-    above.set_title(title or "CPU schedule", loc="left")
+    note = "; no pCPUs: the fluid engine puts no world on one" if chart.fluid else ""
+    above.set_title((title or "CPU schedule") + note, loc="left")
     below.set_xlabel(_axis_label(chart))
     _legend(above, vm_colours, patch_class)
     _legend(below, _STATE_COLOURS, patch_class)

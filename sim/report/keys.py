@@ -13,6 +13,7 @@ import attrs
 
 from sim.core.structure import plain
 from sim.core.units import UNITS
+from sim.report.key_meanings import meaning_of
 from sim.report.table import Column, Section, Table
 from sim.scenario.inputs import InputFile
 from sim.scenario.plaintable import quantity_of, table_key
@@ -31,8 +32,9 @@ def scenario_keys() -> list[tuple[str, str, str]]:
 
 def keys_section() -> Section:
     """Return the keys as a table."""
-    columns = (Column("KEY"), Column("VALUE"), Column("DEFAULT"))
-    return Section(title="Keys of a scenario file", table=Table(columns=columns, rows=tuple(scenario_keys())))
+    columns = (Column("KEY"), Column("VALUE"), Column("DEFAULT"), Column("MEANING"))
+    rows = tuple((key, kind, default, meaning_of(key)) for key, kind, default in scenario_keys())
+    return Section(title="Keys of a scenario file", table=Table(columns=columns, rows=rows))
 
 
 def _keys(cls: type, path: str) -> Iterator[tuple[str, str, str]]:

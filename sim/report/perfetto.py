@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
+from sim.kernel.world import WorldState
 from sim.report.timeline import Event, Migration, Piece, ReadyCount
 
 __all__ = ["write_perfetto"]
@@ -27,15 +28,16 @@ FIRST_VM_PID = 10
 
 
 def write_perfetto(
-    events: Iterable[Event], out: TextIO, *, begin_ns: int = 0, end_ns: int | None = None
+    events: Iterable[Event], out: TextIO, *, begin_ns: int = 0, end_ns: int | None = None, pcpus: int = 0
 ) -> int:
     """Write the events of a timeline as one JSON object; returns how many trace events were written.
 
-    Pieces are cut at `begin_ns` and `end_ns`.
+    Pieces are cut at `begin_ns` and `end_ns`.  All of `pcpus` pCPUs have a track, also those that ran nothing, but in a run of
+    the fluid engine, which puts no world on a pCPU: then the process says so.
     """
     out.write('{"displayTimeUnit":"ns","traceEvents":[')
     count = 0
-    for text in _Writer(begin_ns, end_ns).all(events):
+    for text in _Writer(begin_ns, end_ns, pcpus).all(events):
         out.write(",\n" if count else "\n")
         out.write(text)
         count += 1
@@ -51,7 +53,9 @@ def _us(time_ns: int) -> str:
 class _Writer:
     """Turns events into JSON texts; names processes and threads when they first appear."""
 
-    def __init__(self, begin_ns: int, end_ns: int | None) -> None:
+    def __init__(self, begin_ns: int, end_ns: int | None, pcpus: int) -> None:
+        self.pcpus = pcpus
+        self._fluid = False  # worlds ran on no pCPU
         self.begin_ns = begin_ns
         self.end_ns = end_ns
         self._named: dict[tuple[int, int], None] = {}
@@ -66,6 +70,11 @@ class _Writer:
                 yield from self._migration(event)
             elif self._inside(event.time_ns):
                 yield self._ready(event)
+        if self._fluid:
+            yield from self._name(PCPUS_PID, 1, "pCPUs (the fluid engine puts no world on one)", "none")
+        else:
+            for index in range(self.pcpus):
+                yield from self._name(PCPUS_PID, index + 1, "pCPUs", f"pCPU {index}")
 
     def _inside(self, time_ns: int) -> bool:
         return time_ns >= self.begin_ns and (self.end_ns is None or time_ns < self.end_ns)
@@ -78,6 +87,7 @@ class _Writer:
         track = piece.track
         pid = self._pid(track.vm)
         yield from self._name(pid, track.number, track.vm or "other worlds", track.name)
+        self._fluid |= piece.pcpu < 0 and piece.state is WorldState.RUN
         args = f',"args":{{"pcpu":{piece.pcpu}}}' if piece.pcpu >= 0 else ""
         yield self._slice(piece.state.name, (pid, track.number), begin_ns, end_ns, args)
         if piece.pcpu >= 0:

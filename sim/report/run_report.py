@@ -17,16 +17,18 @@ from sim.report.loglines import log_lines
 from sim.report.memory import memory_section
 from sim.report.table import Column, Section, Table
 from sim.report.txt import txt_section
-from sim.scenario.result import CpuRow, RunResult
+from sim.scenario.result import CpuRow, PoolRow, RunResult
 
 __all__ = [
     "attestation_section",
     "boot_section",
+    "call_section",
     "cpu_section",
     "expectation_section",
     "log_section",
     "module_section",
     "pcr_section",
+    "pool_section",
     "run_sections",
 ]
 
@@ -50,6 +52,10 @@ def run_sections(
         yield module_section(result)
     if result.vms:
         yield cpu_section(result)
+    if result.pools:
+        yield pool_section(result)
+    if result.calls:
+        yield call_section(result)
     if result.host_memory is not None:
         yield memory_section(result, result.host_memory)
     yield attestation_section(result)
@@ -149,6 +155,23 @@ def cpu_section(result: RunResult) -> Section:
     return Section(title="CPU", table=table, notes=tuple(_pcpu_notes(result)))
 
 
+def pool_section(result: RunResult) -> Section:
+    """Return the CPU panel of resource pools: each with all virtual machines in it and below it."""
+    columns = (Column("POOL"), Column("BELOW"), *(Column(name, right=True) for name in _CPU_HEADINGS))
+    rows = tuple((pool.name, pool.parent or "-", *_cpu_cells(pool, pool.shares)) for pool in result.pools)
+    return Section(title="Resource pools", table=Table(columns=columns, rows=rows))
+
+
+def call_section(result: RunResult) -> Section:
+    """Return the management calls that the scenario made."""
+    columns = (Column("SINCE POWER-ON", right=True), Column("CALL"), Column("OUTCOME"))
+    rows = []
+    for call in result.calls:
+        outcome = f"{call.outcome}: {call.message}" if call.message else call.outcome
+        rows.append((format_ns(call.time_ns), call.method, outcome))
+    return Section(title="Management calls", table=Table(columns=columns, rows=tuple(rows)))
+
+
 def attestation_section(result: RunResult) -> Section:
     """Return the verifier's word with its reasons."""
     verdict = result.attestation
@@ -188,22 +211,25 @@ _CPU_HEADINGS = (
 
 
 def _cpu_row(vm: CpuRow) -> tuple[str, ...]:
+    return (vm.name, *_cpu_cells(vm, vm.shares_per_vcpu * vm.vcpus))
+
+
+def _cpu_cells(row: CpuRow | PoolRow, shares: int) -> tuple[str, ...]:
     spans_ns = (
-        vm.run_ns,
-        vm.run_ns,
-        vm.wait_ns,
-        vm.ready_ns + vm.max_limited_ns,
-        vm.idle_ns,
-        vm.costop_ns,
-        vm.max_limited_ns,
+        row.used_ns,
+        row.run_ns,
+        row.wait_ns,
+        row.ready_ns + row.max_limited_ns,
+        row.idle_ns,
+        row.costop_ns,
+        row.max_limited_ns,
     )
     return (
-        vm.name,
-        str(vm.worlds),
-        str(vm.shares_per_vcpu * vm.vcpus),
-        str(vm.reservation_hz // 1_000_000),
-        "-" if vm.limit_hz is None else str(vm.limit_hz // 1_000_000),
-        *(_percent(span_ns, vm.alive_ns) for span_ns in spans_ns),
+        str(row.worlds),
+        str(shares),
+        str(row.reservation_hz // 1_000_000),
+        "-" if row.limit_hz is None else str(row.limit_hz // 1_000_000),
+        *(_percent(span_ns, row.alive_ns) for span_ns in spans_ns),
     )
 
 

@@ -6,7 +6,7 @@ Models nothing.  Leaves out values that were set.
 from __future__ import annotations
 
 from sim.errors import ScenarioError
-from sim.kernel.sched.advanced import OPTIONS, RELEASES, USED
+from sim.kernel.sched.advanced import OPTIONS, RELEASES, USED, WHERE
 from sim.report.table import Column, Section, Table
 
 __all__ = ["options_section"]
@@ -32,7 +32,7 @@ def options_section(release: str) -> Section:
     for name, option in OPTIONS.items():
         setting = option.at(release)
         if setting is not None:
-            acts = "yes" if name in USED else "-"
+            acts = WHERE.get(name, "yes") if name in USED else "-"
             numbers = (str(setting.default), str(setting.low), str(setting.high))
             rows.append((name, *numbers, option.unit, acts, option.meaning))
     title = f"{len(rows)} advanced options of ESXi {release}"

@@ -103,6 +103,7 @@ def build(scenario: Scenario, seed: int) -> Machinery:
         sample_every_ns=scenario.trace.sample_every_ns,
         shootdowns=scenario.kernel.shootdowns,
         strict_symbols=scenario.kernel.strict_symbols,
+        guests={spec.name: spec for spec in scenario.virtual_machines() if spec.names_code},
     )
     for number, fault in enumerate(scenario.faults):
         if fault.at_ns is None and fault.kind == "revoke":

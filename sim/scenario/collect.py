@@ -5,20 +5,21 @@ Models nothing.  Leaves out judgement but for one question: did the run end as i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, timedelta
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING
 
 from sim._version import __version__
 from sim.attest.offline import write_pcr_file
+from sim.kernel import counters
 from sim.kernel.counters import publish
 from sim.kernel.host import Host, HostState
+from sim.kernel.host_books import numa_books, times_of, vms_below
 from sim.kernel.loader import LoadedModule
+from sim.kernel.sampling import FREQUENCY_UNITS
 from sim.kernel.vm import PowerState, Vm
 from sim.kernel.vmkernel import VMkernel
-from sim.kernel.world import WorldTimes
+from sim.kernel.world import World
 from sim.scenario.memory_rows import host_memory, memory_rows
 from sim.scenario.result import (
     EVENT_LOG_FILE,
@@ -28,11 +29,13 @@ from sim.scenario.result import (
     SIGNATURE_FILE,
     AttestationResult,
     BootResult,
+    CallRow,
     CpuRow,
     ExpectationResult,
     ModuleRow,
     PcpuRow,
     PolicyRow,
+    PoolRow,
     ReasonRow,
     RunResult,
 )
@@ -80,7 +83,9 @@ def collect(simulation: Simulation) -> RunResult:
         evidence=evidence,
         modules=tuple(_modules(host, kernel)) if kernel is not None else (),
         modules_refused=tuple(kernel.refused) if kernel is not None else (),
-        vms=tuple(_cpu_row(vm, sim.now) for vm in kernel.vms.vms.values()) if kernel is not None else (),
+        vms=tuple(_cpu_row(vm, kernel) for vm in kernel.vms.vms.values()) if kernel is not None else (),
+        calls=tuple(simulation.calls),
+        pools=tuple(_pools(kernel)) if kernel is not None else (),
         pcpus=tuple(_pcpus(kernel)) if kernel is not None else (),
         memory=tuple(memory_rows(kernel.vms)) if kernel is not None else (),
         host_memory=host_memory(kernel.vms) if kernel is not None else None,
@@ -92,6 +97,7 @@ def collect(simulation: Simulation) -> RunResult:
             attestation,
             simulation.refused_vms,
             simulation.refused_programs,
+            calls=simulation.calls,
         ),
     )
 
@@ -102,6 +108,8 @@ def compare(
     attestation: AttestationResult,
     refused_vms: list[tuple[str, str]],
     refused_programs: list[tuple[str, str]] | None = None,
+    *,
+    calls: Sequence[CallRow] = (),
 ) -> ExpectationResult:
     """Say whether a run ended as expected, and list every point in which it did not."""
     differences = list(_differences(expect, boot, attestation))
@@ -110,6 +118,11 @@ def compare(
         ("program", refused_programs or [], expect.programs_refused),
     ):
         differences += _refusals(what, dict(refused), expected if boot.state == "ok" else (), expected)
+    for call in calls:
+        if call.outcome != call.expected:
+            why = f" ({call.message})" if call.message else ""
+            what = f"call {call.number}, {call.method}"
+            differences.append(f"{what}: expected {call.expected}, was {call.outcome}{why}")
     return ExpectationResult(met=not differences, differences=tuple(differences))
 
 
@@ -219,27 +232,53 @@ def _module_row(module: LoadedModule, file: str) -> ModuleRow:
     )
 
 
-def _cpu_row(vm: Vm, now_ns: int) -> CpuRow:
-    worlds = vm.worlds
-    times = reduce(add, (world.times(now_ns) for world in worlds), WorldTimes())
+def _times(worlds: Sequence[World], kernel: VMkernel) -> dict[str, int]:
+    """Return the fields of `CpuTimesRow` for worlds together."""
+    now_ns, core_hz = kernel.sim.now, kernel.scheduler.topology.core_hz
+    times = times_of(worlds, now_ns)
     alive_ns = max((world.times(now_ns).total_ns for world in worlds), default=0)
-    cpu = vm.spec.cpu
+    row = counters.CpuRow(name="", nworld=len(worlds), span_ns=100, times=times, core_hz=core_hz)
+    same = ("run_ns", "ready_ns", "max_limited_ns", "costop_ns", "idle_ns", "wait_ns", "swap_wait_ns")
+    return {
+        "alive_ns": alive_ns,
+        "used_ns": int(row.percent("%USED")),
+        "overclock_ns": times.overclock_units // (FREQUENCY_UNITS * core_hz),
+        **{name: getattr(times, name) for name in (*same, "shared_ns", "system_ns", "overlap_ns")},
+    }
+
+
+def _cpu_row(vm: Vm, kernel: VMkernel) -> CpuRow:
+    cpu, numa = vm.spec.cpu, numa_books(kernel.vms, vm)
     return CpuRow(
         name=vm.name,
         powered_on=vm.state is PowerState.POWERED_ON,
         vcpus=vm.spec.vcpus,
-        worlds=len(worlds),
+        worlds=len(vm.worlds),
         shares_per_vcpu=cpu.shares_per_vcpu,
         reservation_hz=cpu.reservation_hz,
         limit_hz=cpu.limit_hz,
-        alive_ns=alive_ns,
-        run_ns=times.run_ns,
-        ready_ns=times.ready_ns,
-        max_limited_ns=times.max_limited_ns,
-        costop_ns=times.costop_ns,
-        idle_ns=times.idle_ns,
-        wait_ns=times.wait_ns,
+        home_nodes=numa.home_nodes,
+        numa_migrations=numa.migrations,
+        local_bytes=numa.local_bytes,
+        numa_bytes=numa.bytes,
+        **_times(vm.worlds, kernel),
     )
+
+
+def _pools(kernel: VMkernel) -> Iterator[PoolRow]:
+    for name, pool in kernel.scheduler.pools.pools.items():
+        vms = vms_below(kernel.vms, name)
+        worlds = [world for vm in vms for world in vm.worlds]
+        yield PoolRow(
+            name=name,
+            parent=pool.spec.parent,
+            shares=pool.spec.plain_shares,
+            reservation_hz=pool.spec.reservation_hz,
+            limit_hz=pool.spec.limit_hz,
+            vms=tuple(vm.name for vm in vms),
+            worlds=len(worlds),
+            **_times(worlds, kernel),
+        )
 
 
 def _pcpus(kernel: VMkernel) -> Iterator[PcpuRow]:

@@ -108,6 +108,8 @@ def compare_policies(
 
 def run_policy(scenario: Scenario, candidate: Candidate, seed: int | None = None) -> PolicyRun:
     """Run the scenario under one policy."""
+    if scenario.sched.engine != "quantum":
+        raise ScenarioError("sched.engine", "knows no policies", got=scenario.sched.engine, wanted="quantum")
     own = candidate.source if candidate.source is not None else scenario.policy_file
     scenario = evolve(
         scenario,

@@ -1,12 +1,12 @@
-"""What goes wrong on purpose: in stored files, switches, memory, modules, signers, the late launch, the TPM, and power.
+"""What goes wrong on purpose: in stored files, switches, memory, modules, signers, processors, the late launch, TPM, power.
 
 Models: a fault as a value (`FaultSpec`) with the moment at which it strikes.  A fault changes what is stored or
 switched; what follows from it is the simulated machine's own doing.  `sim.scenario.strike` carries faults out, and
 `sim.scenario.strike_memory` those of memory, `sim.scenario.strike_module` the unloading of a module in use,
 `sim.scenario.strike_launch` those of a late launch and of the TPM, `sim.scenario.strike_interrupts` interrupts,
-`sim.scenario.strike_revoke` revocations.
+`sim.scenario.strike_revoke` revocations, `sim.scenario.strike_processors` what processors do.
 
-Leaves out: faults of processors and network; those of TPM commands are `sim.tpm.fault_spec`.
+Leaves out: faults of the network; those of TPM commands are `sim.tpm.fault_spec`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ FAULT_KINDS = (
     "suspend",
     "alter_memory",
     "revoke",
+    "pcpu_offline",
+    "pcpu_online",
+    "frequency",
 )
 FOUND_BY = ("access", "scrub")
 """Who meets a memory error first: its owner, who reads the bytes at once, or the patrol scrubber on its next round."""
@@ -73,7 +76,11 @@ _RUNNING_KINDS = (
     "tpm_reset",
     "suspend",
     "alter_memory",
+    "pcpu_offline",
+    "pcpu_online",
+    "frequency",
 )
+_PROCESSOR_KINDS = ("pcpu_offline", "pcpu_online", "frequency")
 _FILE_KINDS = ("flip_bit", "remove_file")
 _MEMORY_KINDS = ("memory_error", "alter_memory")
 _USES = {
@@ -87,6 +94,9 @@ _USES = {
     "launch_policy": ("defect",),
     "suspend": ("sleep_ns",),
     "revoke": ("target", "form"),
+    "pcpu_offline": ("target",),
+    "pcpu_online": ("target",),
+    "frequency": ("target", "frequency_hz"),
 }
 """Which fields a kind has, besides its time."""
 
@@ -102,18 +112,21 @@ _FIELDS = (
     "defect",
     "sleep_ns",
     "form",
+    "frequency_hz",
 )
 
 _FILE_TARGET = r"(loader|(bootbank|altbootbank|esp|vib|firmware)/[A-Za-z0-9][\w.+:/-]{0,200})"
 _MEMORY_TARGET = r"(dram|kernel|vm/[A-Za-z0-9][\w .+-]{0,79})"
 _MODULE_TARGET = r"module/[A-Za-z0-9][\w.+-]{0,79}"
 _SIGNER_TARGET = r"(loader|(early|signer)/[A-Za-z0-9][\w.+/-]{0,79})"
-_TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET}|{_SIGNER_TARGET})"
+_PROCESSOR_TARGET = r"pcpu/(0|[1-9][0-9]{0,3})"
+_TARGET = f"({_FILE_TARGET}|{_MEMORY_TARGET}|{_MODULE_TARGET}|{_SIGNER_TARGET}|{_PROCESSOR_TARGET})"
 _FILE_BYTE_MAX = 2**31 - 1
 _BYTE_MAX = MEMORY_BYTES_MAX.value - 1
 _FLIPPED_MAX = 8
 _INTERRUPTS_MAX = 1_000_000
 _VECTORS = (32, 255)
+_HZ = (10**8, 10**10)
 _AT_NS_MAX = 366 * 86_400 * 10**9
 
 
@@ -154,6 +167,9 @@ class FaultSpec:
     replays the event log into it.  `sinit` exchanges the SINIT module, `launch_policy` the launch control policy, for one
     with a `defect`.  `power_cycle` cuts power, where `reboot` only resets.
 
+    `pcpu_offline` takes the logical processor "pcpu/N" out of use and `pcpu_online` brings it back; `frequency` lets its core
+    run at that `frequency`, or at the nominal one if none is given.  Both last until the next boot.
+
     `revoke` lists a signer, "signer/LEVEL/PROVIDER" of VIBs or "early/KEYID" of early modules, in a revocation list or,
     with `form` "digest", by its certificate's digest; the signer of the "loader" in dbx, by "certificate", by "digest", or
     the loader alone by "image".  The next boot knows of it.
@@ -165,7 +181,7 @@ class FaultSpec:
         validator=optional(
             matches(
                 _TARGET,
-                '"loader", "kernel", "dram", or a volume, "vib", "vm", "module", "signer" or "early", a slash and a name',
+                '"loader", "kernel", "dram", or a volume, "vib", "vm", "module", "signer", "early" or "pcpu", a slash and a name',
             )
         ),
     )
@@ -181,6 +197,9 @@ class FaultSpec:
         default=None, metadata=quantity("ns"), validator=optional(between(SECOND, _AT_NS_MAX))
     )
     form: str | None = field(default=None)
+    frequency_hz: int | None = field(
+        default=None, metadata=quantity("hz"), validator=optional(between(_HZ[0], _HZ[1]))
+    )
     at_ns: int | None = field(
         default=None, metadata=quantity("ns"), validator=optional(between(0, _AT_NS_MAX))
     )
@@ -196,6 +215,11 @@ class FaultSpec:
         if self.kind != "revoke":
             return None
         return self.form or REVOCATION_FORMS[FaultTarget.parse(str(self.target)).place][0]
+
+    @property
+    def strikes_processor(self) -> bool:
+        """Whether it is a fault of a processor."""
+        return self.kind in _PROCESSOR_KINDS
 
     @property
     def strikes_file(self) -> bool:
@@ -233,6 +257,10 @@ class FaultSpec:
             raise FieldError("target", self.target, f"a file such as bootbank/s.v00 for {self.kind}")
         if self.strikes_memory and (self.target is None or re.fullmatch(_MEMORY_TARGET, self.target) is None):
             raise FieldError("target", self.target, f'vm/NAME, "kernel" or "dram" for {self.kind}')
+        if self.kind in _PROCESSOR_KINDS and (
+            self.target is None or re.fullmatch(_PROCESSOR_TARGET, self.target) is None
+        ):
+            raise FieldError("target", self.target, f"pcpu/NUMBER for {self.kind}")
         if self.kind == "unload_module" and (
             self.target is None or re.fullmatch(_MODULE_TARGET, self.target) is None
         ):

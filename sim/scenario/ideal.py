@@ -20,7 +20,7 @@ from fractions import Fraction
 from sim.kernel.sched.entitlement import Party, divide
 from sim.kernel.sched.pools import PoolSpec
 from sim.kernel.vmspec import VmSpec
-from sim.kernel.workload import FULL_DEMAND
+from sim.kernel.workload import FULL_DEMAND, WorkloadSpec
 from sim.scenario.schedule import Demand
 
 __all__ = ["Ideal", "declared_demand"]
@@ -93,7 +93,11 @@ class Ideal:
 
 def declared_demand(spec: VmSpec, span_ns: int) -> Fraction:
     """Return the CPUs that a machine would use on average over `span_ns` on a host of its own."""
-    workload = spec.workload
+    return sum((_wanted(spec.workload_of(index), span_ns) for index in range(spec.vcpus)), Fraction(0))
+
+
+def _wanted(workload: WorkloadSpec, span_ns: int) -> Fraction:
+    """Return what one vCPU wants on average."""
     each = Fraction(1)
     if workload.kind == "idle":
         each = Fraction(0)
@@ -106,4 +110,4 @@ def declared_demand(spec: VmSpec, span_ns: int) -> Fraction:
         each = Fraction(sum(hundredths), FULL_DEMAND * len(hundredths))
         if not workload.repeat:
             each = min(Fraction(1), each * len(hundredths) * workload.period_ns / max(1, span_ns))
-    return each * spec.vcpus
+    return each

@@ -2,7 +2,8 @@
 
 Models nothing.  A scenario file may name other files (VIBs, programs, demand traces), relative to itself; their content becomes
 part of the scenario, so that its id does not depend on where it lies.  It runs no code, unless the caller allows that: then
-`sched.policy` may name a class in a Python file beside it ("./file.py:Class"), or "module:Class".
+`sched.policy` may name a class in a Python file beside it ("./file.py:Class"), or "module:Class", and a workload's `function`
+a generator function, "module:name", of a module that Python finds.
 
 Leaves out: includes and variables.  Sources: TOML 1.0; Python's `tomllib`.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sim.core.structure import FieldError, structure
 from sim.core.units import MIB
 from sim.errors import ScenarioError
 from sim.kernel.sched.own_policy import SOURCE_BYTES_MAX, module_name
+from sim.kernel.workload import WorkloadSpec
 from sim.scenario.inputs import SCENARIO_BYTES_MAX, InputFile, read_input, read_text
 from sim.scenario.programs import PROGRAMS_MAX
 from sim.scenario.spec import VIBS_MAX, Scenario
@@ -52,7 +54,7 @@ _DEEP_KEY = re.compile(
 
 
 def load_scenario(path: str | Path, *, allow_code: bool = False) -> Scenario:
-    """Read a scenario file and the files it names; `allow_code`: whether it may name a policy that is Python code.
+    """Read a scenario file and the files it names; `allow_code`: whether it may name Python code.
 
     Errors: `ScenarioError` that names the file and the key path.
     """
@@ -66,7 +68,7 @@ def parse_scenario(
 ) -> Scenario:
     """Read a scenario from TOML text; `where` begins each error, `folder` is where named files are looked for.
 
-    With `allow_code` it may name a policy that is Python code, which then runs: only for files that one trusts.
+    With `allow_code` it may name a policy and workloads that are Python code, which then runs: only for files that one trusts.
     """
     try:
         data = _parse_toml(text)
@@ -154,7 +156,7 @@ def _read_programs(data: dict[str, Any], folder: Path) -> None:
 
 
 def _refuse_code(data: dict[str, Any], *, allow_code: bool) -> None:
-    """Refuse workloads that are code, which only a scenario made in Python may name, and policies unless allowed."""
+    """Refuse workloads and policies that are code, unless that is allowed."""
     sched = data.get("sched")
     policy = sched.get("policy") if isinstance(sched, dict) else None
     if "policy_file" in data:
@@ -163,15 +165,27 @@ def _refuse_code(data: dict[str, Any], *, allow_code: bool) -> None:
         wanted = "the name of a policy that ships, or your leave to run code (--allow-code, allow_code=True)"
         raise ScenarioError("sched.policy", "a scenario file runs no code", got=policy, wanted=wanted)
     vms = data.get("vms")
-    for number, entry in enumerate(vms if isinstance(vms, list) else ()):
-        workload = entry.get("workload") if isinstance(entry, dict) else None
-        if isinstance(workload, dict) and workload.get("kind") == "generator":
-            raise ScenarioError(
-                f"vms[{number}].workload.kind",
-                "a scenario file runs no code",
-                got="generator",
-                wanted="a scenario made in Python",
-            )
+    for number, entry in enumerate(vms if isinstance(vms, list) and not allow_code else ()):
+        for key, workload in _workloads(entry):
+            if workload.get("kind") == "generator":
+                raise ScenarioError(
+                    f"vms[{number}].{key}.kind",
+                    "a scenario file runs no code",
+                    got="generator",
+                    wanted="your leave to run code (--allow-code, allow_code=True)",
+                )
+
+
+def _workloads(entry: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the workloads of a VM that are tables, each with its key."""
+    if not isinstance(entry, dict):
+        return
+    listed = entry.get("vcpu_workloads")
+    found = [("workload", entry.get("workload"))]
+    found += [
+        (f"vcpu_workloads[{at}]", one) for at, one in enumerate(listed if isinstance(listed, list) else ())
+    ]
+    yield from ((key, one) for key, one in found if isinstance(one, dict))
 
 
 def _read_policy(data: dict[str, Any], folder: Path) -> InputFile | None:
@@ -201,10 +215,16 @@ def _read_demands(scenario: Scenario, folder: Path) -> Scenario:
     """Replace the CSV files of demand traces by their content."""
     entries = []
     for number, entry in enumerate(scenario.vms):
-        where = f"vms[{number}].workload"
-        workload = entry.workload
-        if workload.file:
-            text = read_text(folder / workload.file, f"{where}.file", DEMAND_BYTES_MAX)
-            workload = workload.with_demand(text)
-        entries.append(evolve(entry, workload=workload))
+        workload = _with_demand(entry.workload, folder, f"vms[{number}].workload")
+        listed = tuple(
+            _with_demand(each, folder, f"vms[{number}].vcpu_workloads[{at}]")
+            for at, each in enumerate(entry.vcpu_workloads)
+        )
+        entries.append(evolve(entry, workload=workload, vcpu_workloads=listed))
     return evolve(scenario, vms=tuple(entries))
+
+
+def _with_demand(workload: WorkloadSpec, folder: Path, where: str) -> WorkloadSpec:
+    if not workload.file:
+        return workload
+    return workload.with_demand(read_text(folder / workload.file, f"{where}.file", DEMAND_BYTES_MAX))

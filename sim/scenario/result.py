@@ -38,7 +38,7 @@ __all__ = [
     "write_result",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Grows when the meaning or the name of a field of `result.json` changes."""
 
 RESULT_FILE = "result.json"
@@ -81,10 +81,34 @@ class ModuleRow:
 
 
 @frozen(kw_only=True)
-class CpuRow:
-    """CPU time of a virtual machine since its power-on, in ns, summed over its worlds (vCPUs and helpers).
+class CpuTimesRow:
+    """CPU time in ns, summed over worlds (vCPUs and helpers); `alive_ns` is how long the oldest of them has existed.
 
-    `ready_ns` leaves out `max_limited_ns`; `wait_ns` includes `idle_ns`.
+    `ready_ns` leaves out `max_limited_ns`; `wait_ns` includes `idle_ns` and `swap_wait_ns`.  `used_ns` is esxtop's USED, rounded
+    down: run time by threads and frequency, and `system_ns` in place of `overlap_ns`.  Of the run time `shared_ns` were
+    beside a busy thread of the same core; `overclock_ns` is what other frequencies added, and is negative for lower ones.
+    """
+
+    alive_ns: int
+    used_ns: int
+    run_ns: int
+    ready_ns: int
+    max_limited_ns: int
+    costop_ns: int
+    idle_ns: int
+    wait_ns: int
+    swap_wait_ns: int = 0
+    shared_ns: int = 0
+    overclock_ns: int = 0
+    system_ns: int = 0
+    overlap_ns: int = 0
+
+
+@frozen(kw_only=True)
+class CpuRow(CpuTimesRow):
+    """CPU time of a virtual machine since its power-on.
+
+    `home_nodes` are the NUMA nodes its vCPUs are confined to, `local_bytes` of its `numa_bytes` of memory lie there.
     """
 
     name: str
@@ -94,13 +118,23 @@ class CpuRow:
     shares_per_vcpu: int
     reservation_hz: int
     limit_hz: int | None
-    alive_ns: int
-    run_ns: int
-    ready_ns: int
-    max_limited_ns: int
-    costop_ns: int
-    idle_ns: int
-    wait_ns: int
+    home_nodes: tuple[int, ...] = ()
+    numa_migrations: int = 0
+    local_bytes: int = 0
+    numa_bytes: int = 0
+
+
+@frozen(kw_only=True)
+class PoolRow(CpuTimesRow):
+    """CPU time of the virtual machines in a resource pool and in those below it."""
+
+    name: str
+    parent: str
+    shares: int
+    reservation_hz: int
+    limit_hz: int | None
+    vms: tuple[str, ...]
+    worlds: int
 
 
 @frozen(kw_only=True)
@@ -168,6 +202,19 @@ class PcpuRow:
     busy_ns: int
     switch_ns: int
     idle_ns: int
+
+
+@frozen(kw_only=True)
+class CallRow:
+    """A management call that the scenario made: how it ended, how it should have, and what it gave back."""
+
+    number: int
+    time_ns: int
+    method: str
+    outcome: str
+    expected: str = "ok"
+    message: str = ""
+    answer: Any = None
 
 
 @frozen(kw_only=True)
@@ -249,6 +296,9 @@ class RunResult:
     modules: tuple[ModuleRow, ...] = ()
     modules_refused: tuple[str, ...] = ()
     vms: tuple[CpuRow, ...] = ()
+    calls: tuple[CallRow, ...] = ()
+    """The management calls of the scenario that were made, in the order in which they were."""
+    pools: tuple[PoolRow, ...] = ()
     pcpus: tuple[PcpuRow, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     host_memory: HostMemoryResult | None = None

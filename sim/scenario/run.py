@@ -3,7 +3,7 @@
 Models the operator: what a person would do to the host at which time.  All that the host does is its own.  A
 `Simulation` pickles at any event, and goes on in another process to the same digest.
 
-Leaves out: several hosts; commands given while it runs.
+Leaves out: several hosts.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from sim.errors import ScenarioError, SimBug
 from sim.kernel.api import ApiError
 from sim.kernel.host import Host, HostState
 from sim.scenario.build import Machinery, build
+from sim.scenario.calls import CallSpec
 from sim.scenario.checkpoint import read_checkpoint, write_checkpoint
 from sim.scenario.collect import collect
 from sim.scenario.entry import simulate
 from sim.scenario.faults import FaultSpec
+from sim.scenario.make_call import make_call
 from sim.scenario.plaintable import plain_table
 from sim.scenario.programs import ProgramSpec
-from sim.scenario.result import RunResult
+from sim.scenario.result import CallRow, RunResult
 from sim.scenario.spec import SEED_MAX, ExpectSpec, Scenario
 from sim.scenario.start_program import start_program
 from sim.scenario.strike_interrupts import strike_interrupts
 from sim.scenario.strike_launch import strike_board, strike_tpm_reset
 from sim.scenario.strike_memory import alter_memory, strike_memory
 from sim.scenario.strike_module import strike_module
+from sim.scenario.strike_processors import strike_processor
 from sim.scenario.strike_revoke import strike_revoke
 from sim.vsphere.faults import HostConnectFault, NoCompatibleHost
 from sim.vsphere.inventory import HostEntry
@@ -68,6 +71,7 @@ def boot_only(scenario: Scenario) -> Scenario:
         vms=(),
         faults=faults,
         programs=(),
+        calls=(),
         vcenter=None,
         expect=evolve(expect, attestation=None, vms_refused=(), programs_refused=(), quarantined=None),
     )
@@ -91,6 +95,7 @@ class Simulation:
         self.first_ready_ns: int | None = None
         self.refused_vms: list[tuple[str, str]] = []
         self.refused_programs: list[tuple[str, str]] = []
+        self.calls: list[CallRow] = []
         self._known_end_ns: int | None = None
         self._wanted_in_vcenter = False
         self._slept = False
@@ -209,6 +214,8 @@ class Simulation:
                 self.sim.engine.at(now_ns + fault.at_ns, self._strike, fault, number)
         for number, program in enumerate(self.scenario.programs):
             self.sim.engine.at(now_ns + program.at_ns, self._start_program, program, number)
+        for number, call in enumerate(self.scenario.calls):
+            self.sim.engine.at(now_ns + call.at_ns, self._call, call, number)
         if self.scenario.vcenter is not None:
             self.sim.engine.at(now_ns + self.scenario.vcenter.add_host_ns, self._add_host)
 
@@ -223,7 +230,7 @@ class Simulation:
             return
         for spec in self.scenario.virtual_machines():
             try:
-                self.host.call("vm.power_on", {"spec": plain_table(spec)})
+                self.host.call("vm.power_on", {"spec": plain_table(spec.without_code())})
             except ApiError as error:
                 self._refused(spec.name, error.message)
 
@@ -254,7 +261,7 @@ class Simulation:
         assert vcenter is not None
         for spec in self.scenario.virtual_machines():
             try:
-                vcenter.place_vm(plain_table(spec))
+                vcenter.place_vm(plain_table(spec.without_code()))
             except NoCompatibleHost as error:
                 self._refused(spec.name, str(error))
 
@@ -268,6 +275,10 @@ class Simulation:
         if why:
             self.refused_programs.append((program.path, why))
             self._note("program refused", f"{program.path}: {why}")
+
+    def _call(self, call: CallSpec, number: int) -> None:
+        self._note("management call", call.method)
+        self.calls.append(make_call(call, number, self.host))
 
     def _strike(self, fault: FaultSpec, number: int) -> None:
         host = self.host
@@ -283,6 +294,8 @@ class Simulation:
             strike_tpm_reset(fault, host)
         elif fault.kind == "revoke":
             strike_revoke(fault, number, host, self.machinery.pki)
+        elif fault.strikes_processor:
+            strike_processor(fault, host)
         elif fault.kind == "suspend":
             self._suspend(fault.sleep_ns or 0)
         elif fault.kind in {"reboot", "power_cycle"}:

@@ -36,7 +36,8 @@ from sim.kernel.perf import SAMPLE_EVERY_NS
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.pools import POOLS_MAX, PoolSpec
 from sim.kernel.vmspec import VmSpec
-from sim.scenario.faults import FaultSpec
+from sim.scenario.calls import CALLS_MAX, CallSpec, check_calls
+from sim.scenario.faults import FaultSpec, FaultTarget
 from sim.scenario.inputs import InputFile
 from sim.scenario.policies import ENGINES_MAX, EngineSpec
 from sim.scenario.programs import PROGRAMS_MAX, ProgramSpec
@@ -88,6 +89,12 @@ MODULES_MAX = 400
 MODULE_BYTES_MAX = 4 * MIB
 IMAGE_BYTES_MAX = 128 * MIB
 
+CATEGORIES = (
+    *("api", "boot", "exec", "fault", "host", "hw", "interrupt", "kernel", "log", "mem", "memory", "mmu"),
+    *("module", "numa", "pool", "sample", "scenario", "sched", "tpm", "userworld", "vcenter", "vm"),
+)
+"""The categories of trace records."""
+
 ACCEPTANCE_LEVELS = tuple(level.title for level in AcceptanceLevel)
 TPM_STATES = ("present", "damaged", "disabled", "absent")
 TPM_FAILURE_RULES = tuple(rule.value for rule in TpmFailureRule)
@@ -109,6 +116,11 @@ def _tuple_of_at_most(count_max: int) -> Any:
             raise FieldError(attribute.name, f"{len(value)} of them", f"at most {count_max}")
 
     return check
+
+
+def _categories(_instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
+    for name in value or ():
+        in_choices(*CATEGORIES)(_instance, attribute, name)
 
 
 def _options(_instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, object]) -> None:
@@ -172,9 +184,13 @@ class VmEntry(VmSpec):
         if self.count > 1 and len(self.name) > NUMBERED_NAME_CHARS_MAX:
             wanted = f"at most {NUMBERED_NAME_CHARS_MAX} characters, as a number is put behind it"
             raise FieldError("name", self.name, wanted)
-        cycle_ns = self.workload.cycle_ns
-        if cycle_ns is not None and cycle_ns < CYCLE_NS_MIN:
-            raise FieldError("workload", f"a cycle of {cycle_ns} ns", f"at least {CYCLE_NS_MIN} ns")
+        for workload in (self.workload, *self.vcpu_workloads):
+            cycle_ns = workload.cycle_ns
+            if cycle_ns is not None and cycle_ns < CYCLE_NS_MIN:
+                raise FieldError("workload", f"a cycle of {cycle_ns} ns", f"at least {CYCLE_NS_MIN} ns")
+        if len(self.vcpu_workloads) not in (0, self.vcpus):
+            got = f"{len(self.vcpu_workloads)} of them"
+            raise FieldError("vcpu_workloads", got, f"one for each of {self.vcpus} vCPUs")
 
     def expand(self) -> Iterator[VmSpec]:
         """Yield the spec of each virtual machine."""
@@ -189,8 +205,7 @@ class VCenterSpec:
     """The vCenter to which the host is added, at `add_host` after the first boot.
 
     `engines` are asked after each attestation.  With `place_vms` it is vCenter that powers the virtual machines on,
-    after the attestation, and not the operator when the host has booted; workloads that are functions of the scenario's
-    own cannot travel over the management API.
+    after the attestation, and not the operator when the host has booted.
 
     `attest_every` repeats the attestation of a host that runs; a verdict older than `verdict_age_max` is stale, which
     vCenter finds at that moment (by default a verdict holds for the whole boot).  `launch` says whether a dynamic launch is "required" or
@@ -214,12 +229,12 @@ class VCenterSpec:
 
 @frozen(kw_only=True)
 class TraceSpec:
-    """What is traced: the categories (the part of a record's name before the dot); None means all.
+    """What is traced: the categories (the part of a record's name before the dot); None means all, an empty list nothing.
 
     `sample_every` is the interval at which CPU counters are sampled.
     """
 
-    categories: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = field(default=None, validator=_categories)
     sample_every_ns: int = field(
         default=SAMPLE_EVERY_NS.value, metadata=quantity("ns"), validator=between(MS, DURATION_NS_MAX)
     )
@@ -268,6 +283,7 @@ class Scenario:
     vms: tuple[VmEntry, ...] = ()
     faults: tuple[FaultSpec, ...] = field(default=(), validator=_tuple_of_at_most(FAULTS_MAX))
     programs: tuple[ProgramSpec, ...] = field(default=(), validator=_tuple_of_at_most(PROGRAMS_MAX))
+    calls: tuple[CallSpec, ...] = field(default=(), validator=_tuple_of_at_most(CALLS_MAX))
     vcenter: VCenterSpec | None = None
     expect: ExpectSpec = field(factory=ExpectSpec)
     policy_file: InputFile | None = field(default=None, metadata={"internal": True})
@@ -279,6 +295,14 @@ class Scenario:
         self._check_tpm()
         self._check_times()
         self._check_memory_errors()
+        self._check_processors()
+        check_calls(
+            self.calls,
+            vms=[spec.name for spec in self.virtual_machines()],
+            pools=[pool.name for pool in self.pools],
+            release=self.sched.release,
+            duration_ns=self.duration_ns,
+        )
         if self.launch.policy != "none" and self.tpm_state == "absent":
             raise FieldError("launch", f"policy {self.launch.policy}", "a TPM, in whose memory it lies")
         for wanted in (self.expect.attestation, self.expect.quarantined):
@@ -388,6 +412,19 @@ class Scenario:
                 )
             if fault.byte is not None and fault.byte >= size:
                 raise FieldError("faults", f"byte {fault.byte} in number {number}", f"less than {size}")
+
+    def _check_processors(self) -> None:
+        cpu = self.host.cpu
+        pcpus = cpu.packages * cpu.nodes_per_package * cpu.cores_per_node * cpu.threads_per_core
+        for number, fault in enumerate(self.faults):
+            if not fault.strikes_processor:
+                continue
+            if self.sched.engine == "fluid":
+                raise FieldError("faults", f"{fault.kind} in number {number}", "sched.engine quantum for it")
+            if int(FaultTarget.parse(str(fault.target)).name) >= pcpus:
+                raise FieldError(
+                    "faults", f"{fault.target} in number {number}", f"pcpu/0 to pcpu/{pcpus - 1}"
+                )
 
 
 def _by_digest(scenario: Scenario) -> Scenario:

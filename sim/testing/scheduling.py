@@ -31,11 +31,12 @@ T = TypeVar("T")
 
 FAMILIES = {
     "any": "everything: VMs that wait at barriers and for locks, interrupts, threads, nodes, queues, pools, wide VMs, limits, affinity, and changes while it runs",
+    "crowd": "as any, on up to 24 pCPUs with a few vCPUs more than that, of which half sleep for long; turns longer than the periods of rebalancing",
     "plain": "VMs of one vCPU without reservation, limit or pool, on one node; threads, and changes while it runs",
     "steady": "as plain, without changes, and with loads that scale: busy, on and off for fixed times, I/O, recorded",
     "busy": "busy VMs of one vCPU with any shares on one queue, at no cost of switching",
     "bounded": "as busy, with reservations that fit and limits",
-    "mixed": "as bounded, with loads that sleep",
+    "mixed": "as bounded, with loads that sleep, and VMs of up to three vCPUs",
     "pools": "two pools of busy VMs, each with more of them than there are CPUs, and a change inside the first",
     "sleep": "busy VMs, of which the last is suspended for a while",
 }
@@ -161,15 +162,18 @@ def _plan(chooser: Chooser, family: str) -> SchedPlan:
     if family not in FAMILIES:
         raise ValueError(f"no family {family!r} of plans; there are {', '.join(FAMILIES)}")
     host = _host(chooser, family)
-    if family == "any":
+    if family in ("any", "crowd"):
         pools = _pools(chooser, 3)
-        vms = _any_vms(chooser, 5, 4, pools=len(pools))
+        vms = _any_vms(chooser, 5 if family == "any" else 2, 4, pools=len(pools))
+        if family == "crowd":
+            cpus = host["cores"] * host["nodes"] * host["threads"]
+            vms = (*_crowd(chooser, cpus + chooser.integer(1, 3)), *vms)
         return SchedPlan(
             **host, pools=pools, vms=vms, actions=_actions(chooser, (*ACTIONS, *MACHINE_ACTIONS))
         )
     if family == "pools":
         return _pools_plan(chooser, host)
-    vms = _single_vms(chooser, family, host["cores"])
+    vms = _few_vms(chooser, family, host["cores"])
     actions: tuple[Action, ...] = ()
     if family == "plain":
         actions = _actions(chooser, ("suspend", "resume", "resume", "remove"))
@@ -186,6 +190,18 @@ def _plan(chooser: Chooser, family: str) -> SchedPlan:
 
 
 def _host(chooser: Chooser, family: str) -> dict[str, Any]:
+    if family == "crowd":
+        nodes = chooser.integer(1, 2)
+        return {
+            "cores": chooser.integer(1, 6),
+            "nodes": nodes,
+            "threads": chooser.integer(1, 2),
+            "quantum_ms": chooser.of((10, 50, 100, 200)),  # most are longer than the periods
+            "switch_ns": chooser.of((0, 2000)),
+            "queues": chooser.of(("pcpu", "pcpu", "llc", "host")),
+            "release": "7.0" if nodes > 1 else "8.0",  # later ones look over nodes every 2 s only
+            "span_ms": 240,
+        }
     if family == "any":
         return {
             "cores": chooser.integer(1, 3),
@@ -271,7 +287,17 @@ def _any_vms(chooser: Chooser, count_max: int, vcpus_max: int, *, pools: int) ->
     return tuple(vms)
 
 
-def _single_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]:
+def _crowd(chooser: Chooser, count: int) -> tuple[VmPlan, ...]:
+    """Choose VMs of one vCPU, busy or asleep for long, so that pCPUs become idle while others have a queue."""
+    vms = []
+    for number in range(count):
+        run_us, wait_us = 1000 * chooser.integer(1, 80), 1000 * chooser.integer(20, 400)
+        load = chooser.of((Load(), Load(kind="onoff", run_us=run_us, wait_us=wait_us)))
+        vms.append(VmPlan(name=f"c{number}", loads=(load,)))
+    return tuple(vms)
+
+
+def _few_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]:
     kinds = {
         "plain": ("busy", "busy", "idle", "onoff", "random", "io", "trace"),
         "steady": ("busy", "onoff", "io", "trace"),
@@ -281,17 +307,18 @@ def _single_vms(chooser: Chooser, family: str, cores: int) -> tuple[VmPlan, ...]
     vms = []
     for number in range(chooser.integer(1, 8)):
         reservation_hz, limit_hz = 0, None
+        width = chooser.of((1, 1, chooser.integer(1, min(3, cores)))) if family == "mixed" else 1
         if family in ("bounded", "mixed"):
             part = chooser.of((1, 2, 3, 4, 7, 10))
-            reservation_hz = min(left_hz, HZ) * chooser.integer(0, part) // part
+            reservation_hz = min(left_hz // width, HZ) * chooser.integer(0, part) // part
             reservation_hz *= chooser.of((0, 1))
-            left_hz -= reservation_hz
+            left_hz -= reservation_hz * width
             if chooser.integer(0, 2) == 2:
-                limit_hz = max(reservation_hz, chooser.integer(HZ // 50, HZ))
+                limit_hz = max(reservation_hz * width, chooser.integer(HZ // 50, HZ))
         vms.append(
             VmPlan(
                 name=f"w{number}",
-                loads=(_load(chooser, kinds),),
+                loads=tuple(_load(chooser, kinds) for _ in range(width)),
                 shares=_shares(chooser),
                 reservation_hz=reservation_hz,
                 limit_hz=limit_hz,

@@ -1,10 +1,9 @@
-"""Invariants of one run's books: time, idle pCPUs, limits, skew, charges, transitions and the audit (P1 2 5 9 10 15 18).
+"""Invariants of one run's books: time, limits, skew, charges, transitions and the audit (P1 5 9 10 15 18).
 
 Each function takes a host that has played a plan under any policy, and looks at nothing but its trace, its counters and
 what was asked of it.  `books` stands in for the host's own counters where somebody else's are to be judged.
 
-Leaves out: P2 on hosts with several NUMA nodes or while pCPUs go offline, as no record tells homes; the scheduler's own
-`check_invariants` looks at those.
+Leaves out idle pCPUs: `scheduling_idle`.
 
 Sources: the numbers and tolerances are those of `sim.testing.scheduling_violation` and docs/testing-schedulers.md.
 """
@@ -43,7 +42,6 @@ __all__ = [
     "check_skew",
     "check_time_conservation",
     "check_transitions",
-    "check_work_conservation",
 ]
 
 COSTOP_NS = 3000 * US
@@ -72,34 +70,6 @@ def check_time_conservation(host: TestHost, books: Books | None = None) -> None:
         raise SchedulingViolation(
             1, f"at {now_ns} ns worlds have run {ran_ns} ns, pCPUs were busy {busy_ns} ns"
         )
-
-
-def check_work_conservation(host: TestHost, patience_ns: int | None = None) -> None:
-    """P2: no pCPU is idle for longer than the policy's patience (0: not at all) while a world is READY that may run on it.
-
-    Offline pCPUs, and worlds of VMs with a home node, do not count.
-    """
-    patience_ns = host.sched.policy.patience_ns() if patience_ns is None else patience_ns
-    if any(action.what in ("offline", "online") for action in host.plan.actions) or host.plan.nodes > 1:
-        host.sched.check_invariants()  # what a record does not tell: looked at in the scheduler itself
-        return
-    found = host.audit()
-    for number, world in found.worlds.items():
-        live = host.sched.worlds.get(number)
-        mask = -1 if live is None else live.affinity
-        if live is None and any(vm.affinity != -1 for vm in host.plan.vms):
-            continue
-        ready = [(begin, end) for state, begin, end in world.spans if state == READY]
-        for pcpu in found.pcpus:
-            if not mask >> pcpu.index & 1:
-                continue
-            for begin_ns, end_ns in common(ready, pcpu.idle):
-                if end_ns - begin_ns > patience_ns:
-                    text = (
-                        f"pCPU {pcpu.index} is idle from {begin_ns} to {end_ns} ns while"
-                        f" {host.describe(number)} is ready"
-                    )
-                    raise SchedulingViolation(2, text)
 
 
 def check_limit(host: TestHost, burst_ns: int | None = None) -> None:
@@ -149,15 +119,16 @@ def _check_window(runs: list[tuple[int, int]], limit_hz: int, burst_ns: int, who
     """Sweep over the beginnings and ends of runs, where alone the worst windows begin and end."""
     changes = sorted([(begin, 1) for begin, _ in runs] + [(end, -1) for _, end in runs])
     served = level = before_ns = 0
-    least, least_ns = 0, 0
+    least: int | None = None  # no window has begun
+    least_ns = 0
     for time_ns, change in changes:
         served += level * (time_ns - before_ns)
         before_ns = time_ns
         level += change
         credit = served * HZ - limit_hz * time_ns
-        if change > 0 and (credit < least or not least_ns):
+        if change > 0 and (least is None or credit < least):
             least, least_ns = credit, time_ns
-        if credit - least > burst_ns * HZ:
+        if least is not None and credit - least > burst_ns * HZ:
             over_ns = (credit - least) // HZ
             text = (
                 f"{who} ran {over_ns} ns more than its limit of {limit_hz / HZ:.3f} CPU gives from {least_ns}"
@@ -245,7 +216,8 @@ def check_charge(host: TestHost, books: Books | None = None) -> None:
 
     What it should be follows from the trace alone: its pieces of run time, changes of frequency, and interrupts.
 
-    A pCPU's share of its core is half of the time in which both threads are busy.
+    A pCPU's share of its core is half of the time in which both threads are not idle: PCPU USED is never negative, and
+    that of a core's threads adds up to the time in which any of them was not idle.
     """
     books = books if books is not None else books_of(host.sched)
     found = host.audit()
@@ -268,6 +240,32 @@ def check_charge(host: TestHost, books: Books | None = None) -> None:
     for pcpu, audited in zip(books.pcpus, found.pcpus, strict=True):
         if pcpu.shared_ns != audited.shared_ns:
             text = f"pCPU {audited.index}: both threads busy {pcpu.shared_ns} ns, by the trace {audited.shared_ns}"
+            raise SchedulingViolation(10, text)
+    _check_cores(host, books, found)
+
+
+def _check_cores(host: TestHost, books: Books, found: Audit) -> None:
+    """Compare PCPU USED of the threads of each core with the time in which, by the trace, any of them was not idle."""
+    threads = host.plan.threads
+    for first in range(0, len(books.pcpus), threads):
+        members = range(first, first + threads)
+        for index in members:
+            used, util_ns = (
+                books.pcpus[index].used_ns,
+                books.pcpus[index].busy_ns + books.pcpus[index].switch_ns,
+            )
+            if not 0 <= used <= util_ns:
+                text = f"pCPU {index}: USED is {used} ns, and it was not idle for {util_ns} ns"
+                raise SchedulingViolation(10, text)
+        all_idle = found.pcpus[first].idle
+        for index in members[1:]:
+            all_idle = list(common(all_idle, found.pcpus[index].idle))
+        core_ns = found.now_ns - found.began_ns - sum(end - begin for begin, end in all_idle)
+        total = sum(books.pcpus[index].used_ns for index in members)
+        if total != core_ns:
+            text = (
+                f"pCPUs {list(members)}: USED adds up to {total} ns, the core was not idle for {core_ns} ns"
+            )
             raise SchedulingViolation(10, text)
 
 

@@ -3,7 +3,7 @@
 | number | claim | function | plans |
 |---|---|---|---|
 | P1 | time conservation | `check_time_conservation` | any |
-| P2 | work conservation | `check_work_conservation` | any |
+| P2 | work conservation | `check_work_conservation` | crowd |
 | P3 | lag | `check_lag` | busy |
 | P4 | reservation | `check_reservation` | mixed |
 | P5 | limit | `check_limit` | any |
@@ -48,9 +48,9 @@ from sim.testing.scheduling_books import (
     check_skew,
     check_time_conservation,
     check_transitions,
-    check_work_conservation,
 )
 from sim.testing.scheduling_host import MakePolicy, TestHost, play
+from sim.testing.scheduling_idle import check_work_conservation
 from sim.testing.scheduling_plan import SchedPlan
 from sim.testing.scheduling_runs import (
     check_idle_irrelevance,
@@ -91,7 +91,7 @@ CHECKS = {
     check.number: check
     for check in (
         Check(number=1, family="any", of_host=check_time_conservation),
-        Check(number=2, family="any", of_host=check_work_conservation),
+        Check(number=2, family="crowd", of_host=check_work_conservation),
         Check(number=3, family="busy", of_host=check_lag),
         Check(number=4, family="mixed", of_host=check_reservation),
         Check(number=5, family="any", of_host=check_limit),

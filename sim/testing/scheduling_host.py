@@ -20,6 +20,8 @@ from sim.core.units import MS, US
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.coupled import leave_gate
+from sim.kernel.sched.advanced import default_of
+from sim.kernel.sched.balance import LEVELS
 from sim.kernel.sched.limit import LimitBucket
 from sim.kernel.sched.machine import set_frequency, set_online
 from sim.kernel.sched.options import SchedOptions
@@ -34,7 +36,7 @@ from sim.kernel.world import World, WorldTimes
 from sim.testing.scheduling_audit import Audit, audit, entries_of
 from sim.testing.scheduling_plan import HZ, Action, Load, SchedPlan, Shared, VmPlan
 
-__all__ = ["BURST_QUANTA", "Books", "Machine", "MakePolicy", "TestHost", "books_of", "play"]
+__all__ = ["BURST_QUANTA", "Books", "Machine", "MakePolicy", "Permit", "TestHost", "books_of", "play"]
 
 MakePolicy = Callable[[], Policy]
 
@@ -95,6 +97,16 @@ class Machine:
         return tuple(world.world_id for world in self.worlds)
 
 
+@frozen
+class Permit:
+    """From `time_ns` on a world may run on the pCPUs of `mask` that are on its node `home` (-1: on any)."""
+
+    time_ns: int
+    world: int
+    mask: int
+    home: int
+
+
 class TestHost:
     """A scheduler with the VMs of a plan, all begun at time 0 in the order of the plan.
 
@@ -121,6 +133,7 @@ class TestHost:
         )
         quantum_ns = plan.quantum_ns
         options = SchedOptions(
+            release=plan.release,
             quantum_ns=quantum_ns,
             queues=plan.queues,
             world_switch_ns=plan.switch_ns * plan.scale,
@@ -130,9 +143,12 @@ class TestHost:
             entitlement_ns=quantum_ns,
             preempt_grain_ns=MS * plan.scale,
             cosched_polling=plan.polling,
+            advanced={name: min(5000, plan.scale * default_of(name, "8.0")) for name in LEVELS},
         )
         self.sched = Scheduler(sim, Topology.of(spec), options, make())
         self.frequencies: list[tuple[int, int, int]] = []  # time, core, Hz
+        self.switched: list[tuple[int, int, bool]] = []  # time, pCPU, whether it is online from now on
+        self.permits: list[Permit] = []
         self.pools: list[Pool] = []
         for number, pool in enumerate(plan.pools):
             parent = f"p{pool.parent}" if pool.parent >= 0 else ""
@@ -148,6 +164,7 @@ class TestHost:
             self._allocate(machine)
         for machine in self.machines:
             self._begin(machine)
+        self._note_permits()
         for action in plan.actions:
             sim.engine.at(action.time_us * US * plan.scale, self.act, action)
 
@@ -182,6 +199,18 @@ class TestHost:
 
     def act(self, action: Action) -> bool:
         """Do something; tell whether it could be done."""
+        done = self._act(action)
+        self._note_permits()
+        return done
+
+    def _note_permits(self) -> None:
+        """Note where worlds may run from now on, if that is new."""
+        last = {permit.world: (permit.mask, permit.home) for permit in self.permits}
+        for number, world in self.sched.worlds.items():
+            if last.get(number) != (world.affinity, world.home):
+                self.permits.append(Permit(self.now_ns, number, world.affinity, world.home))
+
+    def _act(self, action: Action) -> bool:
         if action.what in ("offline", "online", "frequency", "quantum"):
             return self._change_host(action)
         if action.what == "add":
@@ -298,6 +327,7 @@ class TestHost:
             if (not online and not rest) or sched.pcpus[index].online == online:
                 return False
             set_online(sched, index, online=online)
+            self.switched.append((self.now_ns, index, online))
         return True
 
     def _make_worlds(self, machine: Machine) -> None:

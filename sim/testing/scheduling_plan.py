@@ -157,6 +157,7 @@ class SchedPlan:
     quantum_ms: int = 5
     switch_ns: int = 0
     queues: str = "host"
+    release: str = "8.0"
     polling: bool = False
     pools: tuple[PoolPlan, ...] = ()
     vms: tuple[VmPlan, ...] = ()
@@ -184,6 +185,7 @@ class SchedPlan:
             f"host: {self.nodes} x {self.cores} cores x {self.threads} threads, quantum {self.quantum_ms} ms"
         )
         host += f", switch {self.switch_ns} ns, a queue per {self.queues}, {self.span_ms} ms"
+        host += f", periods of release {self.release}" if self.release != "8.0" else ""
         lines = [host]
         lines += [f"pool p{number}: {pool}" for number, pool in enumerate(self.pools)]
         return "\n".join([*lines, *map(str, self.vms), *map(str, self.actions)])

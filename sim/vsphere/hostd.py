@@ -176,7 +176,6 @@ class HostAgent:
         return self._sessions.use(key if isinstance(key, str) else "", self._sim.now)
 
     def _forward(self, entry: ApiMethod, params: Mapping[str, object]) -> Any:
-        _refuse_code(params)
         try:
             return self._host.call(entry.call, params)
         except ApiError as error:
@@ -188,16 +187,6 @@ class HostAgent:
 
     def _trace(self, user: object, method: object, outcome: str) -> None:
         self._sim.trace.emit(API_CALL, self.name, printable(user), printable(method), outcome)
-
-
-def _refuse_code(params: Mapping[str, object]) -> None:
-    """Refuse a workload that names a Python function: a scenario's author may run code here, a client may not."""
-    spec = params.get("spec")
-    workload = spec.get("workload") if isinstance(spec, Mapping) else None
-    if isinstance(workload, Mapping) and (
-        bool(workload.get("function")) or workload.get("kind") == "generator"
-    ):
-        raise faults.InvalidArgument("spec.workload.function")
 
 
 def _entry(method: object) -> ApiMethod:

@@ -2,8 +2,9 @@
 
 Run `python tests/campaigns/sched_scenarios.py` (10,000 scenarios, about fifty minutes of one core) or add `--count N`.  A scenario is
 a number: it gives one plan of each family of `sim.testing.scheduling`, and each invariant judges the plan of its family.
-`--state FILE` keeps how far the campaign has come and goes on from there; `--jobs N` uses N processes.  The exit status
-is 0 only if no invariant was broken.
+`--state FILE` keeps how far the campaign has come and goes on from there, as long as neither the sources of `sim` nor
+the campaign have changed: verdicts on other code count for nothing.  `--jobs N` uses N processes.  The exit status is 0
+only if no invariant was broken.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from time import process_time
 
+import sim
 from sim.errors import SimBug
 from sim.kernel.sched.policies.esxi import EsxiPolicy
 from sim.testing.scheduling import seeded_plan
@@ -28,6 +31,16 @@ COUNT = 10_000
 SHOWN = 3
 
 Chunk = tuple[int, int, dict[int, list[tuple[int, str]]], float]
+
+
+def digest_of_sources(package: Path = Path(sim.__file__).parent, campaign: Path = Path(__file__)) -> str:
+    """Return a SHA-256 over the names and contents of a package's modules, and over the campaign's own."""
+    digest = sha256()
+    for path in [*sorted(package.rglob("*.py")), campaign]:
+        name = path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name
+        content = path.read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def scenario(seed: int, numbers: Sequence[int], make: MakePolicy = EsxiPolicy) -> dict[int, str]:
@@ -82,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, help="a file that keeps what has been done")
     options = parser.parse_args(arguments)
     numbers = [int(number) for number in options.only.split(",") if number] or list(CHECKS)
-    key = f"{numbers}"
+    key = f"{numbers} {digest_of_sources()}"
     state = {"key": key, "done": [], "seconds": 0.0, "broken": {}}
     if options.state is not None and options.state.exists():
         before = json.loads(options.state.read_text(encoding="utf-8"))

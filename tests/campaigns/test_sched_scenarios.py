@@ -8,7 +8,8 @@ import pytest
 
 from sim.kernel.sched import siblings
 from sim.kernel.sched.policies.round_robin import RoundRobin
-from sim.testing.scheduling_checks import CHECKS
+from sim.testing.scheduling import seeded_plan
+from sim.testing.scheduling_checks import CHECKS, judge
 
 SPEC = importlib.util.spec_from_file_location(
     "sched_campaign", Path(__file__).with_name("sched_scenarios.py")
@@ -40,7 +41,7 @@ def test_a_turn_is_not_cut_while_its_world_is_switched_in(seed):
 
 
 def test_siblings_are_looked_at_in_time_when_another_leads():
-    assert scenario(5594, [2]) == {}
+    judge(seeded_plan("any", 5594), numbers=(2,))
 
 
 @pytest.mark.parametrize("wide_from", [2, 12])
@@ -65,3 +66,34 @@ def test_campaign_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sched_scenarios, "scenario", lambda *_: {15: "planted"})
     assert main(["--count", "60", "--only", "15", "--state", str(state)]) == 1
     assert "total: 60 scenarios, 10 violations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", [50, 91, 132])
+def test_periods_at_which_worlds_leave_shared_cores_scale_with_all_times(seed):
+    assert scenario(seed, [12]) == {}
+
+
+def test_verdicts_on_other_code_count_for_nothing(tmp_path, capsys, monkeypatch):
+    state = tmp_path / "state.json"
+    assert main(["--count", "50", "--only", "15", "--state", str(state)]) == 0
+    monkeypatch.setattr(sched_scenarios, "scenario", lambda *_: {15: "planted"})
+    monkeypatch.setattr(sched_scenarios, "digest_of_sources", lambda: "of other code")
+    assert main(["--count", "50", "--only", "15", "--state", str(state)]) == 1
+    assert "50 scenarios, 0 judged before\n" in capsys.readouterr().out.partition("total")[2]
+
+
+def test_digest_of_sources_changes_with_each_module_and_with_the_campaign(tmp_path):
+    package, campaign = tmp_path / "package", tmp_path / "campaign.py"
+    (package / "inner").mkdir(parents=True)
+    files = [package / "__init__.py", package / "inner" / "module.py", campaign]
+    for path in files:
+        path.write_text("a = 1\n")
+    seen = {sched_scenarios.digest_of_sources(package, campaign)}
+    assert sched_scenarios.digest_of_sources(package, campaign) in seen
+    for path in files:
+        path.write_text("a = 2\n")
+        seen.add(sched_scenarios.digest_of_sources(package, campaign))
+    files[1].rename(package / "module.py")
+    seen.add(sched_scenarios.digest_of_sources(package, campaign))
+    assert len(seen) == 5
+    assert sched_scenarios.digest_of_sources() == sched_scenarios.digest_of_sources()

@@ -128,7 +128,7 @@ def plans(draw, kinds, *, pooled=True):
 
 @FEW
 @given(plans(steady))
-def test_with_steady_demand_the_quantum_engine_stays_within_three_quanta(plan):
+def test_with_steady_demand_the_engines_differ_by_three_quanta_and_two_for_each_limit_below_a_pools(plan):
     """P17, through pools, limits of pools and VMs, and reservations.
 
     A VM with a limit begins with half of its burst in hand, two quanta, which those beside it below the limit of a pool

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from sim.core.rng import FastStream
 from sim.core.units import MS
+from sim.kernel.counters import PcpuRow
 from sim.kernel.sched.cosched_narrow import NarrowGroup
 from sim.kernel.sched.pcpu import PcpuTimes
 from sim.kernel.sched.policies.esxi import EsxiPolicy
@@ -25,7 +26,7 @@ from sim.testing.scheduling_books import (
 )
 from sim.testing.scheduling_checks import CHECKS, find_scheduling_violation, judge
 from sim.testing.scheduling_host import books_of, play
-from sim.testing.scheduling_plan import Action, Load, SchedPlan, VmPlan
+from sim.testing.scheduling_plan import HZ, Action, Load, SchedPlan, VmPlan
 from sim.testing.scheduling_violation import SchedulingViolation
 
 
@@ -95,6 +96,44 @@ class Uncapped(RoundRobin):
     """Takes limits on itself, and forgets them: no CPU shall be idle."""
 
     limits = False
+
+
+class CappedByPeriods(RoundRobin):
+    """Lets the VM "limited" run for a whole burst in each period, also at the end of one and at the beginning of the next."""
+
+    limits = False
+    period_ns = 200 * MS
+    budget_ns = 20 * MS
+
+    def attach(self, host):
+        super().attach(host)
+        self.ran_ns = {}
+
+    def charge(self, world, ran_ns):
+        period = (self.host.sim.now - ran_ns) // self.period_ns
+        if world.name == "limited-0":
+            self.ran_ns[period] = self.ran_ns.get(period, 0) + ran_ns
+
+    def is_stopped(self, world, now_ns):
+        used_up = self.ran_ns.get(now_ns // self.period_ns, 0) >= self.budget_ns
+        return used_up and world.name == "limited-0"
+
+    def pick(self, pcpu, now_ns):
+        for world in self._queue.values():
+            if not self.is_stopped(world, now_ns):
+                self.dequeue(world)
+                return world
+        return None
+
+    def place(self, world, now_ns):
+        return None if self.is_stopped(world, now_ns) else super().place(world, now_ns)
+
+
+class FiveQuantaAtOnce(CappedByPeriods):
+    """Gives a quantum more than the burst, at the very beginning, and then no more."""
+
+    period_ns = 10_000 * MS
+    budget_ns = 25 * MS
 
 
 class Inverted(PlainStride):
@@ -215,6 +254,30 @@ def test_idle_pcpu_beside_a_ready_world_is_found():
     assert broken(2, plan, RoundRobin) is None
 
 
+BESIDE = VmPlan(name="beside")
+
+
+def test_cap_by_periods_lets_twice_as_much_through_at_the_border():
+    plan = SchedPlan(
+        vms=(VmPlan(name="limited", limit_hz=HZ // 10), BESIDE),
+        actions=(
+            Action(time_us=0, what="suspend", who=0),
+            Action(time_us=160_000, what="resume", who=0),
+        ),
+        span_ms=300,
+    )
+    assert "VM limited (worlds [1]) ran" in str(broken(5, plan, CappedByPeriods))
+    host = play(plan, CappedByPeriods)
+    assert host.sched.policy.ran_ns == {0: 20 * MS, 1: 20 * MS}  # by periods nothing is wrong
+    assert broken(5, plan, EsxiPolicy) is None
+
+
+def test_a_window_that_begins_with_the_run_counts():
+    plan = SchedPlan(vms=(VmPlan(name="limited", limit_hz=HZ // 1000), BESIDE), span_ms=200)
+    assert "gives from 0 to 45000000 ns" in str(broken(5, plan, FiveQuantaAtOnce))
+    assert broken(5, plan, EsxiPolicy) is None
+
+
 def test_chance_from_outside_the_simulation_is_found():
     assert broken(11, SchedPlan(vms=(VmPlan(name="a"), VmPlan(name="b"))), Nondeterministic) is not None
 
@@ -304,6 +367,36 @@ def test_services_that_are_not_counted_are_refused(check, field):
     worlds = {**books.worlds, number: evolve(times, **{field: 0})}
     with pytest.raises(SchedulingViolation):
         check(host, evolve(books, worlds=worlds))
+
+
+def test_pcpu_used_is_never_negative_and_adds_up_to_the_core_where_switching_takes_long():
+    """Two threads that switch for most of the time, beside each other."""
+    vms = tuple(VmPlan(name=f"busy{number}") for number in range(4))
+    host = play(SchedPlan(threads=2, quantum_ms=1, switch_ns=5 * MS, vms=vms, span_ms=400))
+    check_charge(host)
+    times = [pcpu.times(host.now_ns) for pcpu in host.sched.pcpus]
+    assert all(2 * each.busy_ns < each.shared_ns and each.used_ns > 0 for each in times)
+    rows = [PcpuRow(index=index, span_ns=host.now_ns, times=each) for index, each in enumerate(times)]
+    assert sum(row.used_percent for row in rows) == 100
+    books = books_of(host.sched)
+    with pytest.raises(SchedulingViolation, match="USED"):
+        check_charge(host, evolve(books, pcpus=tuple(evolve(each, switch_ns=0) for each in books.pcpus)))
+
+
+class StarvesSecond(PlainStride):
+    """Gives the first vCPU of each VM all that it is promised, and the second nearly nothing."""
+
+    def weight(self, world):
+        return Fraction(1, 1000) if world.name == "wide-1" else Fraction(world.weight)
+
+
+def test_reservation_of_every_vcpu_of_a_vm_counts():
+    wide = VmPlan(name="wide", loads=(Load(), Load()), reservation_hz=HZ // 4)
+    plan = SchedPlan(cores=2, vms=(wide, *busy(4)), span_ms=400)
+    assert "vCPU 1 of wide" in str(broken(4, plan, StarvesSecond))
+    assert broken(4, plan, EsxiPolicy) is None
+    plans = [seeded_plan("mixed", seed) for seed in range(40)]
+    assert any(len(vm.loads) > 1 and vm.reservation_hz for each in plans for vm in each.vms)
 
 
 def test_services_charged_to_another_vm_are_refused():

@@ -319,3 +319,22 @@ def test_the_keys_that_are_listed_are_those_that_a_scenario_takes(vmksim, scenar
     assert len(keys) == len(set(keys)) > 50
     for key in ("duration", "host.cpu.core", "vms[].cpu.limit", "faults[].at", "expect.component"):
         assert key in keys
+
+
+def test_an_engine_that_does_not_know_the_scenarios_policy_is_refused_in_one_line(vmksim, scenario):
+    path = scenario(SMALL + "[sched]\npolicy = 'gang'\n")
+    status, _, errors = vmksim("run", path, "--engine", "fluid")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "--engine: fluid does not fit, got 'gang'" in errors
+
+
+def test_a_workload_in_a_scenario_file_runs_with_leave_alone(vmksim, scenario, tmp_path, monkeypatch):
+    (tmp_path / "cli_steps.py").write_text(
+        "from sim.kernel.workload import Run\ndef steps():\n    yield Run(10**9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = "[[vms]]\nname = 'own'\nmemory = '16MiB'\nworkload = { kind = 'generator', function = 'cli_steps:steps' }\n"
+    path = scenario(SMALL + lines)
+    assert vmksim("run", path)[0] == 2
+    status, out, _ = vmksim("run", path, "--allow-code")
+    assert (status, "\nown " in out) == (0, True)

@@ -18,7 +18,15 @@ def generator():
 
 
 @pytest.mark.parametrize(
-    "name", ["facts.md", "fixtures.md", "management-interface.md", "threats.md", "trace-records.md"]
+    "name",
+    [
+        "facts.md",
+        "fixtures.md",
+        "management-interface.md",
+        "scenario-keys.md",
+        "threats.md",
+        "trace-records.md",
+    ],
 )
 def test_a_generated_page_is_current(name):
     module = generator()
@@ -56,3 +64,8 @@ def test_the_rows_of_each_group_of_threats_are_whole():
 
     rows = sorted(one.row for one in all_threats())
     assert rows == sorted(f"{group}{number + 1}" for group, count in ROWS.items() for number in range(count))
+
+
+def test_the_page_on_testing_schedulers_shows_what_its_example_prints():
+    printed = (ROOT / "examples" / "known_violators.out").read_text(encoding="utf-8")
+    assert printed in (ROOT / "docs" / "testing-schedulers.md").read_text(encoding="utf-8")

@@ -79,6 +79,7 @@ class Guest:
     scanned: int = 0
     touches_left: int = 0
     stall_ns: int = 0
+    swap_wait_ns: int = 0
     refused: int = 0
     swapped_in: int = 0
     swapped_out: int = 0
@@ -154,6 +155,7 @@ class MemoryScheduler:
         self.touching = Touching(self)
         self.reclaiming = Reclaiming(self)
         self._scan_pages = options.share_scan_mb_ghz * 10**6 * core_hz // _SCAN_GHZ // PAGE_BYTES
+        self.after_poll: Callable[[], object] | None = None  # a bound method
         self._poll_timer = sim.engine.timer(self._poll)
         self._balance_timer = sim.engine.timer(self._balance_again)
         self._sample_timer = sim.engine.timer(self._sample_again)
@@ -314,6 +316,8 @@ class MemoryScheduler:
                 self.reclaiming.run(guests[row])
         if self.options.share_scan_ns:
             self._scan()
+        if self.after_poll is not None:
+            self.after_poll()
 
     def _scan(self) -> None:
         if breaks_large(self.free, self.min_free, self.options.release):

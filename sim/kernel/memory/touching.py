@@ -4,7 +4,7 @@ Models: a guest that fills its memory once and works on a part of it at random; 
 pages while there is plenty; shared pages copied at a write; compressed and swapped pages brought back; touches refused
 while a VM is blocked or no frame is free; the time for which all that would stall the guest.
 
-Leaves out: the guest's waits themselves (stalls are counted, the scheduler's times hold none), locality within the working set.
+Leaves out: the guest's waits themselves (stalls are counted; those for swap are `sim.kernel.swap_waits`'), locality within the working set.
 
 Sources: as `sim.kernel.memory.scheduler`; the latencies are our choice.
 """
@@ -112,6 +112,7 @@ class Touching:
             guest.unzipped += granted
         elif place == SWAPPED:
             guest.swapped_in += granted
+            guest.swap_wait_ns += granted * latency_ns
         else:
             guest.pages.content[pages] = guest.pages.first_contents(pages)
         guest.pages.move(pages, RESIDENT)

@@ -4,7 +4,7 @@ Models: a queue for each last-level cache, or for each pCPU, or one for all; a p
 the nearest others (`Cpu.PcpuMigrateIdlePcpus`); at most once in the period of a level (thread, last-level cache, package,
 host) a busy one looks for a world that is further behind than its own (`Cpu.FairnessRebalancePcpus`); a world that wakes
 and finds no idle pCPU takes the shortest of the nearest queues (`Cpu.WakeupMigrateIdlePcpus`).  What an idle pCPU did not
-find near by it finds when the longest period is over.
+find near by it finds when the shortest period of a level is over that covers it and the queue.
 
 Leaves out: `Cpu.L2RebalancePeriod` (a core's threads share their L2), the goodness of a move as ESXi weighs it, and
 randomness in "average time between chances": the periods are exact.
@@ -60,6 +60,8 @@ class Balancer:
         "_due_ns",
         "_host",
         "_near",
+        "_search_due_ns",
+        "covers_ns",
         "masks",
         "members",
         "periods_ns",
@@ -83,12 +85,17 @@ class Balancer:
         self.masks = [bits(pcpu.index for pcpu in members) for members in self.members]
         self._near = [self._by_distance(number) for number in range(len(self.members))]
         self._due_ns = [[host.sim.now] * len(LEVELS) for _ in host.pcpus]
+        self._search_due_ns = dict.fromkeys({level for near in self._near for _, level in near}, 0)
         self.configure()
 
     def configure(self) -> None:
         """Take in the options as they are now."""
         options = self._host.options
         self.periods_ns = tuple(MS * options.get(name) for name in LEVELS)
+        self.covers_ns = [
+            min((period for period in self.periods_ns[level:] if period), default=self.patience_ns)
+            for level in range(len(LEVELS))
+        ]
         self.pull_max = options.get("Cpu.PcpuMigrateIdlePcpus")
         self.steal_max = options.get("Cpu.FairnessRebalancePcpus")
 
@@ -101,6 +108,21 @@ class Balancer:
     def patience_ns(self) -> int:
         """The longest time that a pCPU may be idle while a world waits elsewhere that it may run."""
         return max(*self.periods_ns, MS)
+
+    def search_begins(self, now_ns: int) -> int:
+        """Return when idle pCPUs look again beyond what is near, if nobody has waited for that up to now."""
+        for level, due_ns in self._search_due_ns.items():
+            if due_ns <= now_ns:
+                self._search_due_ns[level] = now_ns + self.covers_ns[level]
+        return min(self._search_due_ns.values())
+
+    def search_levels(self, now_ns: int) -> frozenset[int]:
+        """Return the levels at which idle pCPUs look now, as their period is over."""
+        return frozenset(level for level, due_ns in self._search_due_ns.items() if due_ns <= now_ns)
+
+    def within(self, number: int, levels: frozenset[int]) -> list[int]:
+        """Return the other queues that are at some levels from one, the nearest first."""
+        return [other for other, level in self._near[number] if level in levels]
 
     def nearest(self, number: int) -> list[int]:
         """Return the other queues, the nearest first."""

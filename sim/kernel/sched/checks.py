@@ -36,6 +36,7 @@ def check_scheduler(sched: Scheduler) -> None:
         group.check_invariants(now_ns)
     _check_sums(sched, now_ns)
     sched.idle.check_invariants()
+    sched.spreader.check_invariants()
     sched.policy.check_invariants()
 
 

@@ -21,6 +21,7 @@ from sim.core.facts import fact
 
 if TYPE_CHECKING:
     from sim.kernel.sched.pcpu import PcpuRunner
+    from sim.kernel.sched.spread import Spreader
     from sim.kernel.world import World
 
 __all__ = ["SHARED_RATE", "CoreClock", "used_ns"]
@@ -45,11 +46,12 @@ def used_ns(run_ns: int, shared_ns: int, overclock_units: int, core_hz: int) -> 
 class CoreClock:
     """One core: since when both its threads are busy, and at which frequency it runs (`hz` of `nominal_hz`)."""
 
-    __slots__ = ("_both_ns", "_both_since_ns", "busy", "hz", "nominal_hz", "threads")
+    __slots__ = ("_both_ns", "_both_since_ns", "busy", "hz", "nominal_hz", "spreader", "threads")
 
     def __init__(self, nominal_hz: int) -> None:
         self.nominal_hz = self.hz = nominal_hz
         self.threads: list[PcpuRunner] = []
+        self.spreader: Spreader | None = None  # hears of every change, where worlds may leave shared cores
         self.busy = 0
         self._both_ns = 0
         self._both_since_ns = -1
@@ -71,6 +73,8 @@ class CoreClock:
         for pcpu in self.threads:
             if pcpu.world is not None and pcpu.world.since_ns > now_ns:
                 self.begin(pcpu.world, now_ns)  # it is still being switched in
+        if self.spreader is not None:
+            self.spreader.change(self, by, now_ns)
 
     def begin(self, world: World, now_ns: int) -> None:
         """Read the clock for a world that runs from its `since_ns` on, which is now or soon."""

@@ -10,7 +10,8 @@ pCPU can help: max-limited, waiting for swap, or confined to pCPUs that others h
 it wakes it is at most as far ahead as when it halted, or level with its slowest sibling.
 
 The bound holds exactly: the analytic threshold is lower by the longest time that switching a laggard in takes, in which
-the laggard falls further behind.  Once the laggard runs nobody's skew grows, and siblings within the bound go on beside it.
+the laggard falls further behind.  Once the laggard runs nobody's skew grows, and siblings within the bound go on beside it.  Thresholds that leave no
+time between switches of worlds are raised (`skew_floor_ns`).
 
 Leaves out: time in the hypervisor on a vCPU's own behalf, and the hand-off within a last-level cache
 (`CoschedHandoffLLC` is stored only).
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from sim.core.engine import NEVER
 from sim.errors import SimBug
+from sim.kernel.sched.options import SWITCHES_MIN, TURN_NS_MIN
 from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import WorldState
 
@@ -76,19 +78,30 @@ class VcpuGroup:
     )
 
     def __init__(self, host: Scheduler) -> None:
-        options = host.options
         self._host = host
         self.worlds: list[World] = []
-        self.costart_ns = min(options.costart_ns, options.costop_ns)
-        self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
-        margin_ns = 0 if self.poll_ns else host.switch_ns_max
-        self.costop_ns = max(1, options.costop_ns - margin_ns)
-        self.highest_ns = max(self.costop_ns, options.costop_ns)
-        self.handoff_ns = min(self.costart_ns, self.costop_ns)
         self.costops = 0
         self._looking = False
         self._polled_ns = -1  # when it looked last
         self.timer: Timer = host.sim.engine.timer(self.look)
+        self._tune()
+
+    def _tune(self) -> None:
+        host, options = self._host, self._host.options
+        floor_ns = skew_floor_ns(host)
+        self.poll_ns = options.cosched_poll_ns if options.cosched_polling else 0
+        margin_ns = 0 if self.poll_ns else host.switch_ns_max
+        self.highest_ns = max(options.costop_ns, floor_ns + margin_ns)
+        self.costop_ns = self.highest_ns - margin_ns
+        self.costart_ns = min(
+            options.costart_ns, self.costop_ns - 1
+        )  # else who starts would be stopped at once
+        self.handoff_ns = min(max(self.costart_ns, floor_ns), self.costop_ns)
+
+    def retune(self, now_ns: int) -> None:
+        """Take in the options as they are now; whoever competes is suspended meanwhile."""
+        self._tune()
+        self._arm(now_ns)
 
     def add(self, world: World, now_ns: int) -> None:
         """Take in a world that waits, level with the slowest sibling."""
@@ -299,14 +312,18 @@ class VcpuGroup:
             late = any(world.since_ns > now_ns for world in self.worlds)  # still being switched in
             if not late:
                 raise SimBug(f"the slowest vCPU is at {min(found.values())}, not {self.slowest(now_ns)}")
-        options = self._host.options
-        bound_ns = options.costop_ns + self.poll_ns
+        bound_ns = self.highest_ns + self.poll_ns
         for world in self.worlds:
             skew_ns = found[world.world_id] - min(found.values())
             if world.state is _RUN and skew_ns > bound_ns:
                 raise SimBug(f"world {world.world_id} runs {skew_ns} ns ahead of its slowest sibling")
             if world.state is _COSTOP and len(self.worlds) == 1:
                 raise SimBug(f"world {world.world_id} is co-stopped and has no sibling")
+
+
+def skew_floor_ns(host: Scheduler) -> int:
+    """Return the lowest threshold of skew that acts: below it vCPUs would do nothing but make way for each other."""
+    return max(TURN_NS_MIN.value, SWITCHES_MIN * host.switch_ns_max)
 
 
 def _slowest(standing: int | None, offset: int | None, now_ns: int) -> int:

@@ -174,6 +174,7 @@ class FluidScheduler(Scheduler):
             raise SimBug(f"world {world.world_id} is {world.state.name} and cannot wait for swap")
         world.timer.cancel()
         self._stop(found, _S.WAIT_SWAP, self.sim.now)
+        world.remaining_ns = max(1, world.remaining_ns)
 
     def _compete(self, world: World, now_ns: int, *, fresh: bool = False) -> None:
         """Let a world flow that wants a whole CPU."""

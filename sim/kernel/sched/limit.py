@@ -4,7 +4,8 @@ Models: a VM's bucket stands below that of its pool, and a turn is taken out of 
 takes the time of its turn out of the bucket; what it does not use goes back.  A vCPU that finds too little stands in line,
 max-limited, until enough has come in; the line is served by shares (`limit_line`).  What is in the bucket and what has
 been taken but not used is never more than the burst, so that in every window of length T the VM runs at most
-`limit * T + burst`, whatever the window's start.
+`limit * T + burst`, whatever the window's start.  A burst holds at least the turns of those whom the limit lets run
+together, and no turn is shorter than `TURN_NS_MIN`: without any slack time would stand still.
 
 Leaves out: ESXi's own enforcement, of which only the name and the default threshold are public.
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
 from sim.kernel.sched.limit_line import ShareNode, Step, steps_below, steps_of
+from sim.kernel.sched.options import TURN_NS_MIN
 
 if TYPE_CHECKING:
     from sim.core.engine import Timer
@@ -43,6 +45,7 @@ class LimitBucket:
         "_level",
         "_out",
         "_scheduler",
+        "_turns",
         "burst_ns",
         "competing",
         "denominator",
@@ -76,22 +79,33 @@ class LimitBucket:
         common = gcd(limit_hz, core_hz)
         self.numerator = limit_hz // common
         self.denominator = core_hz // common
-        options = scheduler.options
-        self.burst_ns = options.limit_burst_ns
         cpus = min(-(-limit_hz // core_hz), len(scheduler.topology.pcpus))
-        turns = max(
-            TURNS_MIN, 2 * (cpus + 1)
-        )  # all whom the limit lets run together take a turn from half of it
-        self.slice_ns = max(1, min(options.limit_slice_ns, options.quantum_ns, self.burst_ns // turns))
-        self._bound_ns = options.bound_lag_quanta * self.slice_ns
-        if parent is not None:
-            self.slice_ns = min(self.slice_ns, parent.slice_ns)
+        # all whom the limit lets run together take a turn from half of it
+        self._turns = max(TURNS_MIN, 2 * (cpus + 1))
         self._scheduler = scheduler
+        self._tune()
         self._level = self.burst_ns * self.denominator // 2  # room to err to both sides
         self._out = 0
         self._filled_ns = scheduler.sim.now
         self.parked = 0
         self.timer: Timer = scheduler.sim.engine.timer(self.release)
+
+    def _tune(self) -> None:
+        options = self._scheduler.options
+        longest_ns = min(options.limit_slice_ns, options.quantum_ns, options.limit_burst_ns // self._turns)
+        self.slice_ns = max(TURN_NS_MIN.value, longest_ns)
+        self.burst_ns = max(options.limit_burst_ns, self._turns * self.slice_ns)
+        self._bound_ns = options.bound_lag_quanta * self.slice_ns
+        if self.parent is not None:
+            self.slice_ns = min(self.slice_ns, self.parent.slice_ns)
+
+    def retune(self) -> None:
+        """Take in the options as they are now, while nobody holds a turn or waits for one."""
+        if self._out or self.parked:
+            raise SimBug("a limit's thresholds change only while its worlds are suspended")
+        self._fill(self._scheduler.sim.now)
+        self._tune()
+        self._level = min(self._level, self.burst_ns * self.denominator)
 
     def admit(self, world: World, now_ns: int, ahead: LimitBucket | None = None) -> LimitBucket | None:
         """Take a turn for `world` out of this bucket and those above it, unless it holds one.

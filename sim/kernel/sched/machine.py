@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["dedicate", "free_cores", "give_back", "set_frequency", "set_online"]
+__all__ = ["dedicate", "free_cores", "give_back", "is_last", "set_frequency", "set_online"]
+
+
+def is_last(sched: Scheduler, index: int) -> bool:
+    """Whether a pCPU cannot go offline: it is the last that some world may use, or a world's own."""
+    pcpu, worlds = sched.pcpus[index], sched.worlds.values()
+    rest = sum(1 << each.index for each in sched.pcpus if each.online and each is not pcpu)
+    own = any(world.exclusive is pcpu for world in worlds)
+    return own or not rest or any(not world.affinity & rest for world in worlds)
 
 
 def set_online(sched: Scheduler, index: int, *, online: bool) -> None:
@@ -29,8 +37,7 @@ def set_online(sched: Scheduler, index: int, *, online: bool) -> None:
     pcpu = sched.pcpus[index]
     if pcpu.online == online or any(world.exclusive is pcpu for world in sched.worlds.values()):
         return
-    rest = sum(1 << each.index for each in sched.pcpus if each.online and each is not pcpu)
-    if not online and (not rest or any(not world.affinity & rest for world in sched.worlds.values())):
+    if not online and is_last(sched, index):
         raise SimBug(f"pCPU {index} is the last that a world may use")
     now_ns = sched.sim.now
     pcpu.online = online
@@ -43,6 +50,7 @@ def set_online(sched: Scheduler, index: int, *, online: bool) -> None:
         sched.idle.set_busy(index)
     sched.numa.machine_changed()
     sched.policy.reconfigured()
+    sched.spreader.rearm(now_ns)
 
 
 def set_frequency(sched: Scheduler, index: int, hz: int) -> None:

@@ -3,9 +3,9 @@
 Models: a client is the vCPUs of a VM (or an even part of those of a VM wider than a node) and their part of its memory.
 Each has a home node, on whose pCPUs alone it runs.  Every `Numa.RebalancePeriod` the load of the nodes is reviewed: if
 they differ by more than `Numa.MigImbalanceThreshold`, the client moves that helps most, if it helps by
-`Numa.MigThreshold` and leaves at most `Numa.MigThrashThreshold` of the difference; every `Numa.SwapInterval` reviews two
+`Numa.MigThreshold` and turns at most `Numa.MigThrashThreshold` of the difference the other way round; every `Numa.SwapInterval` reviews two
 clients may change places if no move helps.  Memory follows at `Numa.PageMigRateMax` pages a second, and until then is
-remote.  A VM with an affinity is left alone.
+remote.  A VM with an affinity is left alone, but what it wants counts as load of the nodes of its pCPUs.
 
 Leaves out: the cost of remote memory to the guest, distances between nodes (ESXi's balancer ignores them too),
 long-term fairness, locality and action affinity as reasons to move.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["NumaBalancer", "NumaClient", "client_sizes", "vnuma_nodes"]
+__all__ = ["NumaBalancer", "NumaClient", "client_sizes", "set_home", "vnuma_nodes"]
 
 NUMA_MOVE = record("numa.move", world=int, old=int, new=int, pages=int)
 """A client (its first world) got another home; so many of its pages are remote from now on."""
@@ -64,10 +64,7 @@ class NumaClient:
 
     def review(self, now_ns: int) -> None:
         """Learn how much CPU time the client has wanted since the last review."""
-        demand_ns = 0
-        for world in self.worlds:
-            times = world.times(now_ns)
-            demand_ns += times.run_ns + times.ready_ns + times.costop_ns
+        demand_ns = sum(_wanted_ns(world, now_ns) for world in self.worlds)
         self.recent_ns = demand_ns - self._demand_ns
         self._demand_ns = demand_ns
 
@@ -84,6 +81,11 @@ class NumaClient:
                 self.pages[node] -= moved
                 self.pages[self.node] += moved
 
+    def local_at(self, pages_per_s: int, now_ns: int) -> int:
+        """Return the pages that will have been on the home node at a moment; asking changes nothing."""
+        moved = pages_per_s * (now_ns - self._settled_ns) // SECOND
+        return min(self.local_pages + moved, sum(self.pages))
+
     @property
     def local_pages(self) -> int:
         """The pages on the home node."""
@@ -98,6 +100,7 @@ class NumaBalancer:
         self.clients: list[NumaClient] = []
         self.reviews = 0
         self.moves = 0
+        self._pinned_ns: dict[int, int] = {}  # what each world with an affinity had wanted at the last review
         self._timer = host.sim.engine.timer(self._review)
         self._last_node = -1
 
@@ -173,7 +176,7 @@ class NumaBalancer:
         """Return the client of a world, with its memory as it lies now."""
         for client in self.clients:
             if world in client.worlds:
-                client.follow(self._rate, self._host.sim.now)
+                client.follow(self.rate, self._host.sim.now)
                 return client
         return None
 
@@ -189,16 +192,23 @@ class NumaBalancer:
         return MS * self._host.options.get("Numa.RebalancePeriod")
 
     @property
-    def _rate(self) -> int:
+    def rate(self) -> int:
+        """Pages that move home in a second."""
         options = self._host.options
         return options.get("Numa.PageMigRateMax") if options.get("Numa.PageMigEnable") else 0
 
     def _emptiest(self) -> int:
-        """Return the node with the fewest vCPUs for its online pCPUs; among equals, the next after the last chosen."""
+        """Return the node with the fewest vCPUs for its online pCPUs; among equals, the next after the last chosen.
+
+        One with an affinity counts for the nodes of its pCPUs, by thousandths.
+        """
         host, nodes = self._host, self._host.topology.nodes
         width = [0] * nodes
         for client in self.clients:
-            width[client.node] += len(client.worlds)
+            width[client.node] += 1000 * len(client.worlds)
+        for world in host.worlds.values():
+            if world.affinity != -1 and world.exclusive is None:
+                self._spread(world, 1000, width)
         order = [(self._last_node + 1 + step) % nodes for step in range(nodes)]
         usable = [node for node in order if host.node_masks[node] & host.online]
         best = usable[0]
@@ -217,7 +227,7 @@ class NumaBalancer:
         self._timer.arm(now_ns + self._period_ns)
         self.reviews += 1
         for client in self.clients:
-            client.follow(self._rate, now_ns)
+            client.follow(self.rate, now_ns)
             client.review(now_ns)
         load = self._loads()
         usable = [node for node in range(len(load)) if self._cpus(node)]
@@ -237,44 +247,85 @@ class NumaBalancer:
         wanted = [0] * self._host.topology.nodes
         for client in self.clients:
             wanted[client.node] += client.recent_ns
+        for world, ns in self._pinned():
+            self._spread(world, ns, wanted)
         return [10_000 * ns // max(1, self._cpus(node) * self._period_ns) for node, ns in enumerate(wanted)]
+
+    def _spread(self, world: World, amount: int, nodes: list[int]) -> None:
+        """Add to what `nodes` hold an amount of a world with an affinity, by its online pCPUs there, rounded down."""
+        pcpus = world.affinity & self._host.online
+        for node, mask in enumerate(self._host.node_masks):
+            nodes[node] += amount * (pcpus & mask).bit_count() // pcpus.bit_count()
+
+    def _pinned(self) -> list[tuple[World, int]]:
+        """Return the worlds with an affinity, and what each has wanted since the last review."""
+        now_ns = self._host.sim.now
+        before, self._pinned_ns = self._pinned_ns, {}
+        found = []
+        for world in self._host.worlds.values():
+            if world.affinity != -1 and world.exclusive is None:
+                self._pinned_ns[world.world_id] = wanted_ns = _wanted_ns(world, now_ns)
+                found.append((world, wanted_ns - before.get(world.world_id, 0)))
+        return found
 
     def _best(self, high: int, low: int, before: int, *, swaps: bool) -> list[tuple[NumaClient, int]]:
         """Return the move, or else the swap, that leaves the smallest difference, if it helps enough."""
-        options = self._host.options
-        most = min(
-            before - 100 * options.get("Numa.MigThreshold"),
-            before * options.get("Numa.MigThrashThreshold") // 100,
-        )
         there = [client for client in self.clients if client.node == high]
         here = [client for client in self.clients if client.node == low]
         found: list[tuple[NumaClient, int]] = []
+        least = before
         for client in there:
             left = self._difference(high, low, before, client.recent_ns)
-            if left <= most:
-                found, most = [(client, low)], left - 1
+            if abs(left) < least and self._helps(before, left):
+                found, least = [(client, low)], abs(left)
         if found or not swaps:
             return found
         for client in there:
             for other in here:
                 left = self._difference(high, low, before, client.recent_ns - other.recent_ns)
-                if left <= most:
-                    found, most = [(client, low), (other, high)], left - 1
+                if abs(left) < least and self._helps(before, left):
+                    found, least = [(client, low), (other, high)], abs(left)
         return found
 
+    def _helps(self, before: int, left: int) -> bool:
+        """Whether what is left of a difference is enough less, and, where it is the other way round, not the next to move."""
+        options = self._host.options
+        if before - abs(left) < 100 * options.get("Numa.MigThreshold"):
+            return False
+        return -left <= before * options.get("Numa.MigThrashThreshold") // 100
+
     def _difference(self, high: int, low: int, before: int, ns: int) -> int:
+        """Return the difference that a move leaves; below 0 where the emptier node is the fuller one then."""
         period_ns = self._period_ns
         less = 10_000 * ns // (self._cpus(high) * period_ns)
         more = 10_000 * ns // (self._cpus(low) * period_ns)
-        return abs(before - less - more)
+        return before - less - more
 
     def _move(self, client: NumaClient, node: int) -> None:
         host = self._host
-        client.follow(self._rate, host.sim.now)
+        client.follow(self.rate, host.sim.now)
         old, client.node = client.node, node
         client.migrations += 1
         self.moves += 1
         first = client.worlds[0].world_id
         host.sim.trace.emit(NUMA_MOVE, first, old, node, sum(client.pages) - client.local_pages)
         for world in client.worlds:
-            host.set_home(world, node)
+            set_home(host, world, node)
+
+
+def _wanted_ns(world: World, now_ns: int) -> int:
+    """Return the CPU time that a world has wanted in its life, whether it got it or not."""
+    times = world.times(now_ns)
+    return times.run_ns + times.ready_ns + times.costop_ns
+
+
+def set_home(host: Scheduler, world: World, node: int) -> None:
+    """Confine a world to another NUMA node; it goes there at once."""
+    queued = host.is_queued(world)
+    if queued:
+        host.policy.dequeue(world)
+    world.home = node
+    if queued:
+        host.place(world, host.sim.now)
+    elif world.pcpu is not None and world.pcpu.place.node != node:
+        host.kick(world.pcpu)

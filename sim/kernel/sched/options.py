@@ -51,6 +51,18 @@ ENTITLEMENT_NS = fact(
     kind="assumed",
 )
 
+TURN_NS_MIN = fact(
+    "sched.turn_ns_min",
+    100 * US,
+    unit="ns",
+    source="our choice: turns that are shorter would be spent on switching worlds",
+    kind="assumed",
+)
+"""The shortest turn that a quantum, a limit or a skew threshold may make."""
+
+SWITCHES_MIN = 4
+"""A skew threshold leaves time for so many switches of worlds at least."""
+
 _FOREIGN_POLICY = re.compile(r"[\w.]{1,100}:\w{1,60}")
 
 
@@ -92,8 +104,10 @@ class SchedOptions:
     a quantum, or the fluid ideal (`fluid_engine`), which knows no policy.  `policy`: a policy's name, or "module:Class".  `queues`: one queue of READY worlds for the host, for each last-level cache (llc) or each
     pCPU; NUMA home nodes need llc or pcpu.  `quantum_ns`: the longest turn.  `bound_lag_quanta`: how far behind or ahead of the
     common virtual time a world may be when it starts to compete.  `limit_burst_ns`: how much CPU time a limited VM may
-    use at once after a rest; `limit_slice_ns`: its longest turn (less below a limit of many CPUs).  `costop_ns`, `costart_ns`: the skews at which a vCPU
-    is stopped and starts again (0: no co-scheduling); `cosched_polling`: look every `cosched_poll_ns` instead of
+    use at once after a rest; `limit_slice_ns`: its longest turn (less below a limit of many CPUs).  No turn is shorter
+    than `TURN_NS_MIN`, and a burst holds the turns of all that a limit lets run; so `Cpu.LimitEnforcementThreshold` = 0, no
+    slack, leaves that much.  `costop_ns`, `costart_ns`: the skews at which a vCPU is stopped and starts again (0: no
+    co-scheduling; a lower threshold than `TURN_NS_MIN` and `SWITCHES_MIN` switches of worlds acts as that); `cosched_polling`: look every `cosched_poll_ns` instead of
     computing the moment.  `handoff_skip_ns`: a lagging sibling that has waited less is not handed the pCPU of one that
     is stopped.  `world_switch_ns`: the time a pCPU loses when it changes worlds; `migrate_llc_ns`: the more when the
     new one ran last at another last-level cache.  `preempt_grain_ns`: a waking world takes a pCPU from one that has
@@ -107,16 +121,20 @@ class SchedOptions:
     policy: str = field(default="esxi", validator=_policy)
     queues: str = field(default="llc", validator=in_choices("host", "llc", "pcpu"))
     quantum_ns: int = field(
-        default=_from("Cpu.Quantum", MS), metadata=quantity("ns"), validator=between(1, 10 * SECOND)
+        default=_from("Cpu.Quantum", MS),
+        metadata=quantity("ns"),
+        validator=between(TURN_NS_MIN.value, 10 * SECOND),
     )
     bound_lag_quanta: int = field(default=_from("Cpu.BoundLagQuanta", 1), validator=between(1, 100))
     limit_burst_ns: int = field(
-        default=Factory(lambda self: max(1, MS * self.get("Cpu.LimitEnforcementThreshold")), takes_self=True),
+        default=_from("Cpu.LimitEnforcementThreshold", MS),
         metadata=quantity("ns"),
-        validator=between(1, 10 * SECOND),
+        validator=between(0, 10 * SECOND),
     )
     limit_slice_ns: int = field(
-        default=LIMIT_SLICE_NS.value, metadata=quantity("ns"), validator=between(1, 10 * SECOND)
+        default=LIMIT_SLICE_NS.value,
+        metadata=quantity("ns"),
+        validator=between(TURN_NS_MIN.value, 10 * SECOND),
     )
     costop_ns: int = field(
         default=_from("Cpu.CoschedCostopThreshold", US), metadata=quantity("ns"), validator=between(0, SECOND)
@@ -128,7 +146,9 @@ class SchedOptions:
     )
     cosched_polling: bool = field(default=False, validator=validators.instance_of(bool))
     cosched_poll_ns: int = field(
-        default=_from("Cpu.CoschedPollUsec", US), metadata=quantity("ns"), validator=between(US, SECOND)
+        default=_from("Cpu.CoschedPollUsec", US),
+        metadata=quantity("ns"),
+        validator=between(TURN_NS_MIN.value, SECOND),
     )
     handoff_skip_ns: int = field(
         default=_from("Cpu.CoschedHandoffSkip", US), metadata=quantity("ns"), validator=between(0, SECOND)
@@ -155,6 +175,10 @@ class SchedOptions:
         validator=validators.instance_of(bool),
     )
 
+    def __attrs_post_init__(self) -> None:
+        if self.engine == "fluid" and self.policy != "esxi":
+            raise FieldError("policy", self.policy, "no policy with engine fluid, which knows none")
+
     def get(self, name: str) -> int:
         """Return the value of an advanced option, as set or by default; errors: `UnknownOption`."""
         value: int | None = self.advanced.get(name) if isinstance(self.advanced, dict) else None
@@ -162,7 +186,7 @@ class SchedOptions:
         return default_of(name, release) if not isinstance(value, int) else value
 
     def with_advanced(self, name: str, value: int) -> SchedOptions:
-        """Return these options with one advanced option set; knobs set by our own name keep their values.
+        """Return these options with one advanced option set; knobs set by our own name to another value keep it.
 
         Errors: `FieldError`.
         """
@@ -172,5 +196,6 @@ class SchedOptions:
             one.name: getattr(changed, one.name)
             for one in fields(SchedOptions)
             if getattr(changed, one.name) != getattr(before, one.name)
+            and (one.name == "advanced" or getattr(self, one.name) == getattr(before, one.name))
         }
         return evolve(self, **follow)

@@ -11,6 +11,7 @@ Leaves out: interrupts and system time.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import attrs
@@ -61,6 +62,14 @@ class PcpuTimes:
     switch_ns: int
     idle_ns: int
     shared_ns: int = 0
+
+    @property
+    def used_ns(self) -> Fraction:
+        """What PCPU USED counts: time not idle, and half of it while the core's other thread was not idle either.
+
+        The threads of a core add up to the time in which any of them was not idle.
+        """
+        return self.busy_ns + self.switch_ns - Fraction(self.shared_ns, 2)
 
     def __sub__(self, other: PcpuTimes) -> PcpuTimes:
         return PcpuTimes(
@@ -242,6 +251,16 @@ class PcpuRunner:
         self.run_next(now_ns)
         self.sched.rescue(world, now_ns)
 
+    def go_on_at(self, target: PcpuRunner, now_ns: int) -> None:
+        """Let the present world have the rest of its turn on another pCPU, which is idle."""
+        self.settle(now_ns)
+        world, turn_from_ns = self.world, self.turn_from_ns
+        assert world is not None
+        self._leave(_READY, now_ns, done=False)
+        self.sched.policy.moved(world, target)
+        target.start(world, now_ns, turn_from_ns)
+        self.run_next(now_ns)
+
     def put_back(self, now_ns: int) -> World:
         """Let the present world go back to the queue, and return it; the pCPU runs nothing then."""
         self.settle(now_ns)
@@ -360,8 +379,11 @@ class PcpuRunner:
         self._arm(due_ns)
         return turn_ns
 
-    def _leave(self, state: WorldState, now_ns: int) -> None:
-        """Take the settled world off; a switch that has not ended is undone as far as it has not happened."""
+    def _leave(self, state: WorldState, now_ns: int, *, done: bool = True) -> None:
+        """Take the settled world off; a switch that has not ended is undone as far as it has not happened.
+
+        If its turn is not `done` it keeps what its buckets have granted for it.
+        """
         world = self.world
         assert world is not None
         begun_ns = world.since_ns
@@ -369,7 +391,7 @@ class PcpuRunner:
             early_ns = begun_ns - now_ns
             self.switch_ns -= early_ns
             world.ready_ns -= early_ns
-        if world.bucket is not None:
+        if done and world.bucket is not None:
             world.bucket.give_back(world, now_ns)
         self.world = None
         world.pcpu = None

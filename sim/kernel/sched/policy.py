@@ -30,7 +30,8 @@ class Policy:
     """One way to schedule; `host` is the scheduler it decides for.
 
     `coscheduling`: whether the host stops vCPUs that run ahead of their siblings.  `limits`: whether the host holds
-    the limits of VMs and pools.  `numa`: whether VMs get home nodes.  Every method is called by the host at the time `now_ns`.
+    the limits of VMs and pools.  `numa`: whether VMs get home nodes.  `spreads`: whether the host may move a running world
+    from a core whose threads are all busy to a wholly idle one.  Every method is called by the host at the time `now_ns`.
 
     A policy never hears of a world that has a pCPU of its own (latency sensitivity High), except by `allocated`: no queue
     knows it, and what it runs is charged to nobody.
@@ -40,6 +41,7 @@ class Policy:
     coscheduling = False
     limits = True
     numa = False
+    spreads = True
     host: Scheduler
 
     def attach(self, host: Scheduler) -> None:
@@ -82,6 +84,9 @@ class Policy:
         """
         self.enqueue(world, now_ns)
         return self.pick(pcpu, now_ns)
+
+    def moved(self, world: World, pcpu: PcpuRunner) -> None:
+        """Learn that a running world goes on with its turn on `pcpu`, which was idle."""
 
     def preempts(self, candidate: World, running: World, now_ns: int) -> bool:
         """Whether a world that wakes takes the pCPU from the one that runs there."""

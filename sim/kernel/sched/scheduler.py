@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from sim.core.context import Sim
 from sim.errors import SimBug
 from sim.hw.topology import Topology
-from sim.kernel.sched import machine
+from sim.kernel.sched import machine, retuning
 from sim.kernel.sched.checks import check_scheduler
 from sim.kernel.sched.cores import CoreClock
 from sim.kernel.sched.limit import LimitBucket
@@ -29,6 +29,7 @@ from sim.kernel.sched.placement import IdleMasks, bits
 from sim.kernel.sched.policy import Policy, make_policy, refuse_foreign
 from sim.kernel.sched.pools import Pool, PoolTree
 from sim.kernel.sched.siblings import make_group
+from sim.kernel.sched.spread import Spreader
 from sim.kernel.sched.steps import next_burst, sleep
 from sim.kernel.workload import FOREVER_NS, Workload
 from sim.kernel.world import COMPETING, SCHED_INTERRUPT, SCHED_STATE, World, WorldState
@@ -67,7 +68,7 @@ class Scheduler:
         cores = len(topology.pcpus) // topology.threads_per_core
         self.pools = PoolTree(self, cores * topology.core_hz)
         self.policy = policy if policy is not None else make_policy(self.options.policy)
-        self.migration_costs = topology.nodes > 1 and self.options.migrate_llc_ns > 0
+        self.migration_costs = topology.llcs > 1 and self.options.migrate_llc_ns > 0
         clocks = [
             CoreClock(topology.core_hz) if topology.threads_per_core > 1 else None for _ in range(cores)
         ]
@@ -83,6 +84,10 @@ class Scheduler:
         self._next_id = self._next_bucket = 1
         self.numa = NumaBalancer(self)
         self.policy.attach(self)
+        self.spreader = Spreader(self)
+        for clock in clocks if self.policy.spreads else ():
+            if clock is not None:
+                clock.spreader = self.spreader
 
     # -- worlds, and what they are entitled to
 
@@ -178,6 +183,7 @@ class Scheduler:
         """End every world at once, as a crash or reset of the host does: no timer of this scheduler stays armed."""
         for world in tuple(self.worlds.values()):
             self.end(world)
+        self.spreader.timer.cancel()
 
     def suspend(self, world: World) -> None:
         """Stop a world where it stands; `resume` lets it go on with the rest of its burst or sleep."""
@@ -210,6 +216,9 @@ class Scheduler:
         if pcpu is None:
             raise SimBug(f"world {world.world_id} is {world.state.name} and cannot wait for swap")
         pcpu.stop(_WAIT_SWAP, now_ns)
+        world.remaining_ns = max(
+            1, world.remaining_ns
+        )  # it was about to end: what woke it goes on afterwards
         self.withdraw(world, now_ns)
         pcpu.run_next(now_ns)
 
@@ -423,14 +432,8 @@ class Scheduler:
             pcpu.requeue(self.sim.now)
 
     def configure(self, options: SchedOptions) -> None:
-        """Change options while the host runs; groups and buckets that exist keep their thresholds."""
-        if options.policy != self.options.policy:
-            raise SimBug("another policy needs another scheduler")
-        self.options = options
-        for pcpu in self.pcpus:
-            pcpu.switch_cost_ns = options.world_switch_ns
-        self.migration_costs = self.topology.nodes > 1 and options.migrate_llc_ns > 0
-        self.policy.reconfigured()
+        """Change options while the host runs; groups and buckets that exist take in their thresholds."""
+        retuning.configure(self, options)
 
     # -- how a world comes to compete, and how it stops
 
@@ -442,18 +445,6 @@ class Scheduler:
             self.policy.join(world, now_ns, fresh=fresh)
         self.move(world, _READY, now_ns)
         self.place(world, now_ns)
-
-    def set_home(self, world: World, node: int) -> None:
-        """Confine a world to another NUMA node; it goes there at once."""
-        now_ns = self.sim.now
-        queued = self.is_queued(world)
-        if queued:
-            self.policy.dequeue(world)
-        world.home = node
-        if queued:
-            self.place(world, now_ns)
-        elif world.pcpu is not None and world.pcpu.place.node != node:
-            self.kick(world.pcpu)
 
     def place(self, world: World, now_ns: int) -> None:
         """Start a READY world on an idle pCPU, or queue it and perhaps interrupt another."""

@@ -60,3 +60,14 @@ def test_threads_of_a_core_are_neighbours_and_nodes_are_consecutive():
 
 def test_without_hyperthreads_a_processor_has_no_sibling():
     assert Topology.of(CpuSpec(cores_per_node=2)).siblings(1) == ()
+
+
+def test_a_node_has_one_last_level_cache_or_several_equal_ones():
+    spec = {"nodes_per_package": 2, "cores_per_node": 4, "threads_per_core": 2}
+    whole = Topology.of(CpuSpec(**spec))
+    assert ([pcpu.llc for pcpu in whole.pcpus[::4]], whole.llcs) == ([0, 0, 1, 1], 2)
+    parts = Topology.of(CpuSpec(**spec, cores_per_llc=2))
+    assert ([pcpu.llc for pcpu in parts.pcpus[::4]], parts.llcs) == ([0, 1, 2, 3], 4)
+    assert [pcpu.node for pcpu in parts.pcpus[::4]] == [0, 0, 1, 1]
+    with pytest.raises(ScenarioError, match="cores_per_llc"):
+        structure({"cpu": {"cores_per_node": 4, "cores_per_llc": 3}}, HostSpec, "host")

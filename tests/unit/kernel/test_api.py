@@ -1,6 +1,7 @@
 """Claims about the closed interface: only listed calls with fitting arguments get in, and each does what it says."""
 
 import pickle
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ def test_what_is_not_on_the_list_is_refused_traced_and_changes_nothing(machinery
         ("vm.power_on", {"spec": {"name": "a", "memory": -5}}),
         ("vm.power_on", {"spec": {"name": "a", "vcpus": 2**63}}),
         ("vm.power_on", {"spec": {"nam": "a"}}),
-        ("vm.power_on", {"spec": {"name": "a", "workload": {"kind": "generator", "function": "os:nothing"}}}),
+        ("vm.power_on", {"spec": {"name": "a", "workload": {"function": "os:abort"}}}),
         ("host.set_option", {"key": "a b", "value": "x"}),
         ("host.set_option", {"key": "a", "value": "x\ny"}),
         ("image.set_acceptance", {"level": "communitysupported"}),
@@ -69,6 +70,28 @@ def test_arguments_that_do_not_fit_are_refused_and_change_nothing(machinery, nam
     assert error.code == "InvalidArgument", error
     assert "\n" not in str(error)
     assert fingerprint(machinery) == before
+
+
+@pytest.mark.parametrize(
+    "workloads",
+    [
+        {"workload": {"kind": "generator", "function": "would_run:steps"}},
+        {"vcpu_workloads": [{"kind": "generator", "function": "would_run:steps"}]},
+        {
+            "vcpu_workloads": [{"kind": "busy"}, {"kind": "generator", "function": "would_run:steps"}],
+            "vcpus": 2,
+        },
+    ],
+)
+def test_no_management_call_names_code_that_is_imported(machinery, tmp_path, monkeypatch, workloads):
+    (tmp_path / "would_run.py").write_text(
+        "from sim.kernel.workload import Run\ndef steps():\n    yield Run(1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    error = refused(machinery, "vm.power_on", {"spec": {"name": "a", "memory": "16MiB", **workloads}})
+    assert (error.code, "cannot name code" in str(error)) == ("InvalidArgument", True)
+    assert "would_run" not in sys.modules
+    assert machinery.host.call("vm.list") == []
 
 
 NAMES = st.sampled_from([*METHODS, "nothing", "vm.power_on\0"])

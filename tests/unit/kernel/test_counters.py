@@ -57,7 +57,7 @@ def test_run_of_the_vms_is_busy_of_the_pcpus(vms):
     assert sum(row.times.run_ns for row in found.vms) == sum(row.times.busy_ns for row in found.pcpus)
     for row in found.pcpus:
         assert row.times.busy_ns + row.times.switch_ns + row.times.idle_ns == row.span_ns
-        assert row.used_percent < row.util_percent <= 100
+        assert row.used_percent == row.util_percent <= 100
 
 
 def test_a_limited_vm_shows_it_and_the_others_do_not(vms):

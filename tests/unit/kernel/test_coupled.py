@@ -145,10 +145,20 @@ def test_what_an_interrupt_takes_delays_the_burst_that_it_interrupts():
     assert world.times(sched.sim.now).overlap_ns == MS
 
 
-@pytest.mark.parametrize("kind", ["periodic", "barrier", "spinlock", "io"])
-@pytest.mark.parametrize("spin", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "spin"),
+    [
+        ("periodic", False),
+        ("barrier", False),
+        ("barrier", True),
+        ("spinlock", False),
+        ("spinlock", True),
+        ("io", False),
+    ],
+)
 def test_every_kind_pickles_in_the_middle_of_a_run(kind, spin):
-    spec = WorkloadSpec(kind=kind, run_ns=700 * US, period_ns=2 * MS, spin=spin, random=True)
+    random = kind != "periodic"
+    spec = WorkloadSpec(kind=kind, run_ns=700 * US, period_ns=2 * MS, spin=spin, random=random)
     digests = []
     for cut in (False, True):
         sched = host()

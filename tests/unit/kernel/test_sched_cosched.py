@@ -218,3 +218,25 @@ def test_one_that_is_switched_in_again_and_again_is_not_left_behind():
         sched.sim.engine.run(step * 77 * US)
         sched.check_invariants()
     assert first.times(sched.sim.now).costop_ns > 10 * MS
+
+
+@pytest.mark.parametrize("costop_us", [1, 10, 3000])
+@pytest.mark.parametrize("costart_us", [0, 1, 100_000])
+@pytest.mark.parametrize("poll", [False, True])
+def test_a_vm_wider_than_its_host_works_whatever_the_thresholds(costop_us, costart_us, poll):
+    advanced = {"Cpu.CoschedCostopThreshold": costop_us, "Cpu.CoschedCostartThreshold": costart_us}
+    sched = host(cores=1, advanced=advanced, cosched_polling=poll)
+    worlds = vm(sched, *[Busy() for _ in range(4)])
+    for world in worlds:
+        sched.begin(world)
+    sched.sim.engine.run(200 * MS)
+    sched.check_invariants()
+    assert sum(world.times(sched.sim.now).run_ns for world in worlds) > 190 * MS
+    assert sched.sim.engine.events_done < 10_000
+
+
+def test_a_vcpu_that_starts_again_is_not_stopped_at_once_whatever_the_thresholds():
+    """A stopped vCPU between both thresholds would start and stop without end."""
+    sched = host(advanced={"Cpu.CoschedCostopThreshold": 1, "Cpu.CoschedCostartThreshold": 2000})
+    group = vm(sched, Busy(), Busy())[0].group
+    assert group.costart_ns < group.costop_ns <= group.highest_ns

@@ -9,7 +9,7 @@ from sim.core.units import MS, SECOND
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
 from sim.kernel.sched.machine import set_online
-from sim.kernel.sched.numa import client_sizes, vnuma_nodes
+from sim.kernel.sched.numa import client_sizes, set_home, vnuma_nodes
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.scheduler import Scheduler
 from sim.kernel.workload import FOREVER_NS, Busy, OnOff, Run, Wait
@@ -84,10 +84,10 @@ def test_a_crowded_node_gives_a_client_away_and_its_memory_follows_slowly():
         client = sched.numa.client_of(worlds[0])
         client.pages[client.node], client.pages[node] = 0, 20_000
         client.node = node
-        sched.set_home(worlds[0], node)
+        set_home(sched, worlds[0], node)
     run(sched, 1500)
     assert sched.numa.moves == 0
-    run(sched, 2600)
+    run(sched, 600)
     assert [worlds[0].state for worlds in shortlived] == [WorldState.WAIT_IDLE] * 8
     assert sched.numa.moves == 1
     (moved,) = [client for client in sched.numa.clients if client.migrations]
@@ -117,7 +117,7 @@ def test_two_clients_change_places_when_no_move_helps():
     for worlds, node in zip(big + small, (0, 0, 1, 1), strict=True):
         sched.numa.client_of(worlds[0]).node = node
         for world in worlds:
-            sched.set_home(world, node)
+            set_home(sched, world, node)
     run(sched, 13_000)
     assert sorted(sched.numa.client_of(worlds[0]).node for worlds in big) == [0, 1]
     assert sched.numa.moves >= 2
@@ -215,3 +215,55 @@ def test_a_pickled_host_with_homes_goes_on_alike():
         sched.sim.engine.run(5000 * MS)
         digests.append(sched.sim.trace.digest())
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("pinned", [[1, 2], [3, 3]])
+def test_no_pcpu_stays_idle_beside_a_world_that_pinned_ones_crowd_out(pinned):
+    """Two pinned worlds fill node 0; the free one whose home it is goes to the idle pCPU of the other node."""
+    sched = host(cores=2)
+    free = [vm(sched, Busy())[0] for _ in range(2)]
+    for affinity in pinned:
+        world = sched.add("pinned", Busy())
+        sched.group([world])
+        sched.allocate(world, shares=1000, affinity=affinity)
+        sched.begin(world)
+    assert [world.home for world in free] == [0, 1]
+    run(sched, 4100)
+    assert [world.home for world in free] == [1, 1]
+    assert sched.numa.moves == 1
+    assert sched.idle.idle == 0
+    run(sched, 8000)
+    assert sched.numa.moves == 1
+
+
+def test_a_new_machine_gets_the_node_that_pinned_ones_leave_free():
+    sched = host(cores=2)
+    for _ in range(2):
+        world = sched.add("pinned", Busy())
+        sched.allocate(world, shares=1000, affinity=3)
+        sched.begin(world)
+    homes = [vm(sched, Busy())[0].home for _ in range(2)]
+    assert homes == [1, 1]
+
+
+def test_a_node_far_fuller_than_another_gives_away_one_client_after_the_other():
+    """No single move halves the imbalance, but none turns it round either."""
+    sched = host()
+    for _ in range(10):
+        (world,) = vm(sched, Busy())
+        sched.numa.client_of(world).node = 0
+        set_home(sched, world, 0)
+    run(sched, 13_000)
+    assert sorted(client.node for client in sched.numa.clients) == [0] * 5 + [1] * 5
+    assert sched.idle.idle == 0
+
+
+@pytest.mark.parametrize(("threshold", "moves"), [(50, 1), (10, 0)])
+def test_a_move_that_turns_the_imbalance_round_must_leave_little_of_it(threshold, moves):
+    sched = host(cores=2, advanced={"Numa.MigThrashThreshold": threshold})
+    for load, node in ((Busy(), 0), (Busy(), 0), (OnOff(5 * MS, 5 * MS), 1)):
+        (world,) = vm(sched, load)
+        sched.numa.client_of(world).node = node
+        set_home(sched, world, node)
+    run(sched, 2100)
+    assert sched.numa.moves == moves

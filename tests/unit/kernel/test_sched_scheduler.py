@@ -287,6 +287,32 @@ def test_a_very_large_host_runs():
     assert sum(pcpu.times(sched.sim.now).idle_ns for pcpu in sched.pcpus) == 0
 
 
+def test_a_very_large_host_runs_wide_vms_that_sleep():
+    """128 cores with two threads each, a queue for each pCPU: VMs of up to 64 vCPUs, idle ones, busy ones, on and off."""
+    options = SchedOptions(queues="pcpu", quantum_ns=10 * MS)
+    sched = Scheduler(
+        Sim(categories=()), Topology.of(CpuSpec(cores_per_node=128, threads_per_core=2)), options
+    )
+    groups = []
+    for number in range(96):
+        width = (64, 8, 1, 16)[number % 4]
+        kinds = (Busy, Idle, lambda: OnOff(3 * MS, 7 * MS), lambda: OnOff(20 * MS, 90 * MS))
+        worlds = [sched.add(f"vm{number}-{each}", kinds[(number + each) % 4]()) for each in range(width)]
+        sched.group(worlds)
+        for world in worlds:
+            sched.allocate(world, shares=(500, 1000, 2000)[number % 3])
+        for world in worlds:
+            sched.begin(world)
+        groups.append(worlds)
+    for step in range(1, 4):
+        run(sched, 80 * step)
+        sched.check_invariants()
+    ran = [[world.times(sched.sim.now).run_ns for world in worlds] for worlds in groups]
+    assert sum(map(sum, ran)) == sum(pcpu.times(sched.sim.now).busy_ns for pcpu in sched.pcpus)
+    assert sum(world.times(sched.sim.now).ready_ns for worlds in groups for world in worlds) > SECOND
+    assert all(max(times) > 0 for times in ran if len(times) == 64)
+
+
 def test_many_odd_weights_keep_proportion():
     """Weights without a small common multiple are priced with rounding that does not show."""
     sched = host(quantum_ms=1)
@@ -325,3 +351,19 @@ def test_a_pickled_scheduler_is_independent_of_the_original():
     assert [world.run_ns for world in copy.worlds.values()] == [
         world.run_ns for world in sched.worlds.values()
     ]
+
+
+@pytest.mark.parametrize("cores", [1, 8])
+@pytest.mark.parametrize("threshold_ms", [0, 1, 200])
+def test_every_slack_of_a_limit_lets_time_pass_and_keeps_the_limit(threshold_ms, cores):
+    advanced = {"Cpu.LimitEnforcementThreshold": threshold_ms}
+    sched = host(cores, quantum_ms=200, switch_ns=2 * US, advanced=advanced)
+    limit_mhz = 500 * cores
+    bucket = sched.bucket(limit_mhz * MHZ)
+    worlds = [add(sched, Busy(), bucket=bucket) for _ in range(cores)]
+    run(sched, 200)
+    got = sum(mhz(sched, world) for world in worlds)
+    burst_mhz = 1 + 1000 * bucket.burst_ns // (200 * MS)  # what one burst is worth over this time
+    assert limit_mhz * 95 // 100 - burst_mhz <= got <= limit_mhz + burst_mhz
+    assert bucket.burst_ns <= max(threshold_ms, 14) * MS
+    assert sched.sim.engine.events_done < 20_000 * cores  # of a nanosecond each they would be 500 million

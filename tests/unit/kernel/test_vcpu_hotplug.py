@@ -49,6 +49,38 @@ def runs(machine, vms):
     return [world.times(vms.sim.now).run_ns for world in machine.vcpus]
 
 
+def test_each_vcpu_of_a_list_does_its_own_work_and_newcomers_that_of_the_last():
+    vms = manager(cores=6)
+    loads = (WorkloadSpec(), WorkloadSpec(kind="idle"), WorkloadSpec(kind="onoff", run_ns=MS, wait_ns=3 * MS))
+    spec = VmSpec(name="a", vcpus=3, memory_bytes=16 * MIB, vcpu_workloads=loads, cpu_hot_add=True)
+    a = vms.power_on(spec)
+    run(vms, 100)
+    assert runs(a, vms) == [100 * MS, 0, 25 * MS]
+    vms.reconfigure("a", vcpus=4)
+    run(vms, 100)
+    assert runs(a, vms) == [200 * MS, 0, 50 * MS, 25 * MS]
+
+
+def test_vcpus_with_one_coupled_workload_in_a_list_wait_for_each_other_alone():
+    vms = manager(cores=6)
+    step = WorkloadSpec(kind="barrier", run_ns=MS)
+    slow = WorkloadSpec(kind="barrier", run_ns=5 * MS)
+    spec = VmSpec(
+        name="a",
+        vcpus=4,
+        memory_bytes=16 * MIB,
+        vcpu_workloads=(step, slow, step, WorkloadSpec(kind="idle")),
+        cpu_hot_add=True,
+    )
+    a = vms.power_on(spec)
+    gates = [vcpu.workload.gate for vcpu in a.vcpus[:3]]
+    assert gates[0] is gates[2] is not gates[1]
+    assert [gate.parties for gate in gates] == [2, 1, 2]
+    vms.reconfigure("a", vcpus=5)
+    run(vms, 100)
+    assert runs(a, vms)[4] == 0  # the list's last is idle
+
+
 @pytest.mark.parametrize("engine", ["quantum", "fluid"])
 def test_more_vcpus_run_more_and_fewer_run_less(engine):
     vms = manager(engine=engine)

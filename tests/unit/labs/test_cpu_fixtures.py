@@ -31,6 +31,14 @@ def test_a_row_that_is_off_is_not_met():
     assert section.table.rows[1][3:] == ("0.333", "exact", "us", "-", "NO")
 
 
+def test_small_and_negative_values_are_printed_as_they_are():
+    tiny = a_row(Fraction("2999.99996"), tolerance=Fraction(1, 20_000))
+    minus = a_row(Fraction(-1, 1000))
+    rows = fixtures_section([tiny, minus, a_row(Fraction(-3, 2))]).table.rows
+    assert [row[3] for row in rows] == ["2999.99996", "-0.001", "-1.5"]
+    assert rows[0][4] == "0.00005"
+
+
 def test_the_options_of_a_release_say_whether_they_act():
     rows = {row[0]: row for row in options_section("6.0").table.rows}
     assert rows["Cpu.Quantum"][1:6] == ("50", "1", "1000", "ms", "yes")

@@ -17,4 +17,5 @@ def test_the_mean_error_of_a_binomial_is_as_published():
 
 
 def test_all_examples_have_their_rows():
-    assert [row.name for row in run_policy_fixtures()] == ["V7"] * 2 + ["V8"] * 2 + ["V9"] + ["V10"] * 8
+    names = [row.name for row in run_policy_fixtures()]
+    assert names == ["V7"] * 2 + ["V8"] * 3 + ["P3"] + ["V9"] + ["V10"] * 8

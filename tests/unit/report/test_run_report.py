@@ -69,6 +69,7 @@ RESULT = RunResult(
             reservation_hz=500_000_000,
             limit_hz=None,
             alive_ns=3_000_000_000,
+            used_ns=1_200_000_000,
             run_ns=1_000_000_000,
             ready_ns=500_000_000,
             max_limited_ns=500_000_000,
@@ -103,6 +104,7 @@ def test_the_cpu_table_keeps_the_identities_of_esxtop():
     assert row["SHARES"] == "2000"
     assert (row["RES MHz"], row["LIM MHz"]) == ("500", "-")
     assert (row["%RUN"], row["%RDY"], row["%MLMTD"]) == ("33.33", "33.33", "16.67")
+    assert row["%USED"] == "40.00"
     total = sum(float(row[name]) for name in ("%RUN", "%RDY", "%WAIT", "%CSTP"))
     assert total == pytest.approx(300, abs=0.05)
     assert section.notes == ("1 pCPUs, 37.50 % busy on average",)

@@ -321,3 +321,39 @@ def test_chart_is_drawn_the_same_each_time(run, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ScenarioError, match="unknown format"):
         gantt.draw_gantt(chart, tmp_path / "a.txt")
+
+
+@pytest.fixture(params=["quantum", "fluid"])
+def half_idle(request, tmp_path):
+    """A run of one busy vCPU on two pCPUs: its engine and its trace file."""
+    sim = Sim(seed=4)
+    board = Board(sim, HostSpec(cpu=CpuSpec(cores_per_node=2), memory_bytes=GIB, tpm_present=False))
+    board.power_on()
+    vms = VmManager(sim, board, make_scheduler(sim, board.topology, SchedOptions(engine=request.param)))
+    vms.power_on(VmSpec(name="a", memory_bytes=16 * MIB))
+    sim.engine.run(SECOND)
+    write_trace(sim.trace, tmp_path / "trace.npz")
+    return request.param, tmp_path / "trace.npz"
+
+
+def test_an_idle_pcpu_has_its_track_and_a_fluid_run_says_that_it_has_none(half_idle):
+    engine, path = half_idle
+    chart = gantt.collect_chart(events_of(path, end_ns=SECOND), 0, SECOND, 2)
+    out = io.StringIO()
+    write_perfetto(events_of(path, end_ns=SECOND), out, pcpus=2)
+    named = {
+        (one["pid"], one["name"], one["args"]["name"])
+        for one in json.loads(out.getvalue())["traceEvents"]
+        if one["ph"] == "M"
+    }
+    lanes = {name: len(bars) for name, bars in chart.pcpus.items()}
+    if engine == "quantum":
+        assert (lanes, chart.fluid) == ({"pCPU 0": 1, "pCPU 1": 0}, False)
+        assert named >= {
+            (1, "process_name", "pCPUs"),
+            (1, "thread_name", "pCPU 0"),
+            (1, "thread_name", "pCPU 1"),
+        }
+    else:
+        assert (lanes, chart.fluid) == ({}, True)
+        assert (1, "process_name", "pCPUs (the fluid engine puts no world on one)") in named

@@ -156,7 +156,7 @@ def test_limits_and_vcpus_are_ceilings():
         (WorkloadSpec(), Fraction(1)),
         (WorkloadSpec(kind="idle"), Fraction(0)),
         (WorkloadSpec(kind="onoff", run_ns=1, wait_ns=3), Fraction(1, 4)),
-        (WorkloadSpec(kind="io", run_ns=1, wait_ns=1), Fraction(1, 2)),
+        (WorkloadSpec(kind="io", run_ns=1, wait_ns=1, interrupt_ns=0), Fraction(1, 2)),
         (WorkloadSpec(kind="periodic", run_ns=1, period_ns=10), Fraction(1, 10)),
         (WorkloadSpec(kind="periodic", run_ns=20, period_ns=10), Fraction(1)),
         (WorkloadSpec(kind="trace", demand=(100, 50)), Fraction(3, 4)),
@@ -220,3 +220,9 @@ def test_an_own_policy_is_compared_under_its_label():
     own = Candidate(label="mine", policy="sim.kernel.sched.policies.round_robin:RoundRobin")
     (run,) = compare_policies(evolve(SCENARIO, duration_ns=SECOND // 4), [own])
     assert run.policy == "mine"
+
+
+def test_policies_are_not_compared_on_the_fluid_engine():
+    fluid = evolve(SCENARIO, sched=SchedOptions(engine="fluid"))
+    with pytest.raises(ScenarioError, match=r"sched\.engine: knows no policies, got 'fluid', wanted quantum"):
+        run_policy(fluid, candidates(["stride"])[0])

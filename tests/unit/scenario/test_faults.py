@@ -85,6 +85,9 @@ def test_every_kind_can_be_written():
         "launch_policy": {"defect": "mle"},
         "suspend": {"sleep_ns": 10**9},
         "revoke": {"target": "signer/partner/Intel"},
+        "pcpu_offline": {"target": "pcpu/0"},
+        "pcpu_online": {"target": "pcpu/0"},
+        "frequency": {"target": "pcpu/0"},
     }
     for kind in FAULT_KINDS:
         assert FaultSpec(kind=kind, at_ns=5, **more.get(kind, {})).at_ns == 5

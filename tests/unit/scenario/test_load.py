@@ -2,9 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.core.facts import all_facts
+from sim.core.trace import record_types
 from sim.errors import ScenarioError
 from sim.scenario.load import load_scenario, parse_scenario
-from sim.scenario.spec import Scenario
+from sim.scenario.run import Simulation
+from sim.scenario.spec import CATEGORIES, Scenario
 
 WHOLE = """
 name = "whole"
@@ -86,6 +89,19 @@ WRONG = {
         "virtual machines",
     ),
     "[[vms]]\nname = 'a'\n[[vms]]\nname = 'a'": ("bad.toml: vms", "that no other has"),
+    "[trace]\ncategories = ['shced']": ("bad.toml: trace.categories", "'sched'"),
+    "[sched]\nengine = 'fluid'\npolicy = 'gang'": (
+        "bad.toml: sched.policy",
+        "got 'gang', wanted no policy with engine fluid",
+    ),
+    "[[vms]]\nname = 'a'\nworkload = { kind = 'periodic', random = true }": (
+        "bad.toml: vms[0].workload.random",
+        "no random for periodic",
+    ),
+    "[[vms]]\nname = 'a'\nworkload = { kind = 'io', run = '1ms', wait = '1ms', interrupt = '100ms' }": (
+        "bad.toml: vms[0].workload.interrupt",
+        "2000000 ns: the time between two",
+    ),
     "[[vms]]\nvcpus = 1": ("bad.toml: vms[0].name", "missing"),
     "[[vms]]\nname = 'a'\nvcpus = '2'": ("bad.toml: vms[0].vcpus", "wanted an integer"),
     "[[vms]]\nname = 'a'\nworkload = { kind = 'generator', function = 'os:abort' }": (
@@ -174,6 +190,13 @@ def test_a_binary_file_is_refused(tmp_path, data):
         load_scenario(tmp_path / "junk.toml")
 
 
+def test_every_category_of_the_trace_can_be_named_and_no_other():
+    all_facts()  # imports every module, and with it every record type
+    own = {"test", "unit", "elsewhere"}  # of the tests
+    assert set(CATEGORIES) == {kind.category for kind in record_types()} - own
+    assert parse_scenario("[trace]\ncategories = []").trace.categories == ()
+
+
 def test_a_huge_file_is_refused_by_its_size(tmp_path):
     with (tmp_path / "huge.toml").open("wb") as stream:
         stream.truncate(1 << 40)
@@ -201,3 +224,23 @@ def test_named_files_are_found_beside_the_scenario_and_their_content_decides_the
     assert scenario.image.vibs[0].name == "a.vib"
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
+
+
+def test_workloads_that_are_functions_run_with_leave_alone_and_survive_a_reboot(tmp_path, monkeypatch):
+    (tmp_path / "own_steps.py").write_text(
+        "from sim.kernel.workload import Run, Wait\n"
+        "def steps():\n    while True:\n        yield Run(1000000)\n        yield Wait(3000000)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        "duration = '40s'\n[image]\nmodules = 2\n[[faults]]\nkind = 'reboot'\nat = '1s'\n[[vms]]\nname = 'a'\nvcpus = 2\n"
+        "memory = '16MiB'\n[[vms.vcpu_workloads]]\nkind = 'idle'\n"
+        "[[vms.vcpu_workloads]]\nkind = 'generator'\nfunction = 'own_steps:steps'\n"
+    )
+    with pytest.raises(
+        ScenarioError, match=r"vms\[0\]\.vcpu_workloads\[1\]\.kind: a scenario file runs no code"
+    ):
+        parse_scenario(text)
+    result = Simulation(parse_scenario(text, allow_code=True)).finish()
+    assert (result.boot.boots, len(result.vms)) == (2, 1)
+    assert abs(4 * result.vms[0].run_ns - result.vms[0].alive_ns) < 10**7

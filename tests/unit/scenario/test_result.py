@@ -65,6 +65,7 @@ RESULT = RunResult(
             reservation_hz=0,
             limit_hz=None,
             alive_ns=10**9,
+            used_ns=300000000,
             run_ns=333_333_333,
             ready_ns=600_000_000,
             costop_ns=0,
@@ -112,9 +113,9 @@ def test_a_result_without_event_log_writes_no_such_file(tmp_path):
         "{",
         "[]",
         "{}",
-        '{"schema": 2}',
         '{"schema": 1}',
-        '{"schema": 1, "event_log_file": "../../etc/passwd"}',
+        '{"schema": 2}',
+        '{"schema": 2, "event_log_file": "../../etc/passwd"}',
     ],
 )
 def test_what_is_not_a_result_is_a_format_error(tmp_path, text):

@@ -8,13 +8,14 @@ from sim.core.units import GIB, MIB, SECOND
 from sim.errors import CheckpointError, ScenarioError
 from sim.kernel.host import HostState
 from sim.kernel.vm import CpuAllocation
+from sim.kernel.workload import WorkloadSpec
 from sim.report.run_report import attestation_section
 from sim.scenario.build import kernelopt
 from sim.scenario.collect import compare
 from sim.scenario.faults import FaultSpec
 from sim.scenario.result import AttestationResult, BootResult, ReasonRow
 from sim.scenario.run import Simulation, boot_only
-from sim.scenario.spec import ExpectSpec, Scenario, TraceSpec, VmEntry
+from sim.scenario.spec import ExpectSpec, Scenario, TraceSpec, VCenterSpec, VmEntry
 from sim.vsphere.faults import NotAuthenticated
 
 CUTS = (0, 1, 5 * SECOND, 9_100_000_000, 9_270_000_000, 9_300_000_000, 10_310_000_000, 20 * SECOND)
@@ -287,3 +288,17 @@ def test_the_verdict_of_a_host_that_no_longer_boots_is_marked_as_old(small):
     assert simulate(small).attestation.connection == "connected"
     (text,) = [line for line in attestation_section(result).lines if "vCenter sees the host as" in line]
     assert "notResponding" in text
+
+
+def test_a_workload_that_is_code_also_starts_where_vcenter_places_vms(small, tmp_path, monkeypatch):
+    (tmp_path / "placed_steps.py").write_text(
+        "from sim.kernel.workload import Run, Wait\n"
+        "def steps():\n    while True:\n        yield Run(10**6)\n        yield Wait(10**6)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    workload = WorkloadSpec(kind="generator", function="placed_steps:steps")
+    vms = (VmEntry(name="a", memory_bytes=64 * MIB, workload=workload),)
+    placed = evolve(small, vms=vms, duration_ns=4 * SECOND, vcenter=VCenterSpec(place_vms=True))
+    result = simulate(placed)
+    assert result.expectation.met, result.expectation.differences
+    assert 0 < result.vms[0].run_ns < 0.6 * result.vms[0].alive_ns

@@ -13,7 +13,16 @@ from sim.core.facts import fact
 from sim.kernel.sched.advanced import cpu, disk, numa
 from sim.kernel.sched.advanced.option import RELEASES, AdvancedOption, Setting
 
-__all__ = ["OPTIONS", "RELEASES", "USED", "AdvancedOption", "UnknownOption", "default_of", "setting_of"]
+__all__ = [
+    "OPTIONS",
+    "RELEASES",
+    "USED",
+    "WHERE",
+    "AdvancedOption",
+    "UnknownOption",
+    "default_of",
+    "setting_of",
+]
 
 OPTIONS: Mapping[str, AdvancedOption] = {
     option.name: option for option in (*cpu.OPTIONS, *numa.OPTIONS, *disk.OPTIONS)
@@ -54,6 +63,17 @@ USED = frozenset(
     )
 )
 """The options that the model acts on."""
+
+WHERE: Mapping[str, str] = {
+    "Cpu.FairnessRebalancePcpus": "several queues",
+    "Cpu.HTRebalancePeriod": "pcpu queues",
+    "Cpu.HostRebalancePeriod": "no home nodes",
+    "Cpu.L3RebalancePeriod": "2 threads or pcpu queues",
+    "Cpu.PackageRebalancePeriod": "several caches",
+    "Cpu.PcpuMigrateIdlePcpus": "2 threads or several queues",
+}
+"""On what hosts alone an option acts: with two threads a core; with several last-level caches in a package, and so several
+queues; with a queue for each pCPU (`sched.queues`); with several packages and worlds that have no home node."""
 
 _DUMPS = "esxcli system settings advanced list, ESXi 6.0 U3 to 9.0.1"
 

@@ -146,6 +146,10 @@ class EsxiQueues(Policy):
         following.seq = 0
         return following
 
+    def moved(self, world: World, pcpu: PcpuRunner) -> None:
+        """Let the world belong to the queue of its new pCPU."""
+        world.queue = pcpu.queue
+
     def queued(self) -> int:
         """Count the entries that count."""
         return sum(world.seq == seq for heap in self.heaps for _, seq, world in heap)
@@ -188,15 +192,16 @@ class EsxiQueues(Policy):
 
     def _search_soon(self, now_ns: int) -> None:
         if not self._search_timer.armed:
-            self._search_timer.arm(now_ns + self.balancer.patience_ns)
+            self._search_timer.arm(self.balancer.search_begins(now_ns))
 
     def _search(self) -> None:
-        """Timer: pCPUs that are idle look everywhere."""
+        """Timer: pCPUs that are idle look into every queue of a level whose period is over."""
         now_ns = self.host.sim.now
+        levels = self.balancer.search_levels(now_ns)
         for pcpu in self.host.pcpus:
             if pcpu.world is not None or not pcpu.online:
                 continue
-            for number in self.balancer.nearest(pcpu.queue):
+            for number in self.balancer.within(pcpu.queue, levels):
                 if self.balancer.waiting[number] and (world := self._first(number, pcpu)) is not None:
                     self.dequeue(world)
                     self._adopt(world, pcpu)
@@ -205,7 +210,7 @@ class EsxiQueues(Policy):
                     break
         idle = any(pcpu.world is None and pcpu.online for pcpu in self.host.pcpus)
         if idle and any(self.balancer.waiting):
-            self._search_timer.arm(now_ns + self.balancer.patience_ns)
+            self._search_timer.arm(self.balancer.search_begins(now_ns))
 
     def _key(self, world: World) -> int:
         """Return a world's place in the queue: one that is entitled to a whole CPU goes before all others."""

@@ -60,6 +60,7 @@ class Gang(Policy):
     """Slots for whole VMs; see the module.  `world.note` is its VM's team."""
 
     name = "gang"
+    spreads = False
 
     def attach(self, host: Scheduler) -> None:
         """Begin with free pCPUs."""
