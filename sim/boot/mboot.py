@@ -23,12 +23,13 @@ from sim.boot.measure import MeasureError, Measurer
 from sim.boot.modules import ModuleMeasurer
 from sim.boot.pcrmap import VERSIONED_MODULES, module_base_name
 from sim.boot.safeboot import FATAL_NOT_FOUND
-from sim.errors import FormatError
+from sim.errors import FormatError, LimitError
 from sim.hw.disk import DiskError
+from sim.image.bootbank import check_bank_contents
 from sim.image.bootcfg import BootConfig
 from sim.image.contents import without_trailer
 from sim.image.elf import read_elf
-from sim.image.payload import GZIP_MAGIC, content_of
+from sim.image.payload import GZIP_MAGIC, content_of, declared_size
 from sim.tpm.client import TpmClient, TpmError
 
 __all__ = ["Mboot", "kernel_options"]
@@ -66,6 +67,7 @@ class Mboot:
         """Queue one step for each module of boot.cfg."""
         if not self._measurer.active:
             self._say(f"TPM not present ({self._context.tpm_state}): nothing is measured")
+        self._check_contents()
         for name in self._config.load_order:
             self._context.procedure.next(self._load, name)
 
@@ -93,6 +95,16 @@ class Mboot:
         config = self._context.config
         assert config is not None, "safeboot has chosen a bank before mboot starts"
         return config
+
+    def _check_contents(self) -> None:
+        """Stop before the first module where all of them together would unpack to more than a bank may hold."""
+        volume = self._context.board.disk.volume(self._context.bank)
+        files = {name: volume.peek(name) for name in self._config.load_order if volume.exists(name)}
+        try:
+            check_bank_contents(files.values())
+        except LimitError as error:
+            largest = max(files, key=lambda name: declared_size(files[name]))
+            raise self._fatal(largest, error, FATAL_INCONSISTENT) from error
 
     def _load(self, name: str) -> None:
         volume = self._context.board.disk.volume(self._context.bank)

@@ -214,6 +214,9 @@ def image_bundle_inspect(file: Path, *, age_max_days: int | None, moment: str | 
 @click.option(
     "--allow-downgrades", "downgrades", is_flag=True, help="Take VIBs older than the installed ones."
 )
+@click.option(
+    "--allow-vendor-change", "vendor_changes", is_flag=True, help="Let other makers take the place of VIBs."
+)
 @click.option("--ok-to-remove", "removals", is_flag=True, help="Let VIBs go that the profile does not name.")
 @_age_option
 @_time_option

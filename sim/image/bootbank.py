@@ -19,16 +19,19 @@ import attrs
 from sim.core.facts import fact
 from sim.errors import FormatError
 from sim.image.bootcfg import CONFIG_FILE, BootConfig, format_boot_config, parse_boot_config
+from sim.image.growth import check_packed
 from sim.image.imgdb import DATABASE_FILE, ImageDatabase, VibRecord, read_database, write_database
 from sim.image.metadata import Descriptor
 from sim.image.vib import Vib
 
 __all__ = [
+    "BANK_CONTENT_BYTES_MAX",
     "OPTION_FILES",
     "STATE_FILE",
     "SYSTEM_FILES",
     "BootBank",
     "bank_file_name",
+    "check_bank_contents",
     "config_settings",
     "record_vib",
 ]
@@ -41,6 +44,9 @@ STATE_FILE = "state.tgz"
 
 SYSTEM_FILES = (CONFIG_FILE, DATABASE_FILE, STATE_FILE, *OPTION_FILES)
 """The only files of a bank that no signed descriptor covers."""
+
+BANK_CONTENT_BYTES_MAX = 512 << 20
+"""The largest content of all files of a bank together, after unpacking."""
 
 COUNTER_MAX = 999
 
@@ -97,6 +103,11 @@ class BootBank:
         """Return the bank with some files replaced or added, and others removed."""
         kept = {name: data for name, data in self.files.items() if name not in removed}
         return BootBank(files={**kept, **changed})
+
+
+def check_bank_contents(files: Iterable[bytes]) -> None:
+    """Refuse files that declare more content, all together, than a bank may have; nothing is unpacked for that."""
+    check_packed(files, BANK_CONTENT_BYTES_MAX, "boot bank")
 
 
 def config_settings(config: BootConfig) -> tuple[tuple[str, str], ...]:

@@ -1,9 +1,9 @@
 """Zip archives as depots use them: read within limits, written in one spelling.
 
 Models: stored and deflated files under plain relative paths, each once.  A reader takes the number of entries and the
-size of the directory from the end record before it reads any of them, checks every name, and unpacks no file beyond the
-size that the directory declares for it, nor all of them beyond one limit, so that no archive costs more memory than a
-caller allows.
+size of the directory from the end record before it reads any of them, and checks every name and what all files together
+declare (`sim.image.growth`) before it unpacks one.  It unpacks what it is asked for, piece by piece, and no file beyond
+the size that the directory declares for it, so that no archive costs more memory than a caller allows.
 
 Leaves out: encryption, archives in several parts, ZIP64, comments, links: all are refused.
 
@@ -19,9 +19,17 @@ import zlib
 from collections.abc import Iterable, Mapping
 
 from sim.errors import FormatError, LimitError
+from sim.image.growth import check_growth
 from sim.image.paths import check_path
 
-__all__ = ["ZIP_BYTES_MAX", "ZIP_CONTENT_BYTES_MAX", "ZIP_ENTRIES_MAX", "read_zip", "write_zip"]
+__all__ = [
+    "ZIP_BYTES_MAX",
+    "ZIP_CONTENT_BYTES_MAX",
+    "ZIP_ENTRIES_MAX",
+    "ZipReader",
+    "read_zip",
+    "write_zip",
+]
 
 ZIP_BYTES_MAX = 512 << 20
 ZIP_CONTENT_BYTES_MAX = 512 << 20
@@ -32,6 +40,7 @@ _FIRST = b"PK\x03\x04"
 _END = struct.Struct("<4s4H2IH")
 _END_MAGIC = b"PK\x05\x06"
 _ENTRY_BYTES_MAX = 512
+_PIECE_BYTES = 1 << 18
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
 _PLAIN_DATE = (1980, 1, 1, 0, 0, 0)
@@ -56,14 +65,44 @@ def read_zip(
 
     Errors: `LimitError` for what is larger than a limit or than declared, `FormatError` for all else.
     """
-    _check_frame(data, what)
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        infos = [info for info in archive.infolist() if not _is_folder(info)]
-        _check_infos(infos, what, content_bytes_max)
-        return {info.filename: _content(archive, info, what) for info in infos}
-    except _BROKEN as error:
-        raise FormatError(what, "", f"is broken ({type(error).__name__})") from error
+    reader = ZipReader(data, what, content_bytes_max=content_bytes_max)
+    return {path: reader.read(path) for path in reader.sizes}
+
+
+class ZipReader:
+    """The files of an archive by path: known at once with their declared sizes, unpacked when they are asked for."""
+
+    def __init__(
+        self, data: bytes, what: str = _WHAT, *, content_bytes_max: int = ZIP_CONTENT_BYTES_MAX
+    ) -> None:
+        """Read and check the directory; errors as for `read_zip`."""
+        _check_frame(data, what)
+        self._what = what
+        try:
+            self._archive = zipfile.ZipFile(io.BytesIO(data))
+            infos = [info for info in self._archive.infolist() if not _is_folder(info)]
+        except _BROKEN as error:
+            raise _broken(what, error) from error
+        _check_infos(infos, what)
+        self._infos = {info.filename: info for info in infos}
+        self.sizes = {info.filename: info.file_size for info in infos}
+        """Path -> declared size, in the order of the directory."""
+        check_growth(len(data), sum(self.sizes.values()), content_bytes_max, what)
+
+    def read(self, path: str, bytes_max: int = ZIP_CONTENT_BYTES_MAX) -> bytes:
+        """Return one file; a missing one, or one that is not as declared, is a `FormatError`."""
+        if path not in self._infos:
+            raise FormatError(self._what, path[:60], "is missing")
+        if self.sizes[path] > bytes_max:
+            raise LimitError(self._what, path[:60], f"declares more than {bytes_max} bytes")
+        try:
+            return _content(self._archive, self._infos[path], self._what)
+        except _BROKEN as error:
+            raise _broken(self._what, error) from error
+
+
+def _broken(what: str, error: Exception) -> FormatError:
+    return FormatError(what, "", f"is broken ({type(error).__name__})")
 
 
 def write_zip(files: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> bytes:
@@ -95,7 +134,7 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
     return info.filename.endswith("/") and info.file_size == 0
 
 
-def _check_infos(infos: list[zipfile.ZipInfo], what: str, content_bytes_max: int) -> None:
+def _check_infos(infos: list[zipfile.ZipInfo], what: str) -> None:
     if len(infos) > ZIP_ENTRIES_MAX:
         raise LimitError(what, "", f"more than {ZIP_ENTRIES_MAX} entries")
     seen: set[str] = set()
@@ -106,14 +145,20 @@ def _check_infos(infos: list[zipfile.ZipInfo], what: str, content_bytes_max: int
         seen.add(info.filename)
         if info.compress_type not in _METHODS or info.flag_bits & _ENCRYPTED:
             raise FormatError(what, info.filename[:60], "is neither stored nor deflated, or encrypted")
-    if sum(info.file_size for info in infos) > content_bytes_max:
-        raise LimitError(what, "", f"declares more than {content_bytes_max} bytes of content")
 
 
 def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> bytes:
     """Unpack one file; the library stops at the declared size, and the checksum tells whether more was there."""
+    parts: list[bytes] = []
+    left = info.file_size + 1
     with archive.open(info) as stream:
-        data = stream.read(info.file_size + 1)
-    if len(data) != info.file_size:
-        raise FormatError(what, info.filename, f"has {len(data)} bytes, {info.file_size} are declared")
-    return data
+        while left > 0 and (part := stream.read(min(left, _PIECE_BYTES))):
+            parts.append(part)
+            left -= len(part)
+    if left != 1:
+        raise FormatError(
+            what,
+            info.filename,
+            f"has {info.file_size + 1 - left} bytes, {info.file_size} are declared",
+        )
+    return b"".join(parts)

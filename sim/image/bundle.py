@@ -2,8 +2,8 @@
 
 Models: index.xml (who publishes), vendor-index.xml (which metadata), metadata.zip (when it was made, image profiles, and a
 copy of each descriptor with path, size and SHA-256 of the archive) and the VIBs below vib20/.  The reader takes
-a bundle whole or not at all: every file is listed and there, each VIB has the size and digest of the metadata and the
-descriptor that the metadata repeats, and nothing else is in it.  `DepotPolicy` bounds the age of the metadata.
+a bundle whole or not at all: every file is listed and there, each VIB has the size (this is known before any is unpacked)
+and digest of the metadata and the descriptor that the metadata repeats, and nothing else is in it.  `DepotPolicy` bounds the age of the metadata.
 
 **Metadata is not signed**, as in real bundles; VIBs are.  So an outdated copy of a depot is noticed by its age, and one
 whose date was forged is not; nobody can make a VIB that `sim.image.install` would take.
@@ -17,6 +17,7 @@ vmware.xml as remembered.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -25,7 +26,7 @@ import attrs
 
 from sim.errors import FormatError, LimitError, VerificationError
 from sim.image.boundedxml import Node, escape, parse_xml
-from sim.image.boundedzip import read_zip, write_zip
+from sim.image.boundedzip import ZipReader, read_zip, write_zip
 from sim.image.profile import ImageProfile, parse_profile, write_profile
 from sim.image.vib import Vib, read_vib, write_vib
 
@@ -40,7 +41,9 @@ __all__ = [
     "write_bundle",
 ]
 
-METADATA_BYTES_MAX = 64 << 20
+INDEX_BYTES_MAX = 1 << 20
+METADATA_BYTES_MAX = 16 << 20
+"""The largest metadata.zip, packed or not: four KiB for each VIB that a bundle can have."""
 CHUNK_BYTES = 1 << 16
 
 _WHAT = "offline bundle"
@@ -133,34 +136,44 @@ def write_bundle(depot: Depot) -> bytes:
 
 def read_bundle(data: bytes) -> Depot:
     """Return the depot in a bundle, whole; raises `FormatError` or `DepotError` and returns nothing otherwise."""
-    files = read_zip(data, _WHAT)
-    vendor = _only(parse_xml(_file(files, _INDEX), _INDEX), "vendor", _INDEX)
-    index = _file(files, _text(vendor, "indexfile", _INDEX))
+    files = ZipReader(data, _WHAT)
+    vendor = _only(parse_xml(files.read(_INDEX, INDEX_BYTES_MAX), _INDEX), "vendor", _INDEX)
+    index = files.read(_text(vendor, "indexfile", _INDEX), INDEX_BYTES_MAX)
     entry = _only(parse_xml(index, _VENDOR_INDEX), "metadata", _VENDOR_INDEX)
     url = _text(entry, "url", _VENDOR_INDEX)
-    metadata = read_zip(_file(files, url), _METADATA, content_bytes_max=METADATA_BYTES_MAX)
+    packed = files.read(url, METADATA_BYTES_MAX)
+    metadata = read_zip(packed, _METADATA, content_bytes_max=METADATA_BYTES_MAX)
     if metadata.get(_VENDOR_INDEX) != index:
         raise DepotError("depot.index", f"{_VENDOR_INDEX} differs from the one in {_METADATA}")
-    vibs = tuple(
-        _read_vib(name, xml, files) for name, xml in sorted(metadata.items()) if name.startswith("vibs/")
-    )
-    profiles = tuple(
-        parse_profile(xml) for name, xml in sorted(metadata.items()) if name.startswith("profiles/")
-    )
+    copies = {
+        name: parse_xml(xml, name) for name, xml in sorted(metadata.items()) if name.startswith("vibs/")
+    }
+    _check_listed(files, metadata, copies, {_INDEX, _VENDOR_INDEX, url})
     depot = Depot(
         vendor=_text(vendor, "name", _INDEX),
         code=_text(vendor, "code", _INDEX),
         made_at=_time(parse_xml(_file(metadata, _RESPONSE), _RESPONSE)),
-        vibs=vibs,
-        profiles=profiles,
+        vibs=tuple(_read_vib(name, copy, files) for name, copy in copies.items()),
+        profiles=tuple(
+            parse_profile(xml) for name, xml in sorted(metadata.items()) if name.startswith("profiles/")
+        ),
     )
-    _check_whole(depot, files, metadata, {_INDEX, _VENDOR_INDEX, url})
+    _check_names(depot)
     return depot
 
 
-def _check_whole(depot: Depot, files: dict[str, bytes], metadata: dict[str, bytes], fixed: set[str]) -> None:
-    """Demand that nothing is in the bundle that the metadata does not list, and no id or name twice."""
-    unlisted = sorted(set(files) - fixed - {_path(vib) for vib in depot.vibs})
+def _check_listed(
+    files: ZipReader, metadata: dict[str, bytes], copies: dict[str, Node], fixed: set[str]
+) -> None:
+    """Demand, before any VIB is unpacked, that it has the size of the metadata and that nothing is in no list."""
+    listed = set()
+    for name, copy in copies.items():
+        path, size = _text(copy, "relative-path", name), _text(copy, "packed-size", name)
+        found = files.sizes.get(path)
+        if found is not None and size != str(found):
+            raise DepotError("depot.size", f"{path} has {found} bytes, the metadata declares {size[:20]}")
+        listed.add(path)
+    unlisted = sorted(set(files.sizes) - fixed - listed)
     unlisted += sorted(
         name
         for name in metadata
@@ -169,9 +182,13 @@ def _check_whole(depot: Depot, files: dict[str, bytes], metadata: dict[str, byte
     )
     if unlisted:
         raise DepotError("depot.unlisted", f"{unlisted[0]} is in the bundle and in no list")
+
+
+def _check_names(depot: Depot) -> None:
+    """Demand that no id or name stands twice, and that profiles name VIBs that are there."""
     for names in ([vib.vib_id for vib in depot.vibs], [profile.name for profile in depot.profiles]):
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(names).items():
+            if count > 1:
                 raise DepotError("depot.twice", f"{name} stands twice in the metadata")
     known = {vib.vib_id for vib in depot.vibs}
     for profile in depot.profiles:
@@ -182,13 +199,10 @@ def _check_whole(depot: Depot, files: dict[str, bytes], metadata: dict[str, byte
                 )
 
 
-def _read_vib(name: str, xml: bytes, files: dict[str, bytes]) -> Vib:
-    copy = parse_xml(xml, name)
+def _read_vib(name: str, copy: Node, files: ZipReader) -> Vib:
     path = _text(copy, "relative-path", name)
-    data = _file(files, path)
-    size, digest = _text(copy, "packed-size", name), _text(_only(copy, "checksum", name), "checksum", name)
-    if size != str(len(data)):
-        raise DepotError("depot.size", f"{path} has {len(data)} bytes, the metadata declares {size[:20]}")
+    data = files.read(path)
+    digest = _text(_only(copy, "checksum", name), "checksum", name)
     if digest != sha256(data).hexdigest():
         raise DepotError("depot.digest", f"{path} has another SHA-256 than the metadata says")
     vib = read_vib(data)

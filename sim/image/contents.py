@@ -33,7 +33,7 @@ MODULE_FOLDER = "usr/lib/vmware/vmkmod/"
 RECENT_MAX = 4
 """Payloads of which it is remembered what is inside."""
 
-_ARCHIVES = ("vgz", "tgz", "bootloader")
+_ARCHIVES = {"vgz": read_vtar, "tgz": read_ustar, "bootloader": read_ustar}
 _USTAR_MAGIC = b"ustar"
 
 
@@ -61,8 +61,17 @@ def kernel_modules(content: bytes) -> tuple[tuple[str, bytes], ...]:
 
 
 def payload_entries(kind: str, data: bytes) -> tuple[TarEntry, ...]:
-    """Return the entries of a payload file as stored; a payload that is no archive has none."""
-    return open_archive(content_of(data)) if kind in _ARCHIVES else ()
+    """Return the entries of a payload file as stored, whatever its kind: a kernel opens every archive that it finds.
+
+    Errors: `FormatError` for a broken archive, and for a vgz, tgz or bootloader payload that is not the archive of its kind.
+    """
+    content = content_of(data)
+    read = _ARCHIVES.get(kind)
+    if read is None or is_vtar(content) is (read is read_vtar):
+        entries = open_archive(content)
+        if entries or read is None:
+            return entries
+    return read(without_trailer(content))
 
 
 def paths_of(vib: Vib) -> tuple[str, ...]:

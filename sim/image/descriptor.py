@@ -1,8 +1,9 @@
 """descriptor.xml, read strictly.
 
 Models the XML of version 5.0.  Reading is strict about what it understands (each value once, known words, bounded
-sizes, a SHA-256 of the stored file for every payload) and keeps the path of every element that it does not know; the
-original bytes stay with the VIB, so such elements remain under its signature.
+sizes, a SHA-256 of the stored file for every payload, a checksum of its content where it is packed) and keeps the path of
+every element and attribute that it does not know; the original bytes stay with the VIB, so these remain under its
+signature.
 
 Leaves out writing (`sim.image.descriptor_writer`), resolving relations (`sim.image.install`) and comparing the file list with the payloads.
 
@@ -24,7 +25,7 @@ from sim.image.boundedxml import Node, parse_xml
 from sim.image.metadata import OPERATORS, Checksum, Descriptor, PayloadEntry, Platform, Relation
 from sim.image.paths import check_path
 
-__all__ = ["DIGEST_BYTES", "PAYLOADS_MAX", "PAYLOAD_KINDS", "parse_descriptor"]
+__all__ = ["DIGEST_BYTES", "PACKED_KINDS", "PAYLOADS_MAX", "PAYLOAD_KINDS", "parse_descriptor"]
 
 PAYLOADS_MAX = 512
 NAME_CHARS_MAX = fact(
@@ -38,6 +39,8 @@ SUMMARY_CHARS_MAX = fact(
     "vib.summary_chars_max", 80, unit="characters", source="VMware: VIB format, summary", kind="vendor"
 ).value
 PAYLOAD_KINDS = ("vgz", "tgz", "boot", "bootloader", "upgrade", "bootisobios", "bootisoefi")
+PACKED_KINDS = ("vgz", "tgz")
+"""Kinds that are always gzip, so that their content has a checksum of its own."""
 DIGEST_BYTES = {"sha-256": 32, "sha-1": 20}
 
 _WHAT = "VIB descriptor"
@@ -208,6 +211,8 @@ def _payload(node: Node) -> PayloadEntry:
     kinds = [(item.algorithm, item.process) for item in checksums]
     if ("sha-256", "") not in kinds:
         raise FormatError(_WHAT, where, "has no sha-256 checksum of the file")
+    if kind in PACKED_KINDS and not any(item.process for item in checksums):
+        raise FormatError(_WHAT, where, "has no checksum of its unpacked content")
     if len(set(kinds)) != len(kinds):
         raise FormatError(_WHAT, where, "has two checksums of one kind")
     return PayloadEntry(name=name, kind=kind, size=int(size), checksums=checksums)
@@ -229,6 +234,10 @@ def _checksum(node: Node, where: str) -> Checksum:
 
 
 def _unknown(node: Node, path: str) -> Iterator[str]:
+    """Yield the paths of elements, and of attributes with an @, that nothing here reads."""
+    for attribute in node.attributes:
+        if attribute not in _ATTRIBUTES.get(node.tag, ()):
+            yield f"{path}/@{attribute}"
     known = _CHILDREN.get(node.tag, "").split()
     for child in node.children:
         if child.tag in known:
@@ -237,6 +246,14 @@ def _unknown(node: Node, path: str) -> Iterator[str]:
             yield f"{path}/{child.tag}"
 
 
+_ATTRIBUTES = {
+    "vib": ("version",),
+    "url": ("key",),
+    "constraint": ("name", "relation", "version"),
+    "softwarePlatform": ("productLineID", "version", "locale"),
+    "payload": ("name", "type", "size"),
+    "checksum": ("checksum-type", "verify-process"),
+}
 _CHILDREN = {
     "vib": "type name version vendor summary description release-date urls relationships software-tags"
     " system-requires file-list acceptance-level live-install-allowed live-remove-allowed cimom-restart"

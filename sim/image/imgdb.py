@@ -5,7 +5,7 @@ the bank file of each payload, and the settings of boot.cfg that no measurement 
 descriptor and signature as they were in the archive.  A verifier at boot needs nothing else to check every bank file
 against a signed digest.  The profile itself is signed by nobody: it only says where to look, and is measured.
 
-Leaves out the history of profiles and the dates of installation.
+Leaves out the history of profiles but for the versions of removed VIBs, and the dates of installation.
 
 Sources: the image database of installed hosts (var/db/esximg with vibs and profiles); the place of the signatures and
 the element names of the profile are this project's own.
@@ -62,6 +62,8 @@ class ImageDatabase:
     records: tuple[VibRecord, ...]
     settings: tuple[tuple[str, str], ...] = ()
     """Settings of boot.cfg that must stand there as here: they are neither signed nor measured."""
+    gone: tuple[tuple[str, str], ...] = ()
+    """Name and version of each VIB that was installed once and is not now; nothing older than that comes back by itself."""
 
     def record(self, name: str) -> VibRecord | None:
         """Return the record of the VIB of that name."""
@@ -102,6 +104,7 @@ def _path(number: int, suffix: str) -> str:
 def _write_profile(database: ImageDatabase) -> bytes:
     parts = [f'<profile name="{escape(database.name)}" acceptance-level="{database.level.xml_name}">']
     parts += [f'<setting key="{escape(key)}">{escape(text)}</setting>' for key, text in database.settings]
+    parts += [f'<gone name="{escape(name)}" version="{escape(version)}"/>' for name, version in database.gone]
     for record in database.records:
         files = "".join(f"<file>{escape(name)}</file>" for name in record.files)
         parts.append(f'<vib id="{escape(record.descriptor.vib_id)}">{files}</vib>')
@@ -113,13 +116,15 @@ def _read_profile(files: dict[str, bytes]) -> ImageDatabase:
     vibs = root.named("vib")
     if root.tag != "profile":
         raise FormatError(_WHAT, _PROFILE, "root element is not profile")
-    if len(vibs) > VIBS_MAX:
+    gone = root.named("gone")
+    if max(len(vibs), len(gone)) > VIBS_MAX:
         raise LimitError(_WHAT, _PROFILE, f"more than {VIBS_MAX} VIBs")
     return ImageDatabase(
         name=root.attributes.get("name", ""),
         level=AcceptanceLevel.from_xml(root.attributes.get("acceptance-level", "")),
         records=tuple(_read_record(number, vib, files) for number, vib in enumerate(vibs)),
         settings=tuple((node.attributes.get("key", ""), node.text) for node in root.named("setting")),
+        gone=tuple((node.attributes.get("name", ""), node.attributes.get("version", "")) for node in gone),
     )
 
 

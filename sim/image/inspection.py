@@ -16,14 +16,14 @@ from collections.abc import Mapping
 import attrs
 
 from sim.errors import FormatError
-from sim.image.bootbank import BootBank
+from sim.image.bootbank import BootBank, check_bank_contents
 from sim.image.bootcfg import BootConfig
 from sim.image.contents import paths_of, payload_entries
 from sim.image.imgdb import VibRecord
 from sim.image.metadata import Descriptor, PayloadEntry
 from sim.image.payload import content_of, payload_problems
 from sim.image.tar import TarEntry
-from sim.image.vib import Payload, Vib, parse_vib
+from sim.image.vib import Payload, Vib, check_contents, parse_vib
 
 __all__ = [
     "BankFile",
@@ -113,6 +113,7 @@ class BankInspection:
 def inspect_vib(data: bytes) -> VibInspection:
     """Return what is in a VIB archive; `FormatError` when archive or descriptor cannot be read."""
     vib = parse_vib(data)
+    check_contents(vib)
     payloads = tuple(
         _inspect_payload(entry, payload)
         for entry, payload in zip(vib.descriptor.payloads, vib.payloads, strict=True)
@@ -136,6 +137,7 @@ def inspect_vib(data: bytes) -> VibInspection:
 def inspect_bank(files: Mapping[str, bytes]) -> BankInspection:
     """Return what is in a boot bank; `FormatError` when boot.cfg or the image database cannot be read."""
     bank = BootBank(files=files)
+    check_bank_contents(files.values())
     database = bank.database
     problems: list[str] = []
     vibs = tuple(_inspect_record(record, files, problems) for record in database.records)

@@ -1,15 +1,17 @@
 """Installing VIBs into a boot bank, as `esxcli software vib install` does it.
 
 Models the rules in front of an installation: signature and checksums, the host's acceptance level, dependencies,
-conflicts, replacement of the same VIB, the paths that a level may write, one owner for each file.  All VIBs of a call
+conflicts, replacement of the same VIB, and the files (`sim.image.installfiles`): the paths that a level may write, one
+owner for each file, a tree that holds together.  All VIBs of a call
 are installed or none: the result is a new bank, and the old one is never touched.
 
-There is no way back to an older version of an installed VIB, signed as it may be, unless `downgrades=True` says so, as
-esxcli's --allow-downgrades does: an old signature stays valid, and the faults that a newer version mended come back.
+There is no way back to an older version of a VIB that is or was installed, signed as it may be, unless `downgrades=True`
+says so, as esxcli's --allow-downgrades does: an old signature stays valid, and the faults that a newer version mended
+come back.  Nobody else may take a VIB's place, unless `vendor_changes=True` says so (`sim.image.succession`).
 
 `force=True` turns signature, level, dependency, version and ownership refusals into warnings, each of which the result
 repeats, as on a real host; `no_sig_check=True` does so for signature and level alone, as esxcli's --no-sig-check does.
-Wrong checksums are refused even then.  The next boot with Secure Boot on refuses what came in that way.  Every rule that
+Wrong checksums and a tree that does not hold together are refused even then.  The next boot with Secure Boot on refuses what came in that way.  Every rule that
 an option set aside is in the result as a `Waiver`, for whoever keeps the books.
 
 Leaves out live installation.  Whole image profiles are `sim.image.profile`, depots `sim.image.bundle`.
@@ -27,15 +29,17 @@ import attrs
 
 from sim.errors import FormatError, VerificationError
 from sim.image.acceptance import AcceptanceLevel
-from sim.image.bootbank import STATE_FILE, BootBank, config_settings, record_vib
+from sim.image.bootbank import STATE_FILE, BootBank, check_bank_contents, config_settings, record_vib
 from sim.image.bootcfg import CONFIG_FILE, BootConfig, format_boot_config
-from sim.image.contents import paths_of
 from sim.image.imgdb import DATABASE_FILE, VibRecord, write_database
+from sim.image.install_error import InstallError
+from sim.image.installfiles import check_files, check_places, check_tree, part_of_record, part_of_vib
 from sim.image.metadata import Descriptor
 from sim.image.pathrules import PathRules
 from sim.image.payload import PayloadError
+from sim.image.succession import DOWNGRADE, VENDOR_CHANGE, check_succession, replaces, versions_gone
 from sim.image.trust import TrustStore
-from sim.image.versions import satisfies, version_key
+from sim.image.versions import satisfies
 from sim.image.vib import Vib, verify_vib
 
 __all__ = [
@@ -55,26 +59,11 @@ PATH_RULES = PathRules()
 FORCE, NO_SIG_CHECK, ALLOW_DOWNGRADES = "force", "no-sig-check", "allow-downgrades"
 """The options that set rules aside, in esxcli's spelling."""
 
-DOWNGRADE = "DowngradeError"
+ALLOW_VENDOR_CHANGE = "allow-vendor-change"
+"""One more, which esxcli does not have: another vendor or provider, or a lower level, may take a VIB's place."""
+
 _SIGNATURE_RULES = ("AcceptanceConfigError", "VibSignatureError")
-_PATHS_SHOWN_MAX = 5
-_LAST_LINE = "Please refer to the log file for more details."
 _ADVICE = "To change the host acceptance level, use the 'esxcli software acceptance set' command."
-
-
-class InstallError(VerificationError):
-    """An installation is refused; `check` is esxcli's name for the reason, the text esxcli's lines."""
-
-    def __init__(self, check: str, message: str) -> None:
-        super().__init__(check, message)
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """What esxcli prints."""
-        return (f" [{self.check}]", *(f" {line}" for line in self.message.split("\n")), f" {_LAST_LINE}")
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
 
 
 @attrs.frozen(kw_only=True)
@@ -98,8 +87,9 @@ class InstallResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What esxcli prints of rules that were set aside; a downgrade that was asked for is none."""
-        return tuple(one.text for one in self.waivers if one.option != ALLOW_DOWNGRADES)
+        """What esxcli prints of rules that were set aside; a change that was asked for by name is none."""
+        asked_for = (ALLOW_DOWNGRADES, ALLOW_VENDOR_CHANGE)
+        return tuple(one.text for one in self.waivers if one.option not in asked_for)
 
 
 def install(
@@ -112,21 +102,32 @@ def install(
     force: bool = False,
     no_sig_check: bool = False,
     downgrades: bool = False,
+    vendor_changes: bool = False,
     paths: PathRules = PATH_RULES,
 ) -> InstallResult:
     """Return the bank with the VIBs in it; the first broken rule that no option sets aside raises `InstallError`."""
+    check_bank_contents(bank.files.values())
     wanted = [vibs] if isinstance(vibs, Vib) else list(vibs)
     database = bank.database
     skipped = [vib for vib in wanted if _is_installed(vib, database.records)]
     new = [vib for vib in wanted if vib not in skipped]
     refusals = [refusal for vib in new for refusal in _check_vib(vib, host_level, trust, now)]
-    leaving = [record for record in database.records if _is_replaced(record.descriptor, new)]
+    leaving = [record for record in database.records if _is_replaced(record, new)]
     staying = [record for record in database.records if record not in leaving]
-    refusals += [refusal for vib in new for refusal in _check_paths(vib, paths)]
-    refusals += _check_versions(new, leaving)
+    parts = [part_of_vib(vib) for vib in new]
+    refusals += [refusal for part in parts for refusal in check_places(part, paths)]
+    refusals += check_succession(new, leaving, database, trust, now)
     refusals += _check_image([*(r.descriptor for r in staying), *(vib.descriptor for vib in new)])
-    refusals += _check_files(new, staying)
-    waivers = _waived(refusals, force=force, no_sig_check=no_sig_check, downgrades=downgrades)
+    below = [part_of_record(record, bank) for record in (staying if new else ())]
+    refusals += check_files(parts, below)
+    check_tree([*below, *parts])
+    waivers = _waived(
+        refusals,
+        force=force,
+        no_sig_check=no_sig_check,
+        downgrades=downgrades,
+        vendor_changes=vendor_changes,
+    )
     return InstallResult(
         bank=_rebuilt(bank, new, leaving) if new else bank,
         installed=tuple(vib.vib_id for vib in new),
@@ -158,6 +159,7 @@ def replace_all(
     *,
     name: str,
     downgrades: bool = False,
+    vendor_changes: bool = False,
     removals: bool = False,
     paths: PathRules = PATH_RULES,
 ) -> InstallResult:
@@ -165,17 +167,22 @@ def replace_all(
 
     A VIB that would go without a successor of its name needs `removals`, an older version `downgrades`.
     """
+    check_bank_contents(bank.files.values())
     database = bank.database
     new = [vib for vib in vibs if not _is_installed(vib, database.records)]
     kept = {vib.descriptor_xml for vib in vibs if vib not in new}
     leaving = [record for record in database.records if record.descriptor_xml not in kept]
     refusals = [refusal for vib in vibs for refusal in _check_vib(vib, level, trust, now)]
-    refusals += [refusal for vib in vibs for refusal in _check_paths(vib, paths)]
-    refusals += _check_versions(new, leaving)
+    parts = [part_of_vib(vib) for vib in vibs]
+    refusals += [refusal for part in parts for refusal in check_places(part, paths)]
+    refusals += check_succession(new, leaving, database, trust, now)
     refusals += _check_image([vib.descriptor for vib in vibs])
-    refusals += _check_files(new, [record for record in database.records if record not in leaving])
+    below = [part_of_record(record, bank) for record in database.records if record not in leaving]
+    added = [part for vib, part in zip(vibs, parts, strict=True) if vib in new]
+    refusals += check_files(added, below)
+    check_tree([*below, *added])
     refusals += [] if removals else _check_removals(vibs, leaving)
-    waivers = _waived(refusals, downgrades=downgrades)
+    waivers = _waived(refusals, downgrades=downgrades, vendor_changes=vendor_changes)
     renamed = bank.with_files({DATABASE_FILE: write_database(attrs.evolve(database, name=name, level=level))})
     return InstallResult(
         bank=_rebuilt(renamed, new, leaving),
@@ -201,12 +208,15 @@ def _waived(
     force: bool = False,
     no_sig_check: bool = False,
     downgrades: bool = False,
+    vendor_changes: bool = False,
 ) -> tuple[Waiver, ...]:
     """Return which option set aside each broken rule; the first that none does is raised."""
     waivers = []
     for refusal in refusals:
         if downgrades and refusal.check == DOWNGRADE:
             option = ALLOW_DOWNGRADES
+        elif vendor_changes and refusal.check == VENDOR_CHANGE:
+            option = ALLOW_VENDOR_CHANGE
         elif no_sig_check and refusal.check in _SIGNATURE_RULES:
             option = NO_SIG_CHECK
         elif force:
@@ -238,44 +248,19 @@ def _check_level(descriptor: Descriptor, host_level: AcceptanceLevel) -> Iterato
         yield InstallError("AcceptanceConfigError", text)
 
 
-def _check_paths(vib: Vib, rules: PathRules) -> Iterator[InstallError]:
-    descriptor = vib.descriptor
-    refused = rules.refused(descriptor.level, {*descriptor.files, *paths_of(vib)})
-    if refused:
-        text = (
-            f"VIB {vib.vib_id} violates extensibility rule checks: acceptance level {descriptor.level.xml_name} "
-            f"may not write {', '.join('/' + path for path in refused[:_PATHS_SHOWN_MAX])}"
-        )
-        yield InstallError("VibValidationError", text)
-
-
 def _is_installed(vib: Vib, records: Iterable[VibRecord]) -> bool:
     return any(record.descriptor_xml == vib.descriptor_xml for record in records)
 
 
-def _is_replaced(old: Descriptor, new: Iterable[Vib]) -> bool:
-    return any(
-        vib.descriptor.name == old.name
-        or any(satisfies(old, relation) for relation in vib.descriptor.replaces)
-        for vib in new
-    )
-
-
-def _check_versions(new: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterator[InstallError]:
-    for record in leaving:
-        old = record.descriptor
-        for vib in new:
-            if vib.descriptor.name == old.name and version_key(vib.descriptor.version) < version_key(
-                old.version
-            ):
-                yield InstallError(DOWNGRADE, f"VIB {vib.vib_id} is older than the installed {old.vib_id}")
+def _is_replaced(record: VibRecord, new: Iterable[Vib]) -> bool:
+    return any(replaces(vib.descriptor, record.descriptor) for vib in new)
 
 
 def _check_removals(vibs: Sequence[Vib], leaving: Iterable[VibRecord]) -> Iterator[InstallError]:
     names = {vib.descriptor.name for vib in vibs}
     for record in leaving:
         old = record.descriptor
-        if old.name not in names and not _is_replaced(old, vibs):
+        if old.name not in names and not _is_replaced(record, vibs):
             text = f"You attempted to install an image profile which would have resulted in the removal of VIBs {old.vib_id}"
             yield InstallError("ProfileVibRemoval", text)
 
@@ -298,26 +283,6 @@ def _check_image(descriptors: Sequence[Descriptor]) -> Iterator[InstallError]:
                     yield InstallError("DependencyError", text)
 
 
-def _check_files(new: Iterable[Vib], staying: Iterable[VibRecord]) -> Iterator[InstallError]:
-    """Demand that a VIB lists the files it holds, and that no two VIBs list one file but for overlays."""
-    owners: dict[str, Descriptor] = {}
-    for record in staying:
-        owners.update(dict.fromkeys(record.descriptor.files, record.descriptor))
-    for vib in new:
-        descriptor = vib.descriptor
-        unlisted = sorted(set(paths_of(vib)) - set(descriptor.files))
-        if unlisted:
-            yield InstallError(
-                "VibFormatError", f"VIB {vib.vib_id} holds {unlisted[0]}, which it does not list"
-            )
-        for path in descriptor.files:
-            owner = owners.get(path)
-            if owner is not None and not (descriptor.overlay or owner.overlay):
-                text = f"File path {path} is claimed by the VIBs {owner.vib_id} and {vib.vib_id}"
-                yield InstallError("ProfileValidationError", text)
-            owners[path] = descriptor
-
-
 def _rebuilt(bank: BootBank, new: Sequence[Vib], leaving: Sequence[VibRecord]) -> BootBank:
     database = bank.database
     gone = {name for record in leaving for name in record.files}
@@ -328,7 +293,12 @@ def _rebuilt(bank: BootBank, new: Sequence[Vib], leaving: Sequence[VibRecord]) -
         records.append(record)
         added.update(zip(record.files, (payload.data for payload in vib.payloads), strict=True))
     config = _reordered(bank.config, gone, tuple(added))
-    database = attrs.evolve(database, records=tuple(records), settings=config_settings(config))
+    database = attrs.evolve(
+        database,
+        records=tuple(records),
+        settings=config_settings(config),
+        gone=versions_gone(database, leaving, (record.descriptor.name for record in records)),
+    )
     changed = {CONFIG_FILE: format_boot_config(config), DATABASE_FILE: write_database(database)}
     return bank.with_files({**added, **changed}, removed=gone)
 

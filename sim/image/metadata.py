@@ -81,7 +81,7 @@ class PayloadEntry:
 
 @attrs.frozen(kw_only=True)
 class Descriptor:
-    """The fields of one descriptor.xml; `unknown` lists the paths of elements that nobody here understands."""
+    """The fields of one descriptor.xml; `unknown` lists the paths of elements and @attributes that nobody here understands."""
 
     name: str
     version: str

@@ -84,8 +84,7 @@ def gzip_stored(content: bytes) -> bytes:
 
 def check_canonical_gzip(data: bytes, name: str) -> bytes:
     """Return the content of a file that this system packed itself; any other spelling of it is a `FormatError`."""
-    content = gunzip(data)
-    if gzip_stored(content) != data:
+    if declared_size(data) > len(data) or gzip_stored(content := gunzip(data)) != data:
         raise FormatError(_WHAT, name, "is not spelled as this system packs its own files")
     return content
 
@@ -122,6 +121,9 @@ def payload_problems(entry: PayloadEntry, data: bytes) -> Iterator[PayloadError]
     if len(data) != entry.size:
         text = f"payload {entry.name} has {len(data)} bytes, its descriptor says {entry.size}"
         yield PayloadError("payload.size", text)
+    if data[:2] == GZIP_MAGIC and not any(checksum.process for checksum in entry.checksums):
+        text = f"payload {entry.name} is gzip, and its descriptor has no checksum of what it unpacks to"
+        yield PayloadError("payload.gunzip", text)
     for checksum in entry.checksums:
         pieces = [data] if not checksum.process else _pieces(data, CONTENT_BYTES_MAX)
         try:

@@ -86,6 +86,7 @@ def apply_profile(
     now: datetime,
     *,
     downgrades: bool = False,
+    vendor_changes: bool = False,
     removals: bool = False,
     paths: PathRules = PATH_RULES,
 ) -> InstallResult:
@@ -103,6 +104,7 @@ def apply_profile(
         now,
         name=profile.name,
         downgrades=downgrades,
+        vendor_changes=vendor_changes,
         removals=removals,
         paths=paths,
     )

@@ -6,6 +6,7 @@ Models reading (every checksum of every payload is checked), building, and the r
   covers all that is installed.
 * A VIB at PartnerSupported, VMwareAccepted or VMwareCertified needs a signature that verifies and whose issuer stands
   for that level **or a higher one**.  An empty signature beside such a level is a forgery.
+* A signed descriptor has a SHA-256 of what each packed payload unpacks to.  Real community VIBs have a SHA-1 of it alone.
 * A CommunitySupported VIB may come without signature.  If it has one, that one must verify too: a signature is never
   ignored.
 
@@ -27,9 +28,10 @@ from sim.image.ar import ArMember, read_ar, write_ar
 from sim.image.cms import SignerIdentity, sign_detached, verify_detached
 from sim.image.descriptor import parse_descriptor
 from sim.image.descriptor_writer import write_descriptor
+from sim.image.growth import check_packed
 from sim.image.issue import Signer
 from sim.image.metadata import Descriptor
-from sim.image.payload import check_payload, declared_size, describe_payload
+from sim.image.payload import check_payload, describe_payload
 from sim.image.trust import TrustStore
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "VibError",
     "VibIdentity",
     "build_vib",
+    "check_contents",
     "parse_vib",
     "read_vib",
     "verify_record",
@@ -185,6 +188,7 @@ def verify_record(
             "vib.level",
             f"VIB {known.vib_id} claims {known.level.title}, its signature by {signer.provider} gives {proven.title}",
         )
+    _demand_strong_digests(known)
     return VibIdentity(vib_id=known.vib_id, level=known.level, signer=signer)
 
 
@@ -196,15 +200,26 @@ def _demand_no_signature(descriptor: Descriptor) -> None:
         )
 
 
+def _demand_strong_digests(descriptor: Descriptor) -> None:
+    """Demand a SHA-256 of what each packed payload of a signed VIB unpacks to: a kernel knows its modules by that."""
+    for entry in descriptor.payloads:
+        unpacked = [checksum.algorithm for checksum in entry.checksums if checksum.process]
+        if unpacked and "sha-256" not in unpacked:
+            text = f"VIB {descriptor.vib_id}: payload {entry.name} has only a sha-1 checksum of its unpacked content"
+            raise VibError("vib.content-digest", text)
+
+
+def check_contents(vib: Vib) -> None:
+    """Refuse payloads that declare more content, all together, than a VIB may have; nothing is unpacked for that."""
+    check_packed((payload.data for payload in vib.payloads), VIB_CONTENT_BYTES_MAX, _WHAT, vib.vib_id)
+
+
 def _check_payloads(vib: Vib) -> None:
     entries = vib.descriptor.payloads
     if [entry.name for entry in entries] != [payload.name for payload in vib.payloads]:
         raise VibError(
             "vib.payloads", f"VIB {vib.vib_id} does not hold the payloads that its descriptor lists"
         )
-    if sum(declared_size(payload.data) for payload in vib.payloads) > VIB_CONTENT_BYTES_MAX:
-        raise LimitError(
-            _WHAT, vib.vib_id, f"its payloads declare more than {VIB_CONTENT_BYTES_MAX} bytes of content"
-        )
+    check_contents(vib)
     for entry, payload in zip(entries, vib.payloads, strict=True):
         check_payload(entry, payload.data)

@@ -152,11 +152,12 @@ METHODS: Mapping[str, Method] = {
         ),
         _method(
             "image.install",
-            "install a VIB into the boot bank; it takes effect at the next boot; an option that sets a rule aside is noted",
+            "install a VIB into the bank that is not running, for the next boot to try; an option that sets a rule aside is noted",
             Parameter("archive", bytes),
             Parameter("force", bool, required=False),
             Parameter("no_sig_check", bool, required=False),
             Parameter("allow_downgrades", bool, required=False),
+            Parameter("allow_vendor_change", bool, required=False),
             changes=True,
         ),
         _method(
@@ -165,6 +166,7 @@ METHODS: Mapping[str, Method] = {
             Parameter("bundle", bytes),
             Parameter("profile", str),
             Parameter("allow_downgrades", bool, required=False),
+            Parameter("allow_vendor_change", bool, required=False),
             Parameter("ok_to_remove", bool, required=False),
             changes=True,
         ),

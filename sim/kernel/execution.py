@@ -1,9 +1,11 @@
 """Which programs may run: the check in front of every user world that is started while the host runs.
 
 Models: a program is what an installed VIB holds under that path, byte for byte; the VIB's record and the payload in
-memory are verified as for a kernel module (`sim.kernel.module_signing`), so a file that came in by the saved state, a
-datastore or an unsigned VIB proves nothing.  With the kernel option execInstalledOnly such a program is refused;
+memory are verified as for a kernel module (`sim.kernel.module_signing`), and the VIB's level must be one that may bring
+that path.  So a file that came in by the saved state, a datastore or an unsigned VIB proves nothing.  With the kernel option execInstalledOnly such a program is refused;
 without it, it is logged and runs.  Both ways leave a trace record.
+
+The libraries that a program is linked with come from verified VIBs alone (`VMkernel.execute`).
 
 Leaves out: scripts and their interpreters, libraries loaded later, set-user-id programs.
 
@@ -12,7 +14,7 @@ Sources: VMware's documentation of VMkernel.Boot.execInstalledOnly; the words of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
@@ -21,10 +23,11 @@ from sim.core.context import Sim
 from sim.core.trace import record
 from sim.errors import FormatError, VerificationError
 from sim.image.contents import open_archive
+from sim.image.install import PATH_RULES
 from sim.image.tar import EntryKind
-from sim.kernel.module_signing import ModuleOrigin, ModuleVerifier
+from sim.kernel.module_signing import ModuleIdentity, ModuleOrigin, ModuleVerifier
 
-__all__ = ["ProgramGate", "ProgramRefused"]
+__all__ = ["ProgramGate", "ProgramRefused", "check_places"]
 
 PROGRAM = record("exec.program", host=str, path=str, outcome=str, check=str)
 """A program was to be started: outcome "installed", "refused", or "allowed" for one that only the option's absence lets run."""
@@ -64,7 +67,8 @@ class ProgramGate:
         if not holders:
             raise ProgramRefused("exec.not-installed", "no installed VIB holds it")
         holder = holders[-1]
-        self.verifier.verify(holder.name, holder.content, self.origin(holder))
+        identity = self.verifier.verify(holder.name, holder.content, self.origin(holder))
+        check_places(identity, (path,))
         if program != _held(holder.content, path)[-1]:
             raise ProgramRefused("exec.bytes", f"it is not what {holder.name} holds")
 
@@ -73,6 +77,14 @@ class ProgramGate:
 
     def _say(self, text: str) -> None:
         self.sim.log("vmkernel", text)
+
+
+def check_places(identity: ModuleIdentity, paths: Iterable[str]) -> None:
+    """Refuse programs and libraries that a VIB of this level may not bring, however they came into the bank."""
+    refused = PATH_RULES.refused(identity.level, paths)
+    if refused:
+        text = f"{identity.vib_id} is {identity.level.title} and may not bring /{refused[0]}"
+        raise ProgramRefused("exec.path", text)
 
 
 def _held(content: bytes, path: str) -> list[bytes]:

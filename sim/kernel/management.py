@@ -19,22 +19,13 @@ import attrs
 from sim.boot.mboot import kernel_options
 from sim.core.structure import FieldError, structure
 from sim.core.units import PAGE_BYTES
-from sim.errors import FormatError, ScenarioError, VerificationError, VmksimError
+from sim.errors import FormatError, ScenarioError, VmksimError
 from sim.hw.disk import DiskError
-from sim.image.acceptance import AcceptanceLevel
-from sim.image.bankcheck import verify_bank
-from sim.image.bootbank import BootBank
-from sim.image.bundle import read_bundle
-from sim.image.imgdb import DATABASE_FILE
-from sim.image.install import InstallError, install, set_acceptance
-from sim.image.profile import apply_profile
-from sim.image.vib import read_vib
 from sim.kernel.api import ApiError
-from sim.kernel.bootbanks import write_update
 from sim.kernel.configuration import ConfigurationError
 from sim.kernel.counters import snapshot
 from sim.kernel.host_books import counters_of
-from sim.kernel.image_audit import note_waivers
+from sim.kernel.image_calls import ImageCalls
 from sim.kernel.loader import LoadedModule
 from sim.kernel.options import BOOT_OPTIONS, OptionError, format_kernelopt, shown, with_option
 from sim.kernel.quoting import PCR_COUNT, Attestor
@@ -58,6 +49,7 @@ class Management:
 
     def __init__(self, kernel: VMkernel) -> None:
         self._kernel = kernel
+        self._images = ImageCalls(kernel)
 
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
         """Return the handler of every call of the list."""
@@ -78,17 +70,12 @@ class Management:
             "vm.resume": self.vm_resume,
             "vm.reconfigure": self.vm_reconfigure,
             "module.list": self.module_list,
-            "image.vibs": self.image_vibs,
-            "image.database": self.image_database,
-            "image.acceptance": self.image_acceptance,
-            "image.set_acceptance": self.image_set_acceptance,
-            "image.install": self.image_install,
-            "image.update": self.image_update,
             "tpm.state": self.tpm_state,
             "tpm.identity": self.tpm_identity,
             "tpm.activate": self.tpm_activate,
             "tpm.event_log": self.tpm_event_log,
             "tpm.quote": self.tpm_quote,
+            **self._images.handlers(),
             **ResourceCalls(self._kernel).handlers(),
         }
 
@@ -121,25 +108,33 @@ class Management:
 
     def host_options(self) -> dict[str, Any]:
         """Return the kernel options of this boot, and those that the boot bank holds for the next one."""
-        following = kernel_options(self._bank().config.kernelopt)
+        following = kernel_options(self._images.bank(self._images.next).config.kernelopt)
         return {"current": _options(self._kernel.boot.kernel_options), "next_boot": _options(following)}
 
     def set_option(self, key: str, value: str) -> None:
-        """Write a kernel option into the boot bank."""
-        bank = self._bank()
-        try:
-            options = with_option(kernel_options(bank.config.kernelopt), key, value)
-            changed = bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options)))
-        except (OptionError, FormatError) as error:
-            raise ApiError("InvalidArgument", str(error)) from error
-        self._store(changed)
+        """Write a kernel option into the boot bank, and into an update that waits for the next boot."""
+        changed = {}
+        for name in dict.fromkeys((self._kernel.boot.bank, self._images.next)):
+            bank = self._images.bank(name)
+            try:
+                options = with_option(kernel_options(bank.config.kernelopt), key, value)
+                config = attrs.evolve(bank.config, kernelopt=format_kernelopt(options))
+                changed[name] = bank.with_config(config)
+            except (OptionError, FormatError) as error:
+                raise ApiError("InvalidArgument", str(error)) from error
+        self._kernel.vault.expect_change()
+        for name, bank in changed.items():
+            self._images.write(name, bank)
 
     def forget_option(self, key: str) -> None:
         """Take a kernel option out of the boot bank, where it can be read."""
         try:
-            bank = self._bank()
+            name = self._kernel.boot.bank
+            bank = self._images.bank(name)
             options = [each for each in kernel_options(bank.config.kernelopt) if each[0] != key]
-            self._write(bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options))))
+            self._images.write(
+                name, bank.with_config(attrs.evolve(bank.config, kernelopt=format_kernelopt(options)))
+            )
         except (ApiError, FormatError, DiskError) as error:
             self._kernel.sim.log("vmkernel", f"{key} stays in the boot bank: {error}")
 
@@ -216,118 +211,11 @@ class Management:
         except (AdmissionError, PoolError, VmStateError) as error:
             raise _vm_refusal(error) from error
 
-    # -- modules and image
+    # -- modules
 
     def module_list(self) -> list[dict[str, Any]]:
         """Return every loaded module."""
         return [_module(module) for module in self._kernel.loader.modules()]
-
-    def image_database(self) -> dict[str, Any]:
-        """Return the image database as the boot loader read it: an update since then is not in it."""
-        try:
-            return {"database": self._kernel.boot.module(DATABASE_FILE).data}
-        except KeyError:
-            raise ApiError("NotFound", f"this boot had no {DATABASE_FILE}") from None
-
-    def image_vibs(self) -> list[dict[str, Any]]:
-        """Return the VIBs of the boot bank, each with what its signature proves now."""
-        kernel = self._kernel
-        bank = self._bank()
-        report = verify_bank(bank.files, kernel.trust, kernel.sim.utc_now(), bank.database.level)
-        return [
-            {
-                "id": vib.descriptor.vib_id,
-                "name": vib.descriptor.name,
-                "version": vib.descriptor.version,
-                "vendor": vib.descriptor.vendor,
-                "level": vib.descriptor.level.title,
-                "verified": vib.identity is not None,
-                "provider": vib.identity.provider or "" if vib.identity is not None else "",
-            }
-            for vib in report.vibs
-        ]
-
-    def image_acceptance(self) -> str:
-        """Return the host's acceptance level as esxcli prints it."""
-        return self._bank().database.level.title
-
-    def image_set_acceptance(self, level: str) -> None:
-        """Change the host's acceptance level."""
-        try:
-            self._store(set_acceptance(self._bank(), AcceptanceLevel.from_title(level)))
-        except FormatError as error:
-            raise ApiError("InvalidArgument", str(error)) from error
-        except InstallError as error:
-            raise ApiError(error.check, str(error)) from error
-
-    def image_install(
-        self,
-        archive: bytes,
-        *,
-        force: bool = False,
-        no_sig_check: bool = False,
-        allow_downgrades: bool = False,
-    ) -> dict[str, Any]:
-        """Install a VIB into the boot bank."""
-        kernel = self._kernel
-        try:
-            vib = read_vib(archive)
-            bank = self._bank()
-            result = install(
-                bank,
-                vib,
-                bank.database.level,
-                kernel.trust,
-                kernel.sim.utc_now(),
-                force=force,
-                no_sig_check=no_sig_check,
-                downgrades=allow_downgrades,
-            )
-        except FormatError as error:
-            raise ApiError("InvalidArgument", str(error)) from error
-        except VerificationError as error:
-            raise ApiError(error.check, str(error)) from error
-        self._store(result.bank)
-        note_waivers(kernel.sim, kernel.board.spec.name, result)
-        kernel.sim.log(
-            "esxupdate", f"installed {', '.join(result.installed) or 'nothing'}; a reboot is required"
-        )
-        return {
-            "installed": list(result.installed),
-            "skipped": list(result.skipped),
-            "warnings": list(result.warnings),
-        }
-
-    def image_update(
-        self, bundle: bytes, profile: str, *, allow_downgrades: bool = False, ok_to_remove: bool = False
-    ) -> dict[str, Any]:
-        """Put an image profile of an offline bundle into the bank that is not running."""
-        kernel = self._kernel
-        try:
-            depot = read_bundle(bundle)
-            result = apply_profile(
-                self._bank(),
-                depot.profile(profile),
-                depot.vibs,
-                kernel.trust,
-                kernel.sim.utc_now(),
-                downgrades=allow_downgrades,
-                removals=ok_to_remove,
-            )
-        except FormatError as error:
-            raise ApiError("InvalidArgument", str(error)) from error
-        except VerificationError as error:
-            raise ApiError(error.check, str(error)) from error
-        kernel.vault.expect_change()
-        bank = write_update(kernel.board.disk, kernel.boot.bank, result.bank)
-        note_waivers(kernel.sim, kernel.board.spec.name, result)
-        kernel.sim.log("esxupdate", f"image profile {profile} is in {bank}; a reboot is required")
-        return {
-            "bank": bank,
-            "installed": list(result.installed),
-            "removed": list(result.removed),
-            "skipped": list(result.skipped),
-        }
 
     # -- TPM
 
@@ -385,36 +273,6 @@ class Management:
         if client is None:
             raise ApiError("InvalidState", f"no usable TPM: it is {kernel.tpm.state}")
         return Attestor(client, kernel.sim.rng.stream(f"{kernel.board.spec.name}/attestation"))
-
-    def _bank(self) -> BootBank:
-        volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
-        try:
-            bank = BootBank(files={path: volume.read(path) for path in volume.paths()})
-            bank.database, bank.config  # noqa: B018 - both must be readable before anything is done with them
-        except FormatError as error:
-            raise ApiError("InvalidState", f"the boot bank cannot be read: {error}") from error
-        return bank
-
-    def _store(self, bank: BootBank) -> None:
-        """Write a changed bank, and have the next boot's configuration open all the same."""
-        self._kernel.vault.expect_change()
-        self._write(bank)
-
-    def _write(self, bank: BootBank) -> None:
-        """Write the bank to the disk; one that the disk cannot take leaves it as it was."""
-        volume = self._kernel.board.disk.volume(self._kernel.boot.bank)
-        before = {path: volume.peek(path) for path in volume.paths()}
-        try:
-            for path in before:
-                if path not in bank.files:
-                    volume.remove(path)
-            for path, data in bank.files.items():
-                if not volume.exists(path) or volume.read(path) != data:
-                    volume.write(path, data)
-        except DiskError:
-            volume.clear()
-            volume.copy_from(before.items())
-            raise
 
     def _vm(self, action: Callable[[Any], object], argument: object) -> None:
         try:

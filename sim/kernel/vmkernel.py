@@ -36,7 +36,7 @@ from sim.image.trust import TrustStore
 from sim.kernel.api import ManagementApi
 from sim.kernel.bootbanks import note_good_boot
 from sim.kernel.configuration import ConfigurationVault
-from sim.kernel.execution import ProgramGate
+from sim.kernel.execution import ProgramGate, check_places
 from sim.kernel.interrupts import InterruptTable
 from sim.kernel.layout import Layout, ReleaseProfile
 from sim.kernel.loader import LoadRefused, ModuleLoader
@@ -149,6 +149,7 @@ class VMkernel:
         self.vault = ConfigurationVault(board, boot, self.tpm, rng, management.forget_option)
         self.api = ManagementApi(self.sim, management.handlers())
         self._with_agents: list[BootModule] = []
+        self._libraries: dict[str, bytes] = {}
         self._owners: dict[str, VibRecord] = {}
         self._procedure: Procedure | None = None
         self._on_started: Callable[[], object] | None = None
@@ -253,7 +254,11 @@ class VMkernel:
         for boot_module in self._with_agents:
             try:
                 agents, libraries = agents_in(boot_module.content)
-                self.verifier.verify(boot_module.name, boot_module.content, self._origin(boot_module))
+                identity = self.verifier.verify(
+                    boot_module.name, boot_module.content, self._origin(boot_module)
+                )
+                check_places(identity, (*agents, *libraries))
+                self._libraries.update(libraries)
                 for path, program in agents.items():
                     self.user_worlds.start(path, program, libraries)
             except SimBug:
@@ -263,6 +268,8 @@ class VMkernel:
 
     def execute(self, path: str, program: bytes) -> UserWorld:
         """Start a program with the libraries of the image, as a shell on the host does; `path` is relative to the root.
+
+        Only libraries of verified VIBs count: what the saved state holds is data.
 
         Errors: `ProgramRefused` under execInstalledOnly; a `VmksimError` when it cannot be mapped or runs already.
         """
@@ -277,10 +284,7 @@ class VMkernel:
         gate.admit(path, program)
         if path.rpartition("/")[2] in self.user_worlds.running:
             raise VmksimError(f"{path} runs already")
-        libraries: dict[str, bytes] = {}
-        for boot_module in self._with_agents:
-            libraries.update(agents_in(boot_module.content)[1])
-        return self.user_worlds.start(path, program, libraries)
+        return self.user_worlds.start(path, program, self._libraries)
 
     def open_management_interface(self) -> None:
         """From here on management calls are answered, nothing else gets in, and CPU counters are sampled."""

@@ -71,6 +71,7 @@ def apply_profile_file(
     issuers: Sequence[str] = (),
     moment: str | None = None,
     downgrades: bool = False,
+    vendor_changes: bool = False,
     removals: bool = False,
     age_max_days: int | None = None,
 ) -> InstallResult:
@@ -84,6 +85,7 @@ def apply_profile_file(
         chosen_trust(seed, roots, issuers),
         chosen_moment(moment),
         downgrades=downgrades,
+        vendor_changes=vendor_changes,
         removals=removals,
     )
     make_folder(out)

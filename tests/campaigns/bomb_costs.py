@@ -18,17 +18,25 @@ CALLS_MAX = 2_000_000
 
 @frozen(kw_only=True)
 class Bomb:
-    """One row: which parser, which kind of bomb, its bytes when asked for, and the parser."""
+    """One row: which parser, which kind of bomb, its bytes when asked for, and the parser.
+
+    A parser that needs something around it (a host to boot) gets what `prepare` makes as its second argument.
+    """
 
     parser: str
     kind: str
     make: Callable[[], bytes]
-    read: Callable[[bytes], Any]
+    read: Callable[..., Any]
+    prepare: Callable[[], Any] | None = None
 
     @property
     def title(self) -> str:
         """The row's name."""
         return f"{self.parser}: {self.kind}"
+
+    def arguments(self, data: bytes) -> tuple[Any, ...]:
+        """What the parser is called with; making it costs the bomb nothing."""
+        return (data,) if self.prepare is None else (data, self.prepare())
 
 
 @frozen(kw_only=True)
@@ -42,7 +50,7 @@ class Cost:
 
 def defuse(bomb: Bomb) -> Cost:
     """Give a bomb to its parser and measure memory and calls; anything but a refusal is raised."""
-    data = bomb.make()
+    arguments = bomb.arguments(bomb.make())
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -56,7 +64,7 @@ def defuse(bomb: Bomb) -> Cost:
     sys.setprofile(count)
     refused = ""
     try:
-        bomb.read(data)
+        bomb.read(*arguments)
     except (FormatError, VerificationError) as error:
         refused = str(error)[:200] or type(error).__name__
     finally:

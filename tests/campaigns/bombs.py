@@ -6,7 +6,6 @@ its parser and returns what it cost; the test beside this module asserts it, `be
 
 from __future__ import annotations
 
-import gzip
 import io
 import struct
 import sys
@@ -20,7 +19,6 @@ from typing import Any
 
 from sim.attest import esxi_report, event_log, evidence, keys, offline, quote, uefi
 from sim.core.context import EPOCH
-from sim.core.rng import Rng
 from sim.errors import FormatError
 from sim.image import (
     crl,
@@ -50,7 +48,6 @@ from sim.image.descriptor_writer import write_descriptor
 from sim.image.efi_lists import parse_signature_lists
 from sim.image.metadata import Checksum, Descriptor, PayloadEntry
 from sim.image.payload import CONTENT_BYTES_MAX, content_of, gunzip, gzip_stored
-from sim.image.pki import Pki
 from sim.image.vtar import read_vtar
 from sim.tpm.eventlog import parse
 from sim.tpm.tagged import decode_tagged
@@ -58,22 +55,25 @@ from sim.tpm.tagged import decode_tagged
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bomb_costs import Bomb
+from bombs_of_many import (
+    BANK_BOMBS,
+    BUNDLE_BOMBS,
+    MIB,
+    PKI,
+    VIB_BOMBS,
+    boot_from,
+    host,
+    inspect_files,
+    install_into,
+    packed,
+)
 
 __all__ = ["BOMBS"]
 
 MANY = 1_000_000
-MIB = 1 << 20
-PKI = Pki.create(Rng(1), epoch=EPOCH)
 
 
 # -- how bombs are made
-
-
-@lru_cache(maxsize=8)
-def packed(size: int, *, declared: int | None = None) -> bytes:
-    """Zeros packed by gzip, perhaps with another size in the trailer than they have."""
-    data = gzip.compress(bytes(size), 9, mtime=0)
-    return data if declared is None else data[:-4] + declared.to_bytes(4, "little")
 
 
 @lru_cache(maxsize=8)
@@ -316,9 +316,16 @@ def bootcfg(count: int) -> bytes:
     return b"bootstate=0\nkernel=b.b00\nmodules=" + b" --- ".join(b"m%d" % n for n in range(count)) + b"\n"
 
 
-def rows(parser: str, read: Callable[[bytes], Any], bombs: dict[str, Callable[[], bytes]]) -> list[Bomb]:
+def rows(
+    parser: str,
+    read: Callable[..., Any],
+    bombs: dict[str, Callable[[], bytes]],
+    prepare: Callable[[], Any] | None = None,
+) -> list[Bomb]:
     """Give one parser each of some bombs."""
-    return [Bomb(parser=parser, kind=kind, make=make, read=read) for kind, make in bombs.items()]
+    return [
+        Bomb(parser=parser, kind=kind, make=make, read=read, prepare=prepare) for kind, make in bombs.items()
+    ]
 
 
 GZIP_BOMBS: dict[str, Callable[[], bytes]] = {
@@ -357,6 +364,11 @@ def image_rows() -> list[Bomb]:
             vib.read_vib,
             {f"payload {kind}": (lambda kind=kind: vib_of(kind)) for kind in ("declared", "lying", "huge")},  # type: ignore[misc]
         ),
+        *rows("VIB of many", vib.read_vib, VIB_BOMBS),
+        *rows("bundle of many", read_bundle, BUNDLE_BOMBS),
+        *rows("bank inspection", inspect_files, BANK_BOMBS),
+        *rows("installation into a bank", install_into, BANK_BOMBS),
+        *rows("boot", boot_from, BANK_BOMBS, host),
         *rows(
             "VIB inspection",
             lambda data: needs_problem(inspection.inspect_vib(data)),

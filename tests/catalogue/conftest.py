@@ -5,7 +5,7 @@ import pytest
 from sim.image.install import install
 from sim.image.metadata import Descriptor
 from sim.image.payload import gzip_stored
-from sim.image.tar import TarEntry, with_parents
+from sim.image.tar import EntryKind, TarEntry, with_parents
 from sim.image.vib import Payload, build_vib, read_vib, verify_vib
 from sim.image.vtar import write_vtar
 from tests.unit.boot.conftest import factory, make_world
@@ -41,6 +41,25 @@ def make(world_pki, epoch):
         archive = write_vtar(with_parents([TarEntry(path=path, data=data)]))
         signer = world_pki.signer(level.xml_name) if sign and level is not COMMUNITY else None
         return build_vib(spec, [Payload(name=name[:8], kind="vgz", data=gzip_stored(archive))], signer, epoch)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def bring(world_pki, epoch):
+    """A function that makes the archive of a VIB of payloads, each given by its entries."""
+
+    def build(*payloads, name="tool", **fields):
+        trees = [with_parents(entries) for entries in payloads]
+        paths = [entry.path for tree in trees for entry in tree if entry.kind is not EntryKind.DIRECTORY]
+        spec = Descriptor(
+            name=name, version="1.0-1", vendor="Example", level=PARTNER, files=tuple(paths), **fields
+        )
+        files = [
+            Payload(name=f"p{at}", kind="vgz", data=gzip_stored(write_vtar(tree)))
+            for at, tree in enumerate(trees)
+        ]
+        return build_vib(spec, files, world_pki.signer("partner"), epoch)
 
     return build
 

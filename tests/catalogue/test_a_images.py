@@ -169,9 +169,11 @@ def test_a12_one_byte_more_or_less_of_any_member_is_refused(make, judge):
 @threat(
     "A13",
     threat="a payload's path leaves the folder that it is unpacked in",
-    stopped_by="`sim.image.paths`: relative parts only, no file under a link, no link out of the root",
-    evidence="a format error before anything is unpacked",
-    not_covered="a path that is inside and not the VIB's business: that is what the levels' path rules are for",
+    stopped_by="`sim.image.paths`: relative parts only, no file under a link, no link out of the root; over several payloads "
+    "and VIBs the tree of the whole image (`sim.image.tree`), at installation",
+    evidence="a format error before anything is unpacked; ProfileValidationError for the tree, even under force",
+    not_covered="a bank that was written by hand, without an installation; a path that is inside and not the VIB's business: "
+    "the path rules of the levels are for that",
     anchor="CVE-2007-4559, Zip Slip, CVE-2021-41131",
 )
 def test_a13_payload_paths_do_not_leave_the_root():
@@ -203,6 +205,20 @@ def test_a13_payload_paths_do_not_leave_the_root():
     assert read_vtar(archive)[-1] == honest
     for path in (b"../../etc/passwd", b"/opt/aetc/passwd", b"opt\\a\\etc\\passwd", b"opt/../../passwd"):
         refused(None, read_vtar, archive.replace(b"opt/a/etc/passwd", path))
+
+
+def test_a13_no_payload_and_no_vib_opens_a_way_out_for_another(bring, put):
+    out, under = TarEntry(path="opt/x", kind=EntryKind.SYMLINK, target="/etc"), TarEntry(path="opt/x/passwd")
+    up = TarEntry(path="opt/up", kind=EntryKind.SYMLINK, target="..")
+    beyond = TarEntry(path="opt/beyond", kind=EntryKind.SYMLINK, target="up/..")
+    check = "ProfileValidationError"
+    for first, second in ((out, under), (under, out), (up, beyond)):
+        one, two = bring([first], name="one"), bring([second], name="two")
+        installed = put(one).bank
+        for force in (False, True):
+            assert "opt/" in refused(check, put, bring([first], [second]), force=force)
+            assert "VIB Example_bootbank_two" in refused(check, put, two, on=installed, force=force)
+    assert put(bring([under], [TarEntry(path="opt/y", kind=EntryKind.SYMLINK, target="x/passwd")])).installed
 
 
 @threat(
@@ -263,19 +279,26 @@ def test_a17_weak_algorithms_are_refused():
 @threat(
     "A18",
     threat="a descriptor offers only the weak checksum of a payload",
-    stopped_by="a sha-256 of the stored file is demanded of every payload (`sim.image.descriptor`)",
-    evidence="a format error",
-    not_covered="nothing known",
+    stopped_by="a sha-256 of the stored file is demanded of every payload, a checksum of the content of every packed one "
+    "(`sim.image.descriptor`), and under a signature a sha-256 of it (`sim.image.vib`)",
+    evidence="a format error, or check vib.content-digest",
+    not_covered="community VIBs, which give a sha-1 of the content beside the sha-256 of the file that holds it",
     anchor="real VIBs, which carry sha-256 and sha-1",
 )
-def test_a18_a_payload_without_sha256_is_refused(make, world_pki, epoch):
+def test_a18_a_payload_without_sha256_is_refused(make, world_pki, epoch, judge):
     parts = members(make())
+    unpacked = re.compile(rb'<checksum checksum-type="sha-256" verify-process="gunzip">[0-9a-f]+</checksum>')
+    xml, count = unpacked.subn(b"", parts["descriptor.xml"])
+    signature = sign_detached(xml, world_pki.signer("partner"), epoch)
+    assert count == 1
+    refused("vib.content-digest", judge, archive_of({**parts, "descriptor.xml": xml, "sig.pkcs7": signature}))
     whole = parts["descriptor.xml"]
     stored = re.search(rb'<checksum checksum-type="sha-256">[0-9a-f]+</checksum>', whole)[0]
     for xml in (
         whole.replace(b'checksum-type="sha-256"', b'checksum-type="sha-1"'),
         whole.replace(stored, b""),
         re.sub(rb"<checksum.*</checksum>", b"", whole),
+        re.sub(rb'<checksum [^>]*verify-process="gunzip">[0-9a-f]+</checksum>', b"", whole),
     ):
         assert xml != whole
         signature = sign_detached(xml, world_pki.signer("partner"), epoch)
@@ -441,19 +464,29 @@ def test_a29_keys_of_vibs_and_early_modules_are_apart(small_image, world_pki, ep
 
 @threat(
     "A30",
-    threat="an element that nobody understands is slipped into or out of a signed descriptor",
-    stopped_by="the signature is over the bytes; unknown elements are kept and named (`sim.image.descriptor`)",
-    evidence="the paths of unknown elements in `Descriptor.unknown`; check message-digest once one is gone",
-    not_covered="what an unknown element would have meant",
+    threat="an element or attribute that nobody understands is slipped into or out of a signed descriptor",
+    stopped_by="the signature is over the bytes; unknown elements and attributes are kept and named (`sim.image.descriptor`)",
+    evidence="the paths of unknown elements and @attributes in `Descriptor.unknown`; check message-digest once one is gone",
+    not_covered="what an unknown element or attribute would have meant",
     anchor="forward compatibility of formats",
 )
-def test_a30_unknown_elements_are_kept_and_covered(make, world_pki, epoch, judge):
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        (b"</vib>", b"<future>1</future></vib>", "vib/future"),
+        (b"<vib ", b'<vib install="later" ', "vib/@install"),
+        (b"<payload ", b'<payload execute="true" ', "vib/payloads/payload/@execute"),
+    ],
+)
+def test_a30_unknown_elements_and_attributes_are_kept_and_covered(
+    make, world_pki, epoch, judge, old, new, path
+):
     vib = read_vib(make())
-    xml = vib.descriptor_xml.replace(b"</vib>", b"<future>1</future></vib>")
+    xml = vib.descriptor_xml.replace(old, new)
     parts = members(make())
     signature = sign_detached(xml, world_pki.signer("partner"), epoch)
     known = archive_of({**parts, "descriptor.xml": xml, "sig.pkcs7": signature})
     assert judge(known).level is PARTNER
-    assert read_vib(known).descriptor.unknown == ("vib/future",)
+    assert read_vib(known).descriptor.unknown == (path,)
     assert write_vib(read_vib(known)) == known
     refused("message-digest", judge, archive_of({**parts, "sig.pkcs7": signature}))

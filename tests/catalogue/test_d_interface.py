@@ -43,8 +43,15 @@ WELL_FORMED = {
         "force": False,
         "no_sig_check": False,
         "allow_downgrades": False,
+        "allow_vendor_change": False,
     },
-    "UpdateImage_Task": {"bundle": b"PK", "profile": "p", "allow_downgrades": False, "ok_to_remove": False},
+    "UpdateImage_Task": {
+        "bundle": b"PK",
+        "profile": "p",
+        "allow_downgrades": False,
+        "allow_vendor_change": False,
+        "ok_to_remove": False,
+    },
     "ActivateTpmCredential": CREDENTIAL,
     "RetrieveTpmQuote": {"nonce": bytes(20), "banks": ["sha256"], "pcrs": [0, 7]},
 }

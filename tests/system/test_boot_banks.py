@@ -1,7 +1,9 @@
 """Whole lives of a host whose image is updated: a good update stays, a bad one rolls back by itself."""
 
+import attrs
 import pytest
 
+from sim.hw.disk import DiskError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.bootcfg import parse_boot_config
 from sim.image.bundle import depot_of, write_bundle
@@ -9,7 +11,7 @@ from sim.image.metadata import Descriptor
 from sim.image.payload import content_of, gzip_stored
 from sim.image.profile import ImageProfile
 from sim.image.tar import TarEntry, with_parents
-from sim.image.vib import Payload, build_vib, read_vib
+from sim.image.vib import Payload, build_vib, read_vib, write_vib
 from sim.image.vtar import write_vtar
 from sim.kernel.api import ApiError
 from sim.kernel.host import HostState
@@ -32,16 +34,17 @@ def run(machinery, seconds=60):
     machinery.sim.engine.run(machinery.sim.now + seconds * SECOND)
 
 
-def tool(machinery, version="1.0-1"):
+def tool(machinery, version="1.0-1", name="tool"):
+    path = f"opt/{name}/run"
     spec = Descriptor(
-        name="tool",
+        name=name,
         version=version,
         vendor="Example",
         level=AcceptanceLevel.PARTNER_SUPPORTED,
-        files=("opt/tool/run",),
+        files=(path,),
     )
-    archive = write_vtar(with_parents([TarEntry(path="opt/tool/run", data=version.encode())]))
-    payload = Payload(name="tool", kind="vgz", data=gzip_stored(archive))
+    archive = write_vtar(with_parents([TarEntry(path=path, data=version.encode())]))
+    payload = Payload(name=name, kind="vgz", data=gzip_stored(archive))
     signer = machinery.pki.signer("partner", "Example")
     return read_vib(build_vib(spec, [payload], signer, machinery.sim.epoch))
 
@@ -210,3 +213,102 @@ def test_an_update_that_breaks_a_rule_leaves_both_banks_as_they_were(machinery):
         bank: {path: disk.volume(bank).peek(path) for path in disk.volume(bank).paths()} for bank in before
     }
     assert after == before
+
+
+def contents(machinery, bank):
+    volume = machinery.host.board.disk.volume(bank)
+    return {path: volume.peek(path) for path in volume.paths()}
+
+
+def install(machinery, *vibs, **options):
+    return [machinery.host.call("image.install", {"archive": write_vib(vib), **options}) for vib in vibs]
+
+
+def again(machinery):
+    machinery.host.reset()
+    run(machinery)
+    return machinery.host.state, machinery.host.boot.bank if machinery.host.boot else ""
+
+
+def test_an_installation_goes_into_the_other_bank_and_stays_once_it_has_booted(machinery):
+    before = contents(machinery, "bootbank")
+    (answer,) = install(machinery, tool(machinery))
+    assert (answer["bank"], answer["installed"]) == ("altbootbank", ["Example_bootbank_tool_1.0-1"])
+    assert contents(machinery, "bootbank") == before
+    assert "tool" not in versions(machinery)
+    assert config(machinery, "altbootbank").bootstate == 1
+    assert again(machinery) == (HostState.RUNNING, "altbootbank")
+    assert (versions(machinery)["tool"], config(machinery, "altbootbank").bootstate) == ("1.0-1", 0)
+
+
+def test_a_forced_installation_that_secure_boot_refuses_rolls_back_at_the_next_boot(machinery):
+    vib = attrs.evolve(tool(machinery), signature=b"")
+    (answer,) = install(machinery, vib, force=True)
+    assert answer["warnings"]
+    machinery.host.reboot()
+    run(machinery)
+    assert machinery.host.state is HostState.HALTED
+    assert "[tool]" in machinery.host.failure.message
+    assert again(machinery) == (HostState.RUNNING, "bootbank")
+    assert "tool" not in versions(machinery)
+
+
+def test_two_installations_before_a_boot_come_together(machinery):
+    answers = install(machinery, tool(machinery), tool(machinery, name="other"))
+    assert [answer["bank"] for answer in answers] == ["altbootbank"] * 2
+    assert config(machinery, "altbootbank").updated == 3
+    assert again(machinery) == (HostState.RUNNING, "altbootbank")
+    assert {"tool", "other"} <= versions(machinery).keys()
+
+
+def test_what_is_installed_already_stages_nothing(machinery):
+    install(machinery, tool(machinery))
+    staged = contents(machinery, "altbootbank")
+    assert install(machinery, tool(machinery))[0]["bank"] == ""
+    assert contents(machinery, "altbootbank") == staged
+
+
+def test_an_option_set_while_an_update_waits_holds_after_it_and_after_its_rollback(machinery):
+    for spoil in (False, True):
+        install(machinery, tool(machinery, "2.0-1" if spoil else "1.0-1"))
+        value = "TRUE" if spoil else "FALSE"
+        machinery.host.call("host.set_option", {"key": "execInstalledOnly", "value": value})
+        assert machinery.host.call("host.options")["next_boot"]["execInstalledOnly"] == value
+        if spoil:
+            volume = machinery.host.board.disk.volume("bootbank")
+            volume.write("tool.v00", gzip_stored(b"damaged"))
+            assert again(machinery)[0] is HostState.HALTED
+        assert again(machinery) == (HostState.RUNNING, "altbootbank")
+        assert machinery.host.call("host.options")["current"]["execInstalledOnly"] == value
+
+
+def test_an_installation_that_the_disk_cannot_take_leaves_the_running_bank_bootable(machinery, monkeypatch):
+    before = contents(machinery, "bootbank")
+    disk = machinery.host.board.disk
+    other = disk.volume("altbootbank")
+    written = []
+
+    def full(path, data):
+        if len(written) == 3:
+            raise DiskError("altbootbank is full")
+        written.append(path)
+        return type(other).write(other, path, data)
+
+    monkeypatch.setattr(other, "write", full)
+    with pytest.raises(ApiError, match="is full"):
+        install(machinery, tool(machinery))
+    monkeypatch.undo()
+    assert not other.exists("boot.cfg")
+    assert contents(machinery, "bootbank") == before
+    assert again(machinery) == (HostState.RUNNING, "bootbank")
+
+
+def test_an_update_that_failed_is_no_base_for_the_next_installation(machinery):
+    install(machinery, tool(machinery))
+    damage(machinery)
+    again(machinery)
+    assert again(machinery) == (HostState.RUNNING, "bootbank")
+    install(machinery, tool(machinery, name="other"))
+    assert again(machinery) == (HostState.RUNNING, "altbootbank")
+    assert "other" in versions(machinery)
+    assert "tool" not in versions(machinery)

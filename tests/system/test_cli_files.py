@@ -297,3 +297,13 @@ def test_a_bundle_and_its_profile_go_from_file_to_bank(vmksim, payload, tmp_path
     status, out, err = vmksim(*apply, "--ok-to-remove")
     assert (status, "1 installed" in out) == (0, True), out + err
     assert (tmp_path / "new" / "payload1.v00").exists()
+    made = ("--name", "tool", "--version", "2.0-1", "--vendor", "Other", "--level", "PartnerSupported")
+    assert vmksim("image", "build", payload, *made, "--seed", 3, "--out", vib)[0] == 0
+    assert (
+        vmksim("image", "bundle", "make", vib, "--vendor", "Other", "--profile", "p", "--out", bundle)[0] == 0
+    )
+    again = ("image", "profile", bundle, "p", tmp_path / "new", "--seed", 3, "--out", tmp_path / "other")
+    status, _, err = vmksim(*again)
+    assert (status, "cannot take the place of Example_bootbank_tool_1.0-1" in err) == (1, True)
+    status, out, err = vmksim(*again, "--allow-vendor-change")
+    assert (status, "1 installed, 1 removed" in out) == (0, True), out + err

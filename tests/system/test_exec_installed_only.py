@@ -2,17 +2,28 @@
 
 import pytest
 
-from sim.errors import VmksimError
+from sim.errors import FormatError, VmksimError
 from sim.hw.spec import FirmwareSpec, HostSpec
+from sim.image.acceptance import AcceptanceLevel
+from sim.image.bootbank import BootBank
 from sim.image.contents import open_archive
+from sim.image.elf import read_elf
+from sim.image.install import install, set_acceptance
+from sim.image.metadata import Descriptor
+from sim.image.pathrules import ANYWHERE
 from sim.image.payload import content_of, gzip_stored
 from sim.image.tar import TarEntry, read_ustar, with_parents, write_ustar
+from sim.image.vib import Payload, build_vib, read_vib
+from sim.image.vtar import write_vtar
+from sim.kernel import userworld
 from sim.kernel.execution import ProgramRefused
 from sim.kernel.host import HostState
-from sim.kernel.userworld import AGENTS
+from sim.kernel.program_loading import load_program
+from sim.kernel.userworld import AGENTS, LIBRARIES
 from sim.scenario.build import build
 from sim.scenario.spec import ImageSpec, Scenario
 
+COMMUNITY_SUPPORTED = AcceptanceLevel.COMMUNITY_SUPPORTED
 ON, OFF = (("execInstalledOnly", "TRUE"),), (("execInstalledOnly", "FALSE"),)
 
 
@@ -85,10 +96,11 @@ def test_a_program_that_is_not_installed_runs_only_where_the_option_is_off(path,
     assert any("although it is not installed" in line for line in lines)
 
 
-def drop_into_state(bank):
-    """Put a program into the saved state, which no signature covers."""
+def drop_into_state(bank, **files):
+    """Put files into the saved state, which no signature covers."""
+    dropped = files or {"bin/implant": b"\x7fELFimplant"}
     entries = read_ustar(content_of(bank.peek("state.tgz")))
-    entries = [*entries, TarEntry(path="bin/implant", data=b"\x7fELFimplant", mode=0o755)]
+    entries = [*entries, *(TarEntry(path=path, data=data, mode=0o755) for path, data in dropped.items())]
     files = [entry for entry in entries if entry.data]
     bank.write("state.tgz", gzip_stored(write_ustar(with_parents(files))))
 
@@ -124,3 +136,60 @@ def test_a_program_runs_once_under_its_name():
     machinery = booted(ON)
     with pytest.raises(VmksimError, match="runs already"):
         machinery.host.kernel.execute(AGENTS[0], program(machinery))
+
+
+def altered(library):
+    """The library with one byte changed, still a good ELF file."""
+    for at in range(0x1000, len(library)):
+        other = library[:at] + bytes([library[at] ^ 1]) + library[at + 1 :]
+        try:
+            read_elf(other)
+        except FormatError:
+            continue
+        return other
+    raise AssertionError("no byte can be changed")
+
+
+@pytest.mark.parametrize("options", [ON, OFF])
+def test_a_library_of_the_saved_state_is_linked_with_no_program(options, monkeypatch):
+    linked = []
+
+    def watched(layout, name, program, libraries):
+        linked.append(dict(libraries))
+        return load_program(layout, name, program, libraries)
+
+    clean = booted(options)
+    good = program(clean, LIBRARIES[0])
+    evil = altered(good)
+    files = {AGENTS[1]: b"\x7fELFagent", LIBRARIES[0]: evil}
+    machinery = booted(options, before=lambda bank: drop_into_state(bank, **files))
+    assert machinery.host.boot.modules[-1].name == "state.tgz"
+    monkeypatch.setattr(userworld, "load_program", watched)
+    machinery.host.kernel.execute("bin/sh", program(clean, "bin/sh"))
+    assert outcomes(machinery) == [("bin/sh", "installed", "")]
+    assert linked == [{LIBRARIES[0]: good}]
+
+
+def test_a_program_at_a_path_beyond_its_vibs_level_is_not_installed():
+    """The bank was written by hand: no installation would have let the VIB bring the path."""
+    clean = booted(ON)
+    data = program(clean, "bin/sh") + b"changed"
+
+    def put(volume):
+        spec = Descriptor(
+            name="evil", version="1.0-1", vendor="Nobody", level=COMMUNITY_SUPPORTED, files=("bin/sh",)
+        )
+        archive = write_vtar(with_parents([TarEntry(path="bin/sh", data=data, mode=0o755)]))
+        payload = Payload(name="evil", kind="vgz", data=gzip_stored(archive))
+        vib = read_vib(build_vib(spec, [payload], None, clean.sim.epoch))
+        bank = BootBank(files={path: volume.peek(path) for path in volume.paths()})
+        bank = set_acceptance(bank, COMMUNITY_SUPPORTED)
+        trust, now = clean.host.kernel.trust, clean.sim.epoch
+        changed = install(bank, vib, COMMUNITY_SUPPORTED, trust, now, paths=ANYWHERE, force=True)
+        volume.copy_from(changed.bank.files.items())
+
+    machinery = booted(ON, secure_boot=False, before=put)
+    assert machinery.host.boot.modules[-3].name == "evil.v00"
+    with pytest.raises(ProgramRefused) as caught:
+        machinery.host.kernel.execute("bin/sh", data)
+    assert caught.value.check == "exec.path"

@@ -4,6 +4,7 @@ import pytest
 from sim.errors import FormatError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.contents import kernel_modules, open_archive, paths_of, payload_entries, without_trailer
+from sim.image.descriptor import PAYLOAD_KINDS
 from sim.image.payload import gzip_stored
 from sim.image.recipes import Workshop
 from sim.image.tar import EntryKind, TarEntry, with_parents, write_ustar
@@ -38,10 +39,36 @@ def test_other_content_has_no_entries(content):
     assert kernel_modules(content) == ()
 
 
-def test_only_archive_payloads_are_opened():
-    data = gzip_stored(write_vtar(TREE))
-    assert payload_entries("vgz", data) == TREE
-    assert payload_entries("boot", data) == ()
+@pytest.mark.parametrize("kind", [kind for kind in PAYLOAD_KINDS if kind not in ("tgz", "bootloader")])
+def test_an_archive_is_opened_whatever_its_payload_is_called(kind):
+    """A kernel opens every archive, so nothing may be hidden in a payload of another kind."""
+    assert payload_entries(kind, gzip_stored(write_vtar(TREE))) == TREE
+
+
+@pytest.mark.parametrize("kind", ["boot", "upgrade", "bootisobios", "bootisoefi"])
+def test_a_payload_that_need_not_be_an_archive_may_be_none(kind):
+    assert payload_entries(kind, gzip_stored(b"microcode")) == payload_entries(kind, b"microcode") == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("vgz", write_ustar(TREE)),
+        ("vgz", b"junk" * 300),
+        ("vgz", b""),
+        ("tgz", write_vtar(TREE)),
+        ("tgz", b"junk" * 300),
+        ("bootloader", b"junk"),
+    ],
+)
+def test_a_payload_that_is_not_the_archive_of_its_kind_is_a_format_error(kind, content):
+    with pytest.raises(FormatError):
+        payload_entries(kind, gzip_stored(content))
+
+
+@pytest.mark.parametrize("kind", ["tgz", "bootloader"])
+def test_an_archive_without_files_is_one(kind):
+    assert payload_entries(kind, gzip_stored(write_ustar(()))) == ()
 
 
 def test_a_damaged_archive_is_a_format_error():

@@ -38,7 +38,7 @@ FULL = Descriptor(
     stateless_ready=False,
     overlay=True,
     payloads=(
-        PayloadEntry(name="example", kind="vgz", size=12, checksums=(SHA256,)),
+        PayloadEntry(name="example", kind="boot", size=12, checksums=(SHA256,)),
         PayloadEntry(
             name="k",
             kind="boot",
@@ -123,7 +123,7 @@ def test_a_second_list_cannot_hide_beside_the_first(tag):
         ('payload name="example"', 'payload name="sig.pkcs7"'),
         ('payload name="example"', 'payload name="k"'),
         ('payload name="example"', 'payload name="a/b"'),
-        ('type="vgz"', 'type="exe"'),
+        ('type="boot"', 'type="exe"'),
         ('size="12"', 'size="-1"'),
         ('size="12"', 'size="0x12"'),
         ('size="12"', 'size="99999999999"'),
@@ -156,6 +156,26 @@ def test_unknown_elements_are_named_and_nothing_else_changes():
         edited("<overlay>", "<future><deep/></future><overlay>").replace(b"<url ", b"<x/><url ")
     )
     assert changed.unknown == ("vib/urls/x", "vib/future")
+    assert attrs.evolve(changed, unknown=()) == FULL
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("<vib ", '<vib install="evil" ', "vib/@install"),
+        ("<payload ", '<payload execute="true" ', "vib/payloads/payload/@execute"),
+        ("<checksum ", '<checksum salt="1" ', "vib/payloads/payload/checksum/@salt"),
+        ("<constraint ", '<constraint strict="no" ', "vib/relationships/depends/constraint/@strict"),
+        ("<softwarePlatform ", '<softwarePlatform name="x" ', "vib/system-requires/softwarePlatform/@name"),
+        ("<url ", '<url name="x" ', "vib/urls/url/@name"),
+        ("<overlay>", '<overlay mode="all">', "vib/overlay/@mode"),
+        ("<file>", '<file mode="4755">', "vib/file-list/file/@mode"),
+        ("<payloads>", '<payloads version="2">', "vib/payloads/@version"),
+    ],
+)
+def test_unknown_attributes_are_named_like_elements(old, new, path):
+    changed = parse_descriptor(edited(old, new))
+    assert set(changed.unknown) == {path}
     assert attrs.evolve(changed, unknown=()) == FULL
 
 

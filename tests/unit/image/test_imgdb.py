@@ -9,7 +9,7 @@ from sim.errors import FormatError, LimitError
 from sim.image import imgdb
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.descriptor_writer import write_descriptor
-from sim.image.imgdb import ImageDatabase, VibRecord, read_database, write_database
+from sim.image.imgdb import VIBS_MAX, ImageDatabase, VibRecord, read_database, write_database
 from sim.image.metadata import Descriptor
 from sim.image.payload import describe_payload, gunzip, gzip_stored
 from sim.image.tar import TarEntry, read_ustar, write_ustar
@@ -21,7 +21,7 @@ def record(name, signature=b"sig"):
         version="1-1",
         vendor="Example",
         level=AcceptanceLevel.PARTNER_SUPPORTED,
-        payloads=(describe_payload("a", "vgz", b"x"), describe_payload("b", "boot", b"y")),
+        payloads=(describe_payload("a", "vgz", gzip_stored(b"x")), describe_payload("b", "boot", b"y")),
     )
     return VibRecord(
         descriptor_xml=write_descriptor(spec), signature=signature, files=(f"{name}.v00", f"{name}.b00")
@@ -111,3 +111,12 @@ def test_damaged_content_is_read_or_refused_and_never_crashes(data):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with suppress(FormatError):
         read_database(gzip_stored(bytes(raw)))
+
+
+def test_versions_that_are_gone_are_kept_and_bounded(small_image):
+    database = small_image.bank.database
+    gone = tuple((f"n{number}", "1.0-1") for number in range(VIBS_MAX))
+    kept = attrs.evolve(database, gone=gone)
+    assert read_database(write_database(kept)) == kept
+    with pytest.raises(LimitError, match="more than 1024 VIBs"):
+        read_database(write_database(attrs.evolve(database, gone=(*gone, ("n", "1.0-1")))))

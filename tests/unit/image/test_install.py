@@ -23,15 +23,16 @@ def bank(small_image):
 def make(world_pki, epoch):
     """A function that makes a VIB which holds one file; further arguments are fields of its descriptor."""
 
-    def build(name="tool", version="1.0-1", level=PARTNER, path=None, sign=True, **fields):
+    def build(name="tool", version="1.0-1", level=PARTNER, path=None, sign=True, provider=None, **fields):
         path = path or f"opt/{name}/run"
-        fields.setdefault("files", (path,))
-        spec = Descriptor(name=name, version=version, vendor="Example", level=level, **fields)
+        fields = {"files": (path,), "vendor": "Example", **fields}
+        spec = Descriptor(name=name, version=version, level=level, **fields)
         archive = write_vtar(with_parents([TarEntry(path=path, data=name.encode())]))
         payload = Payload(name=name[:8], kind="vgz", data=gzip_stored(archive))
-        signer = world_pki.signer(level.xml_name) if level is not COMMUNITY and sign else None
+        signer = world_pki.signer(level.xml_name, provider) if level is not COMMUNITY and sign else None
         return read_vib(build_vib(spec, [payload], signer, epoch))
 
+    build.provider = world_pki.signer("accepted").provider
     return build
 
 
@@ -244,3 +245,82 @@ def test_an_edited_record_is_not_taken_for_an_installed_vib(put, make, bank):
     repaired = put(vib, on=start.with_files({"imgdb.tgz": write_database(database)}))
     assert repaired.installed == (vib.vib_id,)
     assert repaired.bank.database.records[-1].descriptor_xml == vib.descriptor_xml
+
+
+def test_a_version_that_was_removed_does_not_come_back_older(put, make):
+    gone = remove(put(make(version="2.0-1")).bank, "tool").bank
+    assert gone.database.gone == (("tool", "2.0-1"),)
+    error = refusal(put, make(), on=gone)
+    assert (error.check, "older than tool 2.0-1" in str(error)) == ("DowngradeError", True)
+    again = put(make(version="2.0-1"), on=gone).bank
+    assert again.database.gone == ()
+    back = put(make(), on=gone, downgrades=True)
+    assert [(one.option, one.rule) for one in back.waivers] == [("allow-downgrades", "DowngradeError")]
+    assert back.bank.database.gone == ()
+
+
+def test_what_was_removed_before_is_remembered_beside_what_goes_now(put, make):
+    bank = put([make(version="2.0-1"), make("other", version="3.0-1")]).bank
+    for name in ("tool", "other"):
+        bank = remove(bank, name).bank
+    assert bank.database.gone == (("other", "3.0-1"), ("tool", "2.0-1"))
+    assert refusal(put, make("other"), on=bank).check == "DowngradeError"
+
+
+def test_a_successor_of_another_name_is_not_older_than_what_it_replaces(put, make):
+    old = put(make(version="9.0-1")).bank
+    relation = (Relation(name="tool"),)
+    assert refusal(put, make("next", version="8.9-9", replaces=relation), on=old).check == "DowngradeError"
+    result = put(make("next", version="9.0-1", replaces=relation), on=old)
+    assert result.removed == ("Example_bootbank_tool_9.0-1",)
+    assert result.bank.database.gone == (("tool", "9.0-1"),)
+    assert refusal(put, make(version="8.9-9"), on=result.bank).check == "DowngradeError"
+    without = remove(old, "tool").bank
+    assert (
+        refusal(put, make("next", version="8.9-9", replaces=relation), on=without).check == "DowngradeError"
+    )
+
+
+@pytest.mark.parametrize("name", ["esx-base", "successor"])
+def test_nobody_takes_the_place_of_another_vendors_vib(put, make, bank, name):
+    """A partner's key signs a newer version of the base, or a VIB that replaces it and provides its name."""
+    old = bank.database.record("esx-base").descriptor
+    names = {
+        "replaces": (Relation(name="esx-base"),),
+        "provides": (Relation(name="esx-base", operator="=", version="99.0-1"),),
+    }
+    for vendor in ("Evil", old.vendor):
+        vib = make(name, version="99.0-1", vendor=vendor, **names)
+        error = refusal(put, vib)
+        assert (error.check, "cannot take the place of VMware_bootbank_esx-base" in str(error)) == (
+            "VendorChangeError",
+            True,
+        )
+        for option in ("no_sig_check", "downgrades"):
+            assert refusal(put, vib, **{option: True}).check == "VendorChangeError"
+        result = put(vib, vendor_changes=True)
+        assert result.removed == (old.vib_id,)
+        assert {one.option for one in result.waivers} == {"allow-vendor-change"}
+        assert result.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"vendor": "Other"}, "it is of vendor Other, not Example"),
+        ({"level": PARTNER}, "it is PartnerSupported, not VMwareAccepted"),
+        ({"provider": "Somebody"}, "it is signed by Somebody, not by"),
+    ],
+)
+def test_vendor_level_and_provider_each_bind_a_successor(put, make, fields, words):
+    start = put(make(level=ACCEPTED)).bank
+    assert put(make(level=ACCEPTED, version="2.0-1"), on=start).removed
+    assert put(make(level=CERTIFIED, version="2.0-1", provider=make.provider), on=start).removed
+    error = refusal(put, make(**{"level": ACCEPTED, "version": "2.0-1", **fields}), on=start)
+    assert (error.check, words in str(error)) == ("VendorChangeError", True), str(error)
+
+
+def test_a_vib_whose_signature_was_lost_may_be_replaced_by_its_vendor(put, make):
+    forged = put(make(sign=False), force=True).bank
+    assert put(make(version="1.0-2"), on=forged).removed
+    assert refusal(put, make(version="1.0-2", vendor="Other"), on=forged).check == "VendorChangeError"

@@ -23,13 +23,13 @@ SPEC = Descriptor(
     depends=(Relation(name="base", operator=">=", version="8.0"),),
     files=("etc/a", "etc/b"),
     payloads=(
-        PayloadEntry(name="net", kind="vgz", size=12, checksums=(PLAIN,)),
+        PayloadEntry(name="net", kind="boot", size=12, checksums=(PLAIN,)),
         PayloadEntry(name="k", kind="boot", size=0, checksums=(PLAIN,)),
     ),
 )
 XML = write_descriptor(SPEC).decode()
 ZEROS = "00" * 32
-HEAD = '<payload name="net" type="vgz" size="12">'
+HEAD = '<payload name="net" type="boot" size="12">'
 
 
 def said(read, data, kind=FormatError):
@@ -80,7 +80,7 @@ def without(tag):
         ('payload name="net"', f'payload name="{"p" * 25}"',
          f"payload {'p' * 20}: name is not 1 to 15 of [0-9a-zA-Z_.-], or is reserved"),
         ('payload name="net"', 'payload name="k"', "element payloads: names a payload twice"),
-        ('type="vgz"', 'type="exe"',
+        ('type="boot"', 'type="exe"',
          "payload net: type 'exe' is not one of vgz, tgz, boot, bootloader, upgrade, bootisobios, bootisoefi"),
         ('size="12"', 'size="012"', "payload net: size '012' is not a plain decimal number"),
         (f">{ZEROS}<", ">00<", "payload net: sha-256 checksum is not 32 bytes in hex"),
@@ -273,7 +273,7 @@ def test_a_manifest_has_one_spelling_in_json():
 def test_the_sha256_of_a_payload_is_that_of_the_stored_file_wherever_it_stands():
     unpacked = Checksum(algorithm="sha-256", digest=b"\1" * 32, process="gunzip")
     other = Checksum(algorithm="sha-1", digest=b"\2" * 20)
-    entry = PayloadEntry(name="a", kind="vgz", size=1, checksums=(unpacked, other, PLAIN))
+    entry = PayloadEntry(name="a", kind="boot", size=1, checksums=(unpacked, other, PLAIN))
     assert entry.sha256 == PLAIN.digest
     assert (unpacked.label, unpacked.check) == ("sha-256 gunzip", "payload.sha-256.gunzip")
     assert (other.label, other.check) == ("sha-1", "payload.sha-1")

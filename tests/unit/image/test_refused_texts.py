@@ -168,9 +168,7 @@ def test_limits_of_a_vib_are_exact(vib, monkeypatch):
     assert read_vib(vib).payloads == (PAYLOAD,)
     monkeypatch.setattr("sim.image.vib.VIB_CONTENT_BYTES_MAX", 5)
     words = said(read_vib, vib, kind=LimitError)
-    assert words == (
-        "VIB archive: Example_bootbank_net_1-1: its payloads declare more than 5 bytes of content"
-    )
+    assert words == ("VIB archive: Example_bootbank_net_1-1: declares more than 5 bytes of content")
 
 
 def test_what_a_vib_claims_without_a_signature_is_named(vib, world_pki, epoch):

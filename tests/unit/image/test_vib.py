@@ -1,4 +1,5 @@
 import pickle
+import re
 from datetime import timedelta
 
 import attrs
@@ -12,12 +13,16 @@ from sim.image import vib as vib_module
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.ar import ArMember, read_ar, write_ar
 from sim.image.bitflips import flip_bit, flip_bits
+from sim.image.cms import sign_detached
+from sim.image.descriptor import parse_descriptor
+from sim.image.descriptor_writer import write_descriptor
 from sim.image.metadata import Descriptor
-from sim.image.payload import PayloadError, gzip_stored
+from sim.image.payload import PayloadError, describe_payload, gzip_stored
 from sim.image.pki import Pki
 from sim.image.trust import SignatureError
 from sim.image.vib import (
     Payload,
+    Vib,
     VibError,
     build_vib,
     parse_vib,
@@ -251,3 +256,56 @@ def test_an_oversized_signature_is_refused_before_parsing(signed, monkeypatch):
     monkeypatch.setattr(vib_module, "SIGNATURE_BYTES_MAX", 10)
     with pytest.raises(LimitError, match=r"sig\.pkcs7"):
         parse_vib(signed)
+
+
+def test_a_signed_descriptor_has_a_strong_digest_of_what_unpacks(signed, world_pki, epoch):
+    """Real community VIBs give the SHA-1 alone; a signed VIB that does is refused, its signature good as it is."""
+    vib = read_vib(signed)
+    strong = re.compile(rb'<checksum checksum-type="sha-256" verify-process="gunzip">[0-9a-f]+</checksum>')
+    xml, count = strong.subn(b"", vib.descriptor_xml)
+    assert count >= 1
+    signature = sign_detached(xml, world_pki.signer(vib.descriptor.level.xml_name), epoch)
+    weak = attrs.evolve(vib, descriptor_xml=xml, signature=signature)
+    with pytest.raises(VibError, match="only a sha-1 checksum of its unpacked content") as caught:
+        verify_vib(weak, world_pki.trust, epoch)
+    assert caught.value.check == "vib.content-digest"
+    lower = xml.replace(b"<acceptance-level>partner<", b"<acceptance-level>community<")
+    assert lower != xml
+    community = attrs.evolve(vib, descriptor_xml=lower, signature=b"")
+    assert verify_vib(community, world_pki.trust, epoch).provider is None
+
+
+@pytest.mark.parametrize("kind", ["vgz", "tgz", "boot"])
+def test_what_is_packed_has_a_checksum_of_what_it_unpacks_to(signed, kind):
+    vib = read_vib(signed)
+    sums = re.compile(rb'<checksum [^>]*verify-process="gunzip">[0-9a-f]+</checksum>')
+    xml = sums.sub(b"", vib.descriptor_xml).replace(b'type="vgz"', f'type="{kind}"'.encode())
+    if kind != "boot":
+        with pytest.raises(FormatError, match="has no checksum of its unpacked content"):
+            parse_descriptor(xml)
+        return
+    payloads = tuple(attrs.evolve(each, kind="boot") for each in vib.payloads)
+    with pytest.raises(PayloadError, match="is gzip, and its descriptor has no checksum") as caught:
+        read_vib(write_vib(attrs.evolve(vib, descriptor_xml=xml, payloads=payloads)))
+    assert caught.value.check == "payload.gunzip"
+
+
+@pytest.mark.parametrize("kind", ["vgz", "tgz"])
+def test_a_packed_kind_that_is_no_gzip_is_refused(epoch, kind):
+    spec = Descriptor(
+        name="raw", version="1.0-1", vendor="Example", level=AcceptanceLevel.COMMUNITY_SUPPORTED
+    )
+    with pytest.raises(FormatError, match="has no checksum of its unpacked content"):
+        build_vib(spec, [Payload(name="p", kind=kind, data=b"no gzip")], None, epoch)
+    entry = attrs.evolve(
+        describe_payload("p", kind, b"no gzip"),
+        checksums=(
+            *describe_payload("p", kind, b"no gzip").checksums,
+            *(one for one in describe_payload("p", kind, gzip_stored(b"")).checksums if one.process),
+        ),
+    )
+    xml = write_descriptor(attrs.evolve(spec, payloads=(entry,)))
+    vib = Vib(descriptor_xml=xml, signature=b"", payloads=(Payload(name="p", kind=kind, data=b"no gzip"),))
+    with pytest.raises(PayloadError, match="cannot be unpacked") as caught:
+        read_vib(write_vib(vib))
+    assert caught.value.check == "payload.sha-256.gunzip"
