@@ -184,6 +184,7 @@ MEANINGS: Mapping[str, str] = {
     "vcenter.launch": "a dynamic launch is any, required or forbidden",
     "vcenter.require_launch_policy": "the launch must be under a policy that pins the launched code",
     "vcenter.allow_resume": "a host may have been in S3 since its last attestation",
+    "vcenter.reference_pcrs": "golden values of PCRs in hex, by bank and PCR",
     "vcenter.engines[].kind": "policy engine: allow_list, signer, seal",
     "vcenter.engines[].actions": "what its refusal leads to: alarm, quarantine, withhold_key",
     "vcenter.engines[].least_versions": "allow_list: oldest version of a VIB",

@@ -12,6 +12,7 @@ from sim.attest.tpm_report import (
     SoftwareComponentDetails,
     VersionDetails,
 )
+from sim.boot.logform import FORMS
 from sim.core.units import MS
 from sim.kernel import quoting
 from sim.tpm.client import TpmClient
@@ -533,3 +534,14 @@ def test_no_session_outlives_a_reboot_that_vcenter_knows_of(world):
     made.attest_again("on_host_rebooted")
     with pytest.raises(NotAuthenticated):
         made.agent.call("RetrieveHostInfo", session=session)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_host_is_accepted_in_whichever_form_its_maker_writes_the_log_and_not_with_other_code(world, form):
+    assert world(log_form=form).add().tpm_attestation.status == "accepted"
+    changed = world(log_form=form)
+    changed.board.firmware.flip_bit("DXE", 5)
+    measured = FORMS[form].code is not None
+    entry = changed.add()
+    assert entry.tpm_attestation.status == ("notAccepted" if measured else "accepted")
+    assert ("firmware_code" in {reason.code for reason in entry.reasons}) == measured
