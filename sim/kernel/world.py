@@ -131,6 +131,7 @@ class World:
     __slots__ = (
         "affinity",
         "began_ns",
+        "begun",
         "bucket",
         "claim",
         "cosched_stamp",
@@ -197,6 +198,7 @@ class World:
         self.workload = workload
         self.state = WorldState.WAIT_VM
         self.began_ns = self.since_ns = now_ns
+        self.begun = 0  # its place among those that were set going; 0: not yet
         self.run_ns = self.ready_ns = self.max_limited_ns = self.costop_ns = 0
         self.idle_ns = self.vm_wait_ns = self.swap_wait_ns = 0
         self.dispatches = self.migrations = self.wakeups = 0

@@ -90,7 +90,21 @@ MODULE_BYTES_MAX = 4 * MIB
 IMAGE_BYTES_MAX = 128 * MIB
 
 CATEGORIES = (
-    *("api", "boot", "exec", "fault", "host", "hw", "interrupt", "kernel", "log", "mem", "memory", "mmu"),
+    *(
+        "api",
+        "boot",
+        "exec",
+        "fault",
+        "host",
+        "hw",
+        "image",
+        "interrupt",
+        "kernel",
+        "log",
+        "mem",
+        "memory",
+        "mmu",
+    ),
     *("module", "numa", "pool", "sample", "scenario", "sched", "tpm", "userworld", "vcenter", "vm"),
 )
 """The categories of trace records."""

@@ -143,7 +143,7 @@ class TestHost:
             entitlement_ns=quantum_ns,
             preempt_grain_ns=MS * plan.scale,
             cosched_polling=plan.polling,
-            advanced={name: min(5000, plan.scale * default_of(name, "8.0")) for name in LEVELS},
+            advanced={name: min(5000, plan.scale * default_of(name, plan.release)) for name in LEVELS},
         )
         self.sched = Scheduler(sim, Topology.of(spec), options, make())
         self.frequencies: list[tuple[int, int, int]] = []  # time, core, Hz
@@ -314,7 +314,7 @@ class TestHost:
         sched = self.sched
         index = action.who % len(sched.pcpus)
         if action.what == "quantum":
-            sched.configure(sched.options.with_advanced("Cpu.Quantum", 1 + action.value % 20))
+            sched.configure(evolve(sched.options, quantum_ns=MS * (1 + action.value % 20)))
         elif action.what == "frequency":
             hz = HZ * (1 + action.value % 3) // 2
             set_frequency(sched, index, hz)

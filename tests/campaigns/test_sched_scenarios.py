@@ -68,6 +68,11 @@ def test_campaign_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     assert "total: 60 scenarios, 10 violations" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seed", [10, 11, 14, 35, 2334, 7678])
+def test_options_that_change_under_running_worlds_ask_not_who_was_made_first(seed):
+    assert scenario(seed, [11]) == {}
+
+
 @pytest.mark.parametrize("seed", [50, 91, 132])
 def test_periods_at_which_worlds_leave_shared_cores_scale_with_all_times(seed):
     assert scenario(seed, [12]) == {}

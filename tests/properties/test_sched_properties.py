@@ -14,6 +14,8 @@ from sim.core.rng import FastStream
 from sim.core.units import MS
 from sim.hw.spec import CpuSpec
 from sim.hw.topology import Topology
+from sim.kernel.sched.advanced import default_of
+from sim.kernel.sched.balance import LEVELS
 from sim.kernel.sched.fluid import Claim, fluid_shares
 from sim.kernel.sched.options import SchedOptions
 from sim.kernel.sched.scheduler import Scheduler
@@ -102,6 +104,7 @@ def build(plan, *, categories=("sched",)):
         limit_burst_ns=BURST_QUANTA * quantum_ns,
         limit_slice_ns=quantum_ns,
         preempt_grain_ns=MS * plan.scale,
+        advanced={name: min(5000, plan.scale * default_of(name, "8.0")) for name in LEVELS},
     )
     spec = CpuSpec(cores_per_node=plan.cores, threads_per_core=plan.threads, core_hz=HZ)
     sched = Scheduler(sim, Topology.of(spec), options)

@@ -36,7 +36,8 @@ def configure(sched: Scheduler, options: SchedOptions) -> None:
         raise SimBug("another policy needs another scheduler")
     tunes = any(getattr(options, name) != getattr(before, name) for name in _THRESHOLDS)
     groups = bool(options.costop_ns) != bool(before.costop_ns)
-    held = [world for world in sched.worlds.values() if tunes and _holds(world, groups=groups)]
+    worlds = sorted(sched.worlds.values(), key=_order)  # whatever the order in which they were made
+    held = [world for world in worlds if tunes and _holds(world, groups=groups)]
     for world in held:
         sched.suspend(world)
     sched.options = options
@@ -73,6 +74,10 @@ def _tune_buckets(sched: Scheduler) -> None:
         each.retune()
 
 
+def _order(world: World) -> int:
+    return world.begun
+
+
 def _depth(bucket: LimitBucket) -> int:
     return 0 if bucket.parent is None else 1 + _depth(bucket.parent)
 
@@ -81,7 +86,7 @@ def _tune_groups(sched: Scheduler) -> None:
     """Let every group have its new thresholds; without a threshold there are no groups."""
     now_ns = sched.sim.now
     families: dict[int, tuple[World, ...]] = {}
-    for world in sched.worlds.values():
+    for world in sorted(sched.worlds.values(), key=_order):
         if len(world.siblings) > 1:
             families[world.siblings[0].world_id] = world.siblings
     for worlds in families.values():

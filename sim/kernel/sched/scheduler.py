@@ -82,6 +82,7 @@ class Scheduler:
             bits(each.index for each in topology.of_node(node)) for node in range(topology.nodes)
         )
         self._next_id = self._next_bucket = 1
+        self._begun = 0  # how many worlds have been set going
         self.numa = NumaBalancer(self)
         self.policy.attach(self)
         self.spreader = Spreader(self)
@@ -164,6 +165,8 @@ class Scheduler:
     def begin(self, world: World) -> None:
         """Set a new world going: it asks its workload what to do."""
         now_ns = self.sim.now
+        self._begun += 1
+        world.begun = self._begun
         if next_burst(world, now_ns):
             self._compete(world, now_ns, fresh=True)
         else:
