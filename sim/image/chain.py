@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from hashlib import sha256
 
 from sim.image.certificate import CODE_SIGNING, Certificate, load_certificate
 from sim.image.trust import SignatureError
@@ -109,9 +110,12 @@ def check_path_length(authority: Certificate, below: int) -> None:
 
 
 def check_not_revoked(path: Path, revoked: Sequence[bytes]) -> None:
-    """Demand that no certificate of the path is on the list of SHA-256 fingerprints."""
+    """Demand that no certificate of the path is on the list of SHA-256 digests, whole or without its signature.
+
+    The digest without it counts too, as anybody can write an ECDSA signature another way.
+    """
     for certificate in path if revoked else ():
-        if certificate.fingerprint in revoked:
+        if certificate.fingerprint in revoked or sha256(certificate.body).digest() in revoked:
             raise SignatureError("revoked", f"the certificate of {certificate.title} is revoked")
 
 

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from sim.errors import FormatError
 from sim.image.certificate import Certificate, load_certificate
 from sim.image.efi_lists import CERTIFICATE_DIGESTS, IMAGE_DIGESTS, TIME_BYTES, ListEntry
 from sim.image.pe import authenticode_digest
@@ -76,7 +77,7 @@ def check_path_not_forbidden(path: Sequence[Certificate], dbx: Sequence[ListEntr
             revoked_at = _read_time(entry.data[-TIME_BYTES:])
             since = f" since {revoked_at.isoformat()}" if revoked_at is not None else ""
         for certificate in path:
-            if entry.kind == "certificate" and entry.data == certificate.der:
+            if entry.kind == "certificate" and _is_same(entry.data, certificate):
                 raise SignatureError("revoked", f"the certificate of {certificate.title} is revoked")
             if _has_digest(entry, certificate):
                 without = ", and no time stamp shows that the image is older" if since else ""
@@ -84,6 +85,16 @@ def check_path_not_forbidden(path: Sequence[Certificate], dbx: Sequence[ListEntr
                     "dbx-certificate",
                     f"the digest of the certificate of {certificate.title} is in dbx{since}{without}",
                 )
+
+
+def _is_same(forbidden: bytes, certificate: Certificate) -> bool:
+    """Whether these bytes are the certificate, perhaps with its ECDSA signature written another way."""
+    if forbidden == certificate.der:
+        return True
+    try:
+        return load_certificate(forbidden).body == certificate.body
+    except (FormatError, SignatureError):
+        return False  # no certificate at all, so it is none of the path
 
 
 def _has_digest(entry: ListEntry, certificate: Certificate) -> bool:

@@ -83,7 +83,7 @@ class RevocationPolicy:
 class TrustStore:
     """Pinned roots, issuers with their levels, early-module keys, and what is revoked.
 
-    `revoked` holds SHA-256 digests of certificates, `crls` revocation lists in DER, which count under `revocation`.
+    `revoked` holds SHA-256 digests of certificates, whole or of their TBSCertificate, `crls` revocation lists in DER, which count under `revocation`.
     """
 
     roots: tuple[bytes, ...] = field(repr=False)
@@ -101,8 +101,12 @@ class TrustStore:
         return None
 
     def revoking(self, certificates: Iterable[bytes]) -> TrustStore:
-        """Return a store that refuses these certificates (DER) too."""
-        added = tuple(sha256(certificate).digest() for certificate in certificates)
+        """Return a store that refuses these certificates (DER) too, however their issuer's signature is written."""
+        from sim.image.certificate import load_certificate
+
+        given = tuple(certificates)
+        added = tuple(sha256(each).digest() for each in given)
+        added += tuple(sha256(load_certificate(each).body).digest() for each in given)
         return attrs.evolve(self, revoked=self.revoked + added)
 
     def with_crls(self, crls: Iterable[bytes], policy: RevocationPolicy | None = None) -> TrustStore:
