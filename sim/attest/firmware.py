@@ -29,6 +29,7 @@ __all__ = [
     "ALLOWED_TYPES",
     "DESCRIBED_TYPES",
     "HASHED_TYPES",
+    "PLATFORM_CODE",
     "SEPARATOR_PCRS",
     "STRICT_TYPES",
     "check_authorities",
@@ -87,7 +88,7 @@ _EVERYWHERE: Final = frozenset({EV.SEPARATOR})
 _CONFIGURATION: Final = frozenset(
     {EV.EFI_VARIABLE_DRIVER_CONFIG, EV.EFI_VARIABLE_BOOT, EV.EFI_VARIABLE_BOOT2, EV.EFI_ACTION, EV.ACTION}
 )
-_CODE: Final = frozenset(
+PLATFORM_CODE: Final = frozenset(
     {
         EV.POST_CODE,
         EV.EFI_PLATFORM_FIRMWARE_BLOB,
@@ -95,10 +96,11 @@ _CODE: Final = frozenset(
         EV.EFI_BOOT_SERVICES_DRIVER,
         EV.EFI_RUNTIME_SERVICES_DRIVER,
         EV.NONHOST_CODE,
-        EV.NONHOST_CONFIG,
-        EV.NONHOST_INFO,
     }
 )
+"""Types that are about code of the firmware or of plug-in cards, in PCR 0 and in PCR 2."""
+
+_CODE: Final = PLATFORM_CODE | {EV.NONHOST_CONFIG, EV.NONHOST_INFO}
 _TABLES: Final = frozenset(
     {EV.TABLE_OF_DEVICES, EV.EFI_HANDOFF_TABLES, EV.EFI_HANDOFF_TABLES2, EV.PLATFORM_CONFIG_FLAGS}
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from sim.attest.firmware import PLATFORM_CODE
 from sim.attest.verdict import AttestationError
 from sim.image.efi_lists import ListEntry
 from sim.image.platform import ReferencePlatform
@@ -24,30 +25,9 @@ from sim.tpm.eventlog import EV, TcgEvent
 __all__ = ["CODE_TYPES", "platform_problems"]
 
 CODE_TYPES: Final = {
-    0: frozenset(
-        {
-            EV.POST_CODE,
-            EV.S_CRTM_CONTENTS,
-            EV.S_CRTM_VERSION,
-            EV.EFI_HCRTM_EVENT,
-            EV.EFI_PLATFORM_FIRMWARE_BLOB,
-            EV.EFI_PLATFORM_FIRMWARE_BLOB2,
-            EV.EFI_BOOT_SERVICES_DRIVER,
-            EV.EFI_RUNTIME_SERVICES_DRIVER,
-            EV.NONHOST_CODE,
-        }
-    ),
+    0: PLATFORM_CODE | {EV.S_CRTM_CONTENTS, EV.S_CRTM_VERSION, EV.EFI_HCRTM_EVENT},
     1: frozenset({EV.CPU_MICROCODE}),
-    2: frozenset(
-        {
-            EV.POST_CODE,
-            EV.EFI_PLATFORM_FIRMWARE_BLOB,
-            EV.EFI_PLATFORM_FIRMWARE_BLOB2,
-            EV.EFI_BOOT_SERVICES_DRIVER,
-            EV.EFI_RUNTIME_SERVICES_DRIVER,
-            EV.NONHOST_CODE,
-        }
-    ),
+    2: PLATFORM_CODE,
 }
 """The event types that are about code of the firmware, by PCR."""
 
