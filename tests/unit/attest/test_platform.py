@@ -80,6 +80,15 @@ def test_published_firmware_is_accepted_with_and_without_its_card():
         assert verdict.unknown == ()
 
 
+def test_where_no_release_was_published_the_verdict_says_that_it_is_not_known():
+    lab = Lab()
+    evidence = lab.machine.boot(boot_steps()).evidence()
+    published = attrs.evolve(manifest(), releases=(), platforms=(MODEL,))
+    verdict = lab.appraise(evidence, manifest=published)
+    assert verdict.accepted, verdict.message
+    assert verdict.unknown == ("which versions of VIBs were released together: the manifest does not say",)
+
+
 def test_where_nobody_published_firmware_the_verdict_says_that_it_is_not_known():
     verdict = judged(changed(b"firmware!", b"implanted"))
     assert verdict.accepted

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import json
 import pickle
@@ -87,6 +88,14 @@ def test_json_is_read_back(manifest):
     assert (
         ReferenceManifest.from_json('{"components": [], "loaders": [], "signers": []}') == ReferenceManifest()
     )
+
+
+def test_the_release_of_a_bank_is_published(manifest, small_image):
+    (release,) = manifest.releases
+    database = hashlib.sha256(gzip.decompress(small_image.bank.files["imgdb.tgz"])).hexdigest()
+    vibs = [record.descriptor for record in small_image.bank.database.records if record.files]
+    assert release == (*sorted((vib.name, vib.version) for vib in vibs), ("imgdb.tgz", database))
+    assert len(release) > 2
 
 
 def test_the_order_of_a_bank_is_published(manifest, small_image):
