@@ -207,8 +207,10 @@ class VcpuGroup:
         self._looking = True
         while True:
             found = self._extremes()
-            standing, offset, fastest, stopped, _ = found
-            slowest_ns = _slowest(standing, offset, now_ns)
+            standing, offset, fastest, stopped, laggard = found
+            slowest_ns = now_ns if offset is None else now_ns - offset
+            if standing is not None and (offset is None or standing < slowest_ns):
+                slowest_ns = standing
             if fastest is not None:
                 skew_ns = now_ns - fastest.progress - slowest_ns
                 grows = standing == slowest_ns
@@ -216,8 +218,8 @@ class VcpuGroup:
                     self.costops += 1
                     self._host.costop(fastest)
                     continue
-                if self._makes_way(found, now_ns):
-                    self._host.hand_off(fastest)
+                if laggard is not None and self._makes_way(found, now_ns):
+                    self._host.hand_off(fastest, laggard)
                     continue
             if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
                 break
@@ -279,7 +281,7 @@ class VcpuGroup:
             elif standing is not None:
                 level_ns = standing + fastest.progress
                 due_ns = level_ns + self.costop_ns
-                if laggard is not None:
+                if laggard is not None and self.handoff_ns < self.costop_ns:
                     handoff_ns = self._handoff_due_ns(level_ns, fastest, laggard)
                     if handoff_ns < due_ns:
                         due_ns = handoff_ns

@@ -220,7 +220,14 @@ class PcpuRunner:
             world.last_pcpu = self
         if world.group is not None:
             world.group.started(world, now_ns)
-        turn_ns = self._begin_turn(world, start_ns, turn_from_ns)
+        self.turn_from_ns = start_ns if turn_from_ns < 0 else turn_from_ns
+        turn_ns = self._quantum_ns(world) - (start_ns - turn_from_ns if turn_from_ns >= 0 else 0)
+        turn_ns = turn_ns if turn_ns > 0 else 0
+        turn_ns = turn_ns if turn_ns < world.remaining_ns else world.remaining_ns
+        if world.grant_ns and 0 < world.grant_left_ns < turn_ns:
+            turn_ns = world.grant_left_ns
+        self.due_ns = due_ns = start_ns + turn_ns
+        self._arm(due_ns)
         if sched.dispatch_channel is not None:
             sched.dispatch_channel.four(self.index, world.world_id, switch_ns, turn_ns)
 
@@ -341,7 +348,7 @@ class PcpuRunner:
     def _change_to(self, following: World | None, world: World, now_ns: int) -> None:
         """Go on with `following` where more is to be looked at than the queue; `world` is queued unless it is that."""
         if following is world:
-            self._begin_turn(world, now_ns)
+            self._go_on(now_ns)
             return
         self._leave(_READY, now_ns)
         if following is not None and self.sched.admit(following, now_ns):
@@ -354,7 +361,7 @@ class PcpuRunner:
         """End a turn at the end of a burst, or of a world with a limit, which must draw on its bucket again."""
         if world.remaining_ns > 0 or next_burst(world, now_ns):
             if world.exclusive is self:
-                self._begin_turn(world, now_ns)
+                self._go_on(now_ns)
                 return
             self._leave(_READY, now_ns)
             self.sched.policy.enqueue(world, now_ns)
@@ -362,22 +369,13 @@ class PcpuRunner:
             self._leave(_WAIT_IDLE, now_ns)
             self.sched.withdraw(world, now_ns)
         self.run_next(now_ns)
-        self.sched.rescue(world, now_ns)
+        if self.sched.idle.idle:
+            self.sched.rescue(world, now_ns)
 
-    def _begin_turn(self, world: World, start_ns: int, from_ns: int = -1) -> int:
-        turn_ns = self._quantum_ns(world)
-        if from_ns >= 0:
-            turn_ns -= start_ns - from_ns
-            if turn_ns < 0:
-                turn_ns = 0
-        if turn_ns > world.remaining_ns:
-            turn_ns = world.remaining_ns
-        if world.grant_ns and 0 < world.grant_left_ns < turn_ns:
-            turn_ns = world.grant_left_ns
-        self.turn_from_ns = start_ns if from_ns < 0 else from_ns
-        self.due_ns = due_ns = start_ns + turn_ns
-        self._arm(due_ns)
-        return turn_ns
+    def _go_on(self, now_ns: int) -> None:
+        """Let the present world have another turn."""
+        self.turn_from_ns = now_ns
+        self.retime(now_ns)
 
     def _leave(self, state: WorldState, now_ns: int, *, done: bool = True) -> None:
         """Take the settled world off; a switch that has not ended is undone as far as it has not happened.
@@ -400,8 +398,14 @@ class PcpuRunner:
             states.three(world.world_id, _RUN, state)
         world.since_ns = now_ns  # its run time has been added
         world.state = state
-        if world.group is not None:
-            world.group.moved(world, _RUN, begun_ns, now_ns)
+        group = world.group
+        if group is not None:
+            if state is _READY:
+                group.stopped(world, begun_ns, now_ns)
+            elif state is _WAIT_IDLE:
+                group.slept(world, begun_ns, now_ns)
+            else:
+                group.moved(world, _RUN, begun_ns, now_ns)
 
     def check_invariants(self, now_ns: int, since_ns: int) -> None:
         """Raise `SimBug` unless the times add up to the pCPU's age and the turn is timed."""

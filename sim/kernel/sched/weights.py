@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
 from sim.kernel.sched.entitlement import Party, divide
-from sim.kernel.sched.fluid import Claim, fluid_shares
+from sim.kernel.sched.fluid import Amount, Claim, fluid_shares
 
 if TYPE_CHECKING:
     from sim.kernel.sched.limit import LimitBucket
@@ -53,15 +53,15 @@ class _Class:
         self.bound = False  # whether the limit, and not the shares, says what they get
 
     @property
-    def ceiling(self) -> Fraction:
+    def ceiling(self) -> Amount:
         """The CPUs that all of them can use."""
-        whole = Fraction(self.count)
+        whole: Amount = self.count
         bucket = self.bucket
         return whole if bucket is None else min(whole, Fraction(bucket.numerator, bucket.denominator))
 
-    def lowest(self, ceiling: Fraction) -> Fraction:
+    def lowest(self, ceiling: Amount) -> Amount:
         """Return the CPUs that are reserved for all of them."""
-        return Fraction(0) if self.floor is None else min(ceiling, Fraction(*self.floor) * self.count)
+        return 0 if self.floor is None else min(ceiling, Fraction(*self.floor) * self.count)
 
 
 class ActiveWeights:

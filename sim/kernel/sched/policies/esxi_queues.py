@@ -73,7 +73,8 @@ class EsxiQueues(Policy):
                 number = world.queue = balancer.choose(world, 1)
         self.seq = world.seq = seq = self.seq + 1
         heap = self.heaps[number]
-        heappush(heap, (self._key(world), seq, world))
+        first = world.price <= self.level and not self.plain_keys
+        heappush(heap, (_FIRST if first else world.vtime, seq, world))
         balancer.waiting[number] += 1
         if world.reservation is not None:
             self.dues[number].push(world, seq)
