@@ -80,7 +80,7 @@ STUDY = Study(
     areas={
         "parsers": area("image", PARSERS, unit(PARSER_TESTS)),
         "signatures": area("image", SIGNATURES, unit(SIGNATURE_TESTS)),
-        "installation": area("image", INSTALLATION, INSTALLATION_TESTS),
+        "installation": area("image", INSTALLATION, unit(INSTALLATION_TESTS)),
         "attest": Area(
             files=files_of("attest", ("*", "engines/*")) + files_of("image", ("platform",)),
             tests=Tests(paths=ATTEST_TESTS, near=near),
