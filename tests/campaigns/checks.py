@@ -3,7 +3,8 @@
 Models: a check is a statement that refuses, or a condition that decides about one.
 Refusing statements raise (but for what is raised in a handler, which passes on another's refusal, and what reports a bug
 of ours), call a check whose answer nobody uses, yield a fault or append it to a list of them, or return a refusal: False,
-a fault, a text of what is wrong, None where a value was asked for.  In their place stands `pass`.
+a fault, a text of what is wrong, None where a value was asked for.  In their place stands `pass`; in that of a False
+that ends a function stands True, and a None that ends one is what Python returns without it.
 Conditions are those of an `if` with a branch that refuses, or one that passes by what else a function refuses, and what a function that answers a question returns: each operand
 of `and` and `or`, each half of a chained comparison and each pair of compared tuples is left out in turn, an answer that
 is one expression becomes True and False, and of an answer with `if` and `else` the fault is left out.
@@ -98,7 +99,7 @@ class _Finder(ast.NodeVisitor):
         if isinstance(node, ast.stmt) and self._functions:
             function = self._functions[-1]
             if _refuses(node, function) and not (self.handlers and isinstance(node, ast.Raise)):
-                self._off(node)
+                self._off(node, last=any(node is each for each in _last_of(function.body)))
             if isinstance(node, ast.If) and self._decides(node, function):
                 self._operands(node.test)
             if isinstance(node, ast.Return) and node.value is not None:
@@ -124,8 +125,11 @@ class _Finder(ast.NodeVisitor):
     def _functions(self) -> list[ast.FunctionDef]:
         return [each for each in self.scopes if isinstance(each, ast.FunctionDef)]
 
-    def _off(self, node: ast.stmt) -> None:
-        if isinstance(node, ast.Expr) and isinstance(node.value, (ast.Yield, ast.YieldFrom)):
+    def _off(self, node: ast.stmt, *, last: bool) -> None:
+        if last and isinstance(node, ast.Return) and isinstance(node.value, ast.Constant):
+            if node.value.value is False:
+                self._add(node, "return True", ast.unparse(node))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, (ast.Yield, ast.YieldFrom)):
             self._add(node, "yield from ()", ast.unparse(node))
         else:
             self._add(node, "pass", ast.unparse(node))
@@ -181,6 +185,17 @@ class _Finder(ast.NodeVisitor):
         start = self.lines[line - 1]
         before = text_of(self.path)[start : self.lines[line]].encode()[:column]
         return start + len(before.decode())
+
+
+def _last_of(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a function behind which it ends."""
+    last = body[-1]
+    yield last
+    inner = [getattr(last, name, []) for name in ("body", "orelse", "finalbody")]
+    if isinstance(last, (ast.If, ast.With, ast.Try)):
+        inner += [handler.body for handler in getattr(last, "handlers", [])]
+        for each in filter(None, inner):
+            yield from _last_of(each)
 
 
 def _refuses(node: ast.stmt, function: ast.FunctionDef) -> bool:
