@@ -41,7 +41,7 @@ INSTALLATION_TESTS = (
     *("bundle", "install", "installfiles", "acceptance", "bootbank", "catalog", "vib", "inspection"),
 )
 ATTEST_TESTS = (
-    *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py"),
+    *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py", "tests/unit/image/test_platform.py"),
     *("tests/vectors/test_esxi_report.py", "tests/vectors/test_survey.py"),
 )
 
