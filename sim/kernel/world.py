@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sim.kernel.sched.limit_line import Step
     from sim.kernel.sched.pcpu import PcpuRunner
     from sim.kernel.sched.pools import Pool
-    from sim.kernel.sched.reservation import Reservation
+    from sim.kernel.sched.reservation import Guarantee, Reservation
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
 
@@ -217,7 +217,7 @@ class World:
         self.queue = -1  # the queue that it belongs to, if the policy has several
         self.pool: Pool | None = None  # None: directly under the host
         self.reservation_hz = 0
-        self.floor: tuple[int, int] | None = None
+        self.floor: Guarantee | None = None
         self.reservation: Reservation | None = None
         self.claim = 0  # worlds with equal claims are entitled to the same
         self.price = 1  # virtual time of one nanosecond of CPU

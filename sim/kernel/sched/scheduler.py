@@ -332,13 +332,13 @@ class Scheduler:
 
     def hand_off(self, world: World, laggard: World) -> None:
         """Let a running vCPU that is ahead make way for its slowest sibling, which waits, before it must be stopped."""
-        now_ns, pcpu = self.sim.now, world.pcpu
+        now_ns, pcpu = self.sim.now, self.policy.makes_way(world, laggard)
         assert pcpu is not None
         turn_from_ns = pcpu.turn_from_ns
-        pcpu.put_back(now_ns)
+        stopped = pcpu.put_back(now_ns)
         self._run_laggard(laggard, pcpu, turn_from_ns, now_ns)
         if self.idle.idle:
-            self.rescue(world, now_ns)
+            self.rescue(stopped, now_ns)
 
     def _run_laggard(self, laggard: World, pcpu: PcpuRunner, turn_from_ns: int, now_ns: int) -> None:
         """Give a pCPU to a READY world, and the rest of the turn that another began there.

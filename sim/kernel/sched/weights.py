@@ -61,7 +61,10 @@ class _Class:
 
     def lowest(self, ceiling: Amount) -> Amount:
         """Return the CPUs that are reserved for all of them."""
-        return 0 if self.floor is None else min(ceiling, Fraction(*self.floor) * self.count)
+        floor = self.floor
+        if floor is None:
+            return 0
+        return min(ceiling, Fraction(floor.numerator, floor.denominator) * self.count)
 
 
 class ActiveWeights:
@@ -121,8 +124,7 @@ class ActiveWeights:
         if price < level and world.affinity == -1:
             price = level
         if level and world.floor is not None:
-            numerator, denominator = world.floor
-            price = min(price, level * denominator // numerator)
+            price = min(price, level * world.floor.denominator // world.floor.numerator)
         bucket = world.bucket
         if level and bucket is not None and bucket.numerator < bucket.denominator * bucket.width:
             price = max(price, level * bucket.denominator * bucket.width // bucket.numerator)
