@@ -13,6 +13,7 @@ Goyal, Vin and Cheng, SIGCOMM 1996; option names of ESXi.  Queue structure and w
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sim.core.engine import NEVER
@@ -362,18 +363,15 @@ class EsxiPolicy(EsxiQueues):
         counts = [sum(world.seq == seq for _, seq, world in heap) for heap in self.heaps]
         if counts != self.balancer.waiting:
             raise SimBug(f"{counts} worlds wait in the queues, {self.balancer.waiting} are counted")
-        competing = len(self.host.competing())
+        competing = self.host.competing()
         for world in self.host.worlds.values():
             if self.host.is_queued(world) != (world.seq in queued and queued[world.seq] is world):
                 raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
-        if competing != self.weights.count:
-            raise SimBug(f"{competing} worlds compete, {self.weights.count} are counted")
-        for world in self.host.competing():
-            holders = [
-                each for each in world.siblings if each.state in COMPETING and each.floor is world.floor
-            ]
-            if world.floor is not None and world.floor.number and world.floor.competing != len(holders):
-                raise SimBug(
-                    f"world {world.world_id}: {world.floor.competing} vCPUs hold what {len(holders)} compete for"
-                )
+        if len(competing) != self.weights.count:
+            raise SimBug(f"{len(competing)} worlds compete, {self.weights.count} are counted")
+        holders = Counter(world.floor.number for world in competing if world.floor is not None)
+        for world in competing:
+            floor = world.floor
+            if floor is not None and floor.number and floor.competing != (count := holders[floor.number]):
+                raise SimBug(f"world {world.world_id}: {floor.competing} vCPUs hold what {count} compete for")
         self.weights.check_invariants()
