@@ -2,9 +2,12 @@
 
 Models: the manifest is looked up by digest, never by name.  A digest that nobody published is a changed component if
 the manifest knows its name, an unexpected one if not; a known digest under another's name is a swapped file; what
-the manifest demands and nobody measured is missing; components of a PCR were loaded in the published order.  Signers and the command line have rules of their own.
+the manifest demands and nobody measured is missing; components of a PCR were loaded in the published order, and came
+in one release: nobody published an old driver among newer ones, though each of them was.  Signers and the command line
+have rules of their own.
 
-Leaves out: rules that survive an update without a new manifest (by signer), and sealing.
+Leaves out: a whole older release, which was published too (a policy engine's least versions are for that); rules that
+survive an update without a new manifest (by signer), and sealing.
 
 Sources: go-attestation, "Event log disclosure" (event data are not evidence); vmware/esx-boot (what is measured);
 Intel SecL's rules for ESXi hosts (which components a flavour demands).
@@ -30,6 +33,7 @@ __all__ = [
     "check_load_order",
     "check_once",
     "check_present",
+    "check_release",
     "check_signer",
     "check_versions",
     "read_command_line",
@@ -127,6 +131,41 @@ def _misplaced(components: Iterable[Component], order: Sequence[str]) -> Compone
             return component
         reached[line] = place
     return None
+
+
+def check_release(components: Iterable[Component], manifest: ReferenceManifest) -> None:
+    """Demand that image database and VIBs are those of one published bank; the file that fits no bank is named.
+
+    A file that is the same in several versions is of each of them, and one that no bank has is not judged here.
+    """
+    known = {name for release in manifest.releases for name, _ in release}
+    parts = [(component, _parts_of(component, manifest)) for component in components]
+    judged = [(component, of) for component, of in parts if known.intersection(name for name, _ in of)]
+    strays = [
+        ([component for component, of in judged if not of & set(release)], dict(release))
+        for release in manifest.releases
+    ]
+    if not strays or not all(found for found, _ in strays):
+        return
+    (component, *_), release = min(strays, key=lambda each: (len(each[0]), not each[0][0].vib_name))
+    where = f"{component.vib_name} {component.vib_version}" if component.vib_name else "another release"
+    published = release.get(component.vib_name, "none")
+    beside = f", published beside the others is {published}" if component.vib_name else " than the others"
+    raise AttestationError(
+        "release_mix",
+        f"component {component.name} is of {where}{beside}",
+        component=component.name,
+        evidence=f"PCR {component.pcr}, digest {component.digest.hex()}",
+    )
+
+
+def _parts_of(component: Component, manifest: ReferenceManifest) -> set[tuple[str, str]]:
+    """Return name and version of each VIB in which this very file is published; for no VIB, its own name and digest."""
+    return {
+        (one.vib_name, one.vib_version) if one.vib_name else (one.name, component.digest.hex())
+        for one in manifest.with_digest(component.digest)
+        if one.name == component.name
+    }
 
 
 def check_kernel(command_line: str, orders: Sequence[Sequence[str]]) -> None:

@@ -319,10 +319,13 @@ class _Appraisal:
         self.find_components(files)
         self.check(software.check_once, self.components)
         self.check(software.check_load_order, self.components, manifest.orders)
+        self.check(software.check_release, self.components, manifest)
         self.check(software.check_versions, measurements)
         self.check(software.check_asset_tags, measurements, policy.asset_tags)
         if not manifest.orders:
             self.unknown.append("the order in which components are loaded: the manifest gives none")
+        if not manifest.releases:
+            self.unknown.append("which versions of VIBs were released together: the manifest does not say")
         launchers = self.launchers(events)
         self.find_components(launchers)
         files += launchers

@@ -1,9 +1,9 @@
 """The reference manifest: what the makers of an image publish, so that a verifier can judge what was measured.
 
 Models the digests that a boot loader measures for each component (of the content after unpacking), the VIB it comes
-from, the order in which a boot loads them, the certificates of the early-module signers, the Authenticode digests of the
-EFI loaders, and what makers of servers publish (`sim.image.platform`).  It holds digests only, so it can be handed to
-anybody, as JSON too.
+from, the order in which a boot loads them, which versions of VIBs are one release, the certificates of the early-module
+signers, the Authenticode digests of the EFI loaders, and what makers of servers publish (`sim.image.platform`).  It
+holds digests only, so it can be handed to anybody, as JSON too.
 
 A component of no VIB has empty VIB fields, as in the attestation report of a real host.  SHA-1 is left out on
 purpose: such a digest proves nothing today.
@@ -26,7 +26,7 @@ from sim.errors import FormatError
 from sim.image.bootbank import BootBank
 from sim.image.bootcfg import CONFIG_FILE
 from sim.image.boundedjson import parse_json
-from sim.image.imgdb import VibRecord
+from sim.image.imgdb import DATABASE_FILE, VibRecord
 from sim.image.payload import content_of
 from sim.image.pe import authenticode_digest
 from sim.image.platform import ReferencePlatform, platform_from_plain, platform_to_plain
@@ -81,6 +81,8 @@ class ReferenceManifest:
     signers: tuple[bytes, ...] = attrs.field(default=(), repr=False)
     orders: tuple[tuple[str, ...], ...] = attrs.field(default=(), repr=False)
     """The order in which a boot loads its files, for each published bank."""
+    releases: tuple[tuple[tuple[str, str], ...], ...] = attrs.field(default=(), repr=False)
+    """For each published bank: name and version of the VIBs with a file in it, name and SHA-256 of the database."""
     platforms: tuple[ReferencePlatform, ...] = ()
     """What makers of servers publish of their models."""
     _by_digest: dict[bytes, tuple[ReferenceComponent, ...]] = attrs.field(init=False, repr=False, eq=False)
@@ -115,6 +117,7 @@ class ReferenceManifest:
             ),
             signers=tuple(signers),
             orders=(bank.config.load_order,) if CONFIG_FILE in bank.files else (),
+            releases=(_release(bank),),
         )
 
     def with_digest(self, digest: bytes) -> tuple[ReferenceComponent, ...]:
@@ -132,6 +135,7 @@ class ReferenceManifest:
             loaders=tuple(dict.fromkeys(self.loaders + other.loaders)),
             signers=tuple(dict.fromkeys(self.signers + other.signers)),
             orders=tuple(dict.fromkeys(self.orders + other.orders)),
+            releases=tuple(dict.fromkeys(self.releases + other.releases)),
             platforms=tuple(dict.fromkeys(self.platforms + other.platforms)),
         )
 
@@ -142,15 +146,19 @@ class ReferenceManifest:
             "loaders": [_plain(loader) for loader in self.loaders],
             "signers": [signer.hex() for signer in self.signers],
             "orders": [list(order) for order in self.orders],
+            "releases": [[list(vib) for vib in release] for release in self.releases],
             "platforms": [platform_to_plain(platform) for platform in self.platforms],
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> ReferenceManifest:
-        """Return the manifest in a JSON text, where `orders` and `platforms` may be missing; `FormatError` if it is none."""
+        """Return the manifest in a JSON text; `FormatError` if it is none.
+
+        `orders`, `releases` and `platforms` may be missing.
+        """
         document = parse_json(text, _WHAT, size_max=MANIFEST_BYTES_MAX, values_max=MANIFEST_VALUES_MAX)
-        absent: dict[str, list[object]] = {key: [] for key in ("orders", "platforms")}
+        absent: dict[str, list[object]] = {key: [] for key in ("orders", "releases", "platforms")}
         document = absent | document if isinstance(document, dict) else document
         fields = _only(document, ("components", "loaders", "signers", *absent), "root")
         return cls(
@@ -163,7 +171,11 @@ class ReferenceManifest:
                 for number, item in enumerate(_list(fields["loaders"], "loaders"))
             ),
             signers=tuple(_bytes(item, "signers") for item in _list(fields["signers"], "signers")),
-            orders=tuple(_order(item) for item in _list(fields["orders"], "orders")),
+            orders=tuple(_names(item, "orders") for item in _list(fields["orders"], "orders")),
+            releases=tuple(
+                tuple(_pair(vib) for vib in _list(item, "releases"))
+                for item in _list(fields["releases"], "releases")
+            ),
             platforms=tuple(
                 platform_from_plain(item, f"platform {number}")
                 for number, item in enumerate(_list(fields["platforms"], "platforms"))
@@ -200,6 +212,12 @@ def _component(name: str, data: bytes, owner: VibRecord | None) -> ReferenceComp
     )
 
 
+def _release(bank: BootBank) -> tuple[tuple[str, str], ...]:
+    vibs = [record.descriptor for record in bank.database.records if record.files]
+    database = measured_digests(DATABASE_FILE, bank.files[DATABASE_FILE])[0]
+    return (*sorted((vib.name, vib.version) for vib in vibs), (DATABASE_FILE, database.hex()))
+
+
 def _plain(item: ReferenceComponent | ReferenceLoader) -> dict[str, object]:
     return {**attrs.asdict(item), "digests": [digest.hex() for digest in item.digests]}
 
@@ -224,11 +242,18 @@ def _strings(value: object, texts: tuple[str, ...], where: str) -> dict[str, Any
     return {**fields, "digests": tuple(_bytes(item, where) for item in _list(fields["digests"], where))}
 
 
-def _order(value: object) -> tuple[str, ...]:
-    names = _list(value, "orders")
+def _names(value: object, where: str) -> tuple[str, ...]:
+    names = _list(value, where)
     if not all(isinstance(name, str) for name in names):
-        raise FormatError(_WHAT, "orders", "hold something that is not a name")
+        raise FormatError(_WHAT, where, "hold something that is not a name")
     return tuple(names)
+
+
+def _pair(value: object) -> tuple[str, str]:
+    names = _names(value, "releases")
+    if len(names) != 2:
+        raise FormatError(_WHAT, "releases", "hold something that is not a name and a version")
+    return names[0], names[1]
 
 
 def _bytes(value: object, where: str) -> bytes:

@@ -362,11 +362,12 @@ def test_a14_a_boot_bank_of_many_small_bombs_ends_the_boot(make_world):
     "A23",
     threat="an older version with a good signature brings its faults back",
     stopped_by="no downgrade without --allow-downgrades, under another name or after a removal neither, and no other maker in a "
-    "VIB's place (`sim.image.succession`); a least version in attestation (`sim.attest.engines.allow_list`)",
+    "VIB's place (`sim.image.succession`); a least version in attestation (`sim.attest.engines.allow_list`), and one "
+    "published release (`sim.attest.software`)",
     evidence="DowngradeError or VendorChangeError; with the flag the older VIB comes and a record says so; the policy engine finds it too_old and "
-    "puts the host into quarantine",
-    not_covered="an attacker with root, who may give the flag or write a whole older bank, which passes Secure Boot; and one old "
-    "driver among newer ones where both are published: without a least version nobody tells",
+    "puts the host into quarantine; one old driver among newer ones is reason release_mix",
+    not_covered="an attacker with root, who may give the flag or write a whole older bank, which passes Secure Boot: no counter in "
+    "the TPM forbids it, and without a least version nobody tells; a mix where the manifest names no releases",
     anchor="replay tests of TUF",
 )
 def test_a23_there_is_no_way_back_without_the_flag(make, put, small_image, world_pki, epoch):
@@ -434,6 +435,23 @@ def test_a23_attestation_refuses_what_is_older_than_its_least_version(world):
     assert [(one.rule, one.component) for one in found] == [("too_old", "vmkusb.v00")]
     assert "is older than 9.9-1" in found[0].message
     assert (entry.policy_alarm, entry.quarantined) == ("red", True)
+
+
+def test_a23_an_old_driver_among_newer_ones_is_no_release(world):
+    w = world(secure_boot=False, require_secure_boot=False)
+    older = w.bank.read("vmkusb.v00")
+    published = w.manifest.merged(update(w))
+    w.vcenter.policy = attrs.evolve(w.vcenter.policy, manifest=published)
+    assert w.add().tpm_attestation.status == "accepted"
+    w.bank.write("vmkusb.v00", older)
+    w.reboot()
+    entry = w.attest_again("on_host_rebooted")
+    assert entry.tpm_attestation.status == "notAccepted"
+    assert [(one.code, one.component) for one in entry.reasons] == [("release_mix", "vmkusb.v00")]
+    for path, data in w.image.bank.files.items():
+        w.bank.write(path, data)
+    w.reboot()
+    assert w.attest_again("on_host_rebooted").tpm_attestation.status == "accepted"  # a whole older bank
 
 
 @threat(

@@ -4,9 +4,9 @@ import attrs
 import pytest
 
 from sim.attest import esx_events, software
-from sim.attest.verdict import Component
+from sim.attest.verdict import AttestationError, Component
 from sim.errors import FormatError
-from sim.image.manifest import ReferenceManifest
+from sim.image.manifest import ReferenceComponent, ReferenceManifest
 from sim.tpm.eventlog import EV
 from sim.tpm.hashing import hash_bytes
 from sim.tpm.tagged import EsxTag, encode_tagged
@@ -131,6 +131,56 @@ def test_components_of_a_pcr_are_loaded_in_the_order_of_one_bank():
         assert refused(software.check_load_order, loaded(*names), orders) == (
             "component_order", f"component {which} was not loaded at its place in the published order", which, "PCR 13",
         )  # fmt: skip
+
+
+def file_of(vib, version, content, name="net.v00"):
+    return ReferenceComponent(name=name, digests=(content,), vib_name=vib, vib_version=version)
+
+
+def test_what_was_booted_is_of_one_release():
+    releases = (
+        (("base", "1"), ("net", "1"), ("imgdb.tgz", b"d1".hex())),
+        (("base", "2"), ("net", "2"), ("imgdb.tgz", b"d2".hex())),
+        (("base", "2"), ("imgdb.tgz", b"d3".hex())),
+    )
+    published = ReferenceManifest(
+        components=(
+            file_of("base", "1", b"same", "base.v00"), file_of("base", "2", b"same", "base.v00"),
+            file_of("base", "2", b"b2", "base.v01"), file_of("net", "1", b"n1"), file_of("net", "2", b"n2"),
+            *(file_of("", "", each, "imgdb.tgz") for each in (b"d1", b"d2", b"d3")),
+            file_of("", "", b"state", "state.tgz"), file_of("alone", "7", b"a7", "alone.v00"),
+        ),
+        releases=releases,
+    )  # fmt: skip
+
+    def judge(*contents, manifest=published):
+        found = []
+        for content in contents:
+            known = published.with_digest(content)[0]
+            found.append(
+                Component(name=known.name, pcr=13, digest=content, vib_name=known.vib_name, vib_version=known.vib_version)
+            )  # fmt: skip
+        return software.check_release(found, manifest)
+
+    for good in (
+        (b"same", b"n1", b"d1"),
+        (b"same", b"b2", b"n2", b"d2"),
+        (b"b2", b"d3", b"state", b"a7"),
+        (),
+    ):
+        judge(*good)
+    for mixed, name, words in (
+        ((b"b2", b"n1", b"d2"), "net.v00", "is of net 1, published beside the others is 2"),
+        ((b"same", b"b2", b"d1"), "base.v01", "is of base 2, published beside the others is 1"),
+        ((b"b2", b"n2", b"d3"), "net.v00", "is of net 2, published beside the others is none"),
+        ((b"same", b"n1", b"d2"), "net.v00", "is of net 1, published beside the others is 2"),
+        ((b"d1", b"d2"), "imgdb.tgz", "is of another release than the others"),
+    ):
+        with pytest.raises(AttestationError) as caught:
+            judge(*mixed)
+        assert (caught.value.check, caught.value.component) == ("release_mix", name)
+        assert caught.value.message == f"component {name} {words}"
+        judge(*mixed, manifest=attrs.evolve(published, releases=()))
 
 
 def test_the_kernel_is_the_first_file_of_a_published_bank():

@@ -222,8 +222,8 @@ COMPONENT = "is not an object of name, vib_name, vib_version, vib_vendor, level,
     ("text", "words"),
     [
         ("?", "not acceptable as JSON: Expecting value: line 1 column 1 (char 0)"),
-        ("[]", "root: is not an object of components, loaders, signers, orders, platforms"),
-        ("{}", "root: is not an object of components, loaders, signers, orders, platforms"),
+        ("[]", "root: is not an object of components, loaders, signers, orders, releases, platforms"),
+        ("{}", "root: is not an object of components, loaders, signers, orders, releases, platforms"),
         (manifest(components={}), "components: is not a list"),
         (manifest(loaders=1), "loaders: is not a list"),
         (manifest(signers=""), "signers: is not a list"),
@@ -239,6 +239,12 @@ COMPONENT = "is not an object of name, vib_name, vib_version, vib_vendor, level,
         (manifest(orders=1), "orders: is not a list"),
         (manifest(orders=["a"]), "orders: is not a list"),
         (manifest(orders=[["a", 1]]), "orders: hold something that is not a name"),
+        (manifest(releases=1), "releases: is not a list"),
+        (manifest(releases=["a"]), "releases: is not a list"),
+        (manifest(releases=[["a"]]), "releases: is not a list"),
+        (manifest(releases=[[["a", 1]]]), "releases: hold something that is not a name"),
+        (manifest(releases=[[["a"]]]), "releases: hold something that is not a name and a version"),
+        (manifest(releases=[[["a", "1", "2"]]]), "releases: hold something that is not a name and a version"),
         (manifest(platforms={}), "platforms: is not a list"),
     ],
 )  # fmt: skip
@@ -266,7 +272,7 @@ def test_a_manifest_has_one_spelling_in_json():
     plain = ReferenceManifest.from_json(manifest(components=[], loaders=[]))
     assert (
         plain.to_json()
-        == '{\n "components": [],\n "loaders": [],\n "orders": [],\n "platforms": [],\n "signers": [\n  "ff"\n ]\n}\n'
+        == '{\n "components": [],\n "loaders": [],\n "orders": [],\n "platforms": [],\n "releases": [],\n "signers": [\n  "ff"\n ]\n}\n'
     )
 
 
