@@ -31,7 +31,7 @@ PARSER_TESTS = (
     *("descriptor", "vib", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents", "install"),
     *("elf", "elf_linking", "elf_objects", "elf_refusals", "elf_names", "efi", "bankcheck"),
     *("refused_archives", "refused_descriptors", "refused_images", "refused_texts", "refused_signatures"),
-    *("boundedjson", "growth"),
+    *("boundedjson", "boundedzip", "growth"),
 )
 SIGNATURE_TESTS = (
     *("cms", "cms_structure", "certificate", "crl", "pki", "trailer", "efi", "bankcheck", "vib"),
@@ -39,6 +39,7 @@ SIGNATURE_TESTS = (
 )
 INSTALLATION_TESTS = (
     *("bundle", "install", "installfiles", "acceptance", "bootbank", "catalog", "vib", "inspection"),
+    *("refused_depots", "pathrules"),
 )
 ATTEST_TESTS = (
     *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py", "tests/unit/image/test_platform.py"),

@@ -41,6 +41,7 @@ CODE = "code needs a PCR from 0 to 7, and required true or false"
         (code(pcr=8), CODE),
         (code(pcr=-1), CODE),
         (code(required=1), CODE),
+        (code(digests={}), "is not a list"),
         ([], "is not an object of allowed, code, exchange_keys, forbidden, model, platform_keys"),
         (list(plain()), "is not an object of allowed, code, exchange_keys, forbidden, model, platform_keys"),
         ("text", "is not an object of allowed, code, exchange_keys, forbidden, model, platform_keys"),
@@ -58,4 +59,8 @@ CODE = "code needs a PCR from 0 to 7, and required true or false"
 def test_what_is_no_platform_is_refused_by_its_place_and_reason(value, words):
     with pytest.raises(FormatError) as caught:
         platform_from_plain(value, "here")
-    assert (caught.value.where, caught.value.message) == ("here", words)
+    assert (caught.value.what, caught.value.where, caught.value.message) == (
+        "reference platform",
+        "here",
+        words,
+    )
