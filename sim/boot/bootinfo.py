@@ -15,6 +15,7 @@ import enum
 import attrs
 
 from sim.boot.pcrmap import LOADER_MAP, PcrMap
+from sim.image.known_digest import KnownDigest
 
 __all__ = [
     "BootFailure",
@@ -67,6 +68,8 @@ class BootModule:
     """SHA-256 of the content."""
     vib: str = ""
     """Id of the VIB that owns the file; empty when none does."""
+    known: KnownDigest | None = attrs.field(default=None, eq=False, repr=False)
+    """The digest once more, for whoever checks this very content again."""
 
 
 @attrs.frozen(kw_only=True)

@@ -152,10 +152,11 @@ class BootSequence:
                 name=module.name,
                 data=module.data,
                 content=module.content,
-                digest=module.sha256(),
+                digest=known.digest,
                 vib=owners.get(module.name, ""),
+                known=known,
             )
-            for module in self._context.loaded
+            for module, known in [(module, module.known()) for module in self._context.loaded]
         )
 
     def _boot_id(self) -> str:

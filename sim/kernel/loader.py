@@ -74,7 +74,11 @@ class LoadedSegment:
 
 @frozen(kw_only=True)
 class LoadedModule:
-    """A row of the module table; `regions` are the bases that its parts were given, `base` the first of them."""
+    """A row of the module table; `regions` are the bases that its parts were given, `base` the first of them.
+
+    `digest` is the SHA-256 of the payload that was verified, as its descriptor and the event log have it; that of the
+    module's own bytes where nothing was verified.
+    """
 
     module_id: int
     name: str
@@ -260,7 +264,7 @@ class ModuleLoader:
             issuer=identity.issuer,
             fingerprint=identity.fingerprint,
             vib_id=identity.vib_id,
-            digest=sha256(data).digest(),
+            digest=identity.digest or sha256(data).digest(),
             base=placed.base,
             size_bytes=placed.size_bytes,
             entry=placed.entry,
