@@ -15,7 +15,6 @@ import enum
 import attrs
 
 from sim.boot.pcrmap import LOADER_MAP, PcrMap
-from sim.image.known_digest import KnownDigest
 
 __all__ = [
     "BootFailure",
@@ -68,8 +67,6 @@ class BootModule:
     """SHA-256 of the content."""
     vib: str = ""
     """Id of the VIB that owns the file; empty when none does."""
-    known: KnownDigest | None = attrs.field(default=None, eq=False, repr=False)
-    """The digest once more, for whoever checks this very content again."""
 
 
 @attrs.frozen(kw_only=True)

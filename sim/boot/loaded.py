@@ -10,7 +10,6 @@ import hashlib
 
 import attrs
 
-from sim.image.known_digest import KnownDigest
 from sim.tpm.constants import TPM_ALG
 
 __all__ = ["Digests", "LoadedModule"]
@@ -33,7 +32,3 @@ class LoadedModule:
         """Return the SHA-256 of the content, from the measurement if there was one."""
         known = self.digests.get(TPM_ALG.SHA256) if self.content else None
         return known if known is not None else hashlib.sha256(self.content).digest()
-
-    def known(self) -> KnownDigest:
-        """Return the SHA-256 together with the content that it is of."""
-        return KnownDigest(self.content, self.sha256())

@@ -152,11 +152,10 @@ class BootSequence:
                 name=module.name,
                 data=module.data,
                 content=module.content,
-                digest=known.digest,
+                digest=module.sha256(),
                 vib=owners.get(module.name, ""),
-                known=known,
             )
-            for module, known in [(module, module.known()) for module in self._context.loaded]
+            for module in self._context.loaded
         )
 
     def _boot_id(self) -> str:

@@ -1,8 +1,8 @@
 """Who a kernel module is from: the check that runs on the very bytes that are about to be loaded.
 
 Models: the way from module bytes to an identity.  The VIB's descriptor carries a signature; the descriptor names a
-SHA-256 of each payload; the payload as it lies in memory has that digest and holds the module; and the bytes to load must
-equal those of the module in it.  A payload is hashed here, unless the loader hands over its digest of that very object.  Any break in that chain refuses, and so does an acceptance level below the host's.
+SHA-256 of each payload; the payload, hashed here as it lies in memory, holds the module; and the bytes to load must
+equal those of the module in it.  Any break in that chain refuses, and so does an acceptance level below the host's.
 
 Leaves out: a list of revoked modules, and signatures attached to the module file itself.
 
@@ -23,7 +23,6 @@ from sim.errors import FormatError, VerificationError
 from sim.image.acceptance import AcceptanceLevel
 from sim.image.contents import kernel_modules
 from sim.image.descriptor import parse_descriptor
-from sim.image.known_digest import KnownDigest
 from sim.image.metadata import Descriptor
 from sim.image.trust import TrustStore
 from sim.image.vib import VibIdentity, verify_record
@@ -48,12 +47,6 @@ class ModuleOrigin:
     descriptor_xml: bytes = field(repr=False)
     signature: bytes = field(repr=False)
     content: bytes = field(repr=False)
-    known: KnownDigest | None = field(default=None, eq=False, repr=False)
-    """The digest that the boot loader has made of this very content."""
-
-    def content_digest(self) -> bytes:
-        """Return the SHA-256 of the payload as it lies in memory."""
-        return self.known.of(self.content) if self.known is not None else sha256(self.content).digest()
 
 
 @frozen(kw_only=True)
@@ -132,7 +125,7 @@ class ImageModuleVerifier:
     def _check_payload(self, name: str, descriptor: Descriptor, vib: ModuleOrigin) -> bytes:
         """Return the digest of the payload, which must be one that the descriptor lists."""
         charge_hash(self._meter, "sha256", len(vib.content))
-        digest = vib.content_digest()
+        digest = sha256(vib.content).digest()
         for payload in descriptor.payloads:
             for checksum in payload.checksums:
                 if checksum.algorithm == "sha-256" and checksum.digest == digest:

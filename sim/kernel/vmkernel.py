@@ -379,7 +379,6 @@ class VMkernel:
             descriptor_xml=owner.descriptor_xml,
             signature=owner.signature,
             content=boot_module.content,
-            known=boot_module.known,
         )
 
     def _map_area(self, kind: str, size_bytes: int, owner: str) -> None:
