@@ -13,6 +13,7 @@ as parts of Wait, are ESXi's (Broadcom KB 382249; esxtop manual).  The legal tra
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -236,15 +237,11 @@ class World:
         self.overclock_units = 0  # see `cores`
         self.pcpu: PcpuRunner | None = None
         self.last_pcpu: PcpuRunner | None = None
-        self.timer: Timer = sched.sim.engine.timer(self.wake)
+        self.timer: Timer = sched.sim.engine.timer(partial(sched.wake, self))  # the end of a sleep
 
     def may_run_on(self, pcpu: PcpuRunner) -> bool:
         """Whether its affinity allows `pcpu`."""
         return bool(self.affinity >> pcpu.index & 1)
-
-    def wake(self) -> None:
-        """Timer: a sleep is over."""
-        self.sched.wake(self)
 
     def enter(self, state: WorldState, now_ns: int) -> None:
         """Close the books of the present state and begin another."""

@@ -328,6 +328,16 @@ def test_a_module_is_entered_under_the_digest_of_the_payload_that_was_verified(p
     assert [each["digest"] for each in host.sim.trace.select("module.loaded")] == [row.digest]
 
 
+def test_a_payload_that_is_the_module_itself_loads_under_any_name(pki):
+    host = kernel(pki)
+    data = build_module(spec())
+    descriptor = Descriptor(name="drv", version="1.0-1", vendor="MEL", level=PARTNER, release_date=EPOCH)
+    payload = Payload(name="drv", kind="boot", data=gzip_stored(data))
+    origin = origin_of(read_vib(build_vib(descriptor, [payload], pki.signer("partner"), EPOCH)))
+    assert refusal(lambda: host.loader.load("nvme_pci", data + b"\0", vib=origin)) == "module.bytes"
+    assert host.loader.load("nvme_pci", data, vib=origin).module_id == 1
+
+
 @pytest.mark.parametrize("where", ["descriptor_xml", "signature"])
 def test_a_flipped_bit_in_the_signed_record_is_refused(pki, where):
     host = kernel(pki)

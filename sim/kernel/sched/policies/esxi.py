@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sim.core.engine import NEVER
 from sim.errors import SimBug
-from sim.kernel.sched.policies.esxi_queues import EsxiQueues
+from sim.kernel.sched.policies.esxi_queues import FIRST, EsxiQueues
 from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION, Reservation
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class EsxiPolicy(EsxiQueues):
         self._level_timer = host.sim.engine.timer(self._find_level)
         self._level_found_ns = now_ns - max(host.options.quantum_ns, host.options.entitlement_ns)
         self._begun = 0
+        self._set_turn()
         self._claims: dict[tuple[object, ...], int] = {}  # what worlds are entitled to, numbered
 
     # -- time and price
@@ -93,27 +94,32 @@ class EsxiPolicy(EsxiQueues):
 
     def join(self, world: World, now_ns: int, *, fresh: bool) -> None:
         """Count a world in, and bound what it may catch up."""
-        if not self.weights.knows(world.weight):
+        weights = self.weights
+        if world.weight not in weights.counts:
             self._learn(world.weight, now_ns)
         self._count(world, 1, now_ns)
-        vtime = self._vtime
+        vtime, level = self._vtime, self.level
         if self.contended:
-            vtime += self.level * (now_ns - self._vtime_at_ns)
+            vtime += level * (now_ns - self._vtime_at_ns)
         if world.affinity != -1:
             vtime = self._vtime_of_pinned(world, vtime)
         if fresh:
-            world.price = self.weights.price(world, self.level)
+            world.price = weights.price(world, level)
             world.vtime = vtime
             if not self.host.idle.idle:
                 self._begun += 1
                 spread = self.host.options.quantum_ns * world.price * _spread(self._begun)
                 world.vtime += spread >> _SPREAD_BITS
         else:
-            price, old = self.weights.price(world, self.level), world.price
+            price, old = weights.price(world, level), world.price
             if price != old:
                 world.price = price
                 world.vtime = vtime + (world.vtime - vtime) * price // old
-        self._bound_lag(world, vtime, now_ns)
+        least = vtime - self._lag_ns * world.price  # what `_bound_lag` does
+        if world.vtime < least:
+            world.vtime = least
+        if world.reservation is not None:
+            world.reservation.wake(now_ns)
 
     def _vtime_of_pinned(self, world: World, vtime: int) -> int:
         """Return where a world with an affinity begins: level with those it shares pCPUs with, if they lag behind."""
@@ -150,8 +156,7 @@ class EsxiPolicy(EsxiQueues):
 
     def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
         """Forget all but a few quanta of what a world has missed while it did not compete."""
-        options = self.host.options
-        least = vtime - options.bound_lag_quanta * options.quantum_ns * world.price
+        least = vtime - self._lag_ns * world.price
         if world.vtime < least:
             world.vtime = least
         if world.reservation is not None:
@@ -166,9 +171,10 @@ class EsxiPolicy(EsxiQueues):
         """
         found = None
         host, level = self.host, self.level
-        furthest = self._key(world) + host.options.preempt_grain_ns * world.price
-        begun_ns, ended_ns = self._alone_ns
         plain, contended = self.plain_keys, self.contended
+        furthest = world.vtime if plain or world.price > level else FIRST
+        furthest += host.options.preempt_grain_ns * world.price
+        begun_ns, ended_ns = self._alone_ns
         for pcpu in host.wakeup_candidates(world):
             runner = pcpu.world
             if runner is None or (runner.price <= level and not plain):
@@ -189,6 +195,17 @@ class EsxiPolicy(EsxiQueues):
         """Count a world in or out of those that compete; the new level is found soon, once for all changes."""
         weights = self.weights
         weights.change(world, by)
+        if (
+            self._level_timer.due_ns == NEVER
+            or self.contended is not (weights.count > weights.cpus)
+            or self.reserved != weights.reserved
+            or world.affinity != -1
+        ):
+            self._counted(world, by, now_ns)
+
+    def _counted(self, world: World, by: int, now_ns: int) -> None:
+        """Take in what follows from a world that has been counted in or out."""
+        weights = self.weights
         if world.affinity != -1:
             self._close_books(now_ns)
             self.pinned += by
@@ -228,6 +245,7 @@ class EsxiPolicy(EsxiQueues):
 
     def _set_turn(self) -> None:
         quantum_ns = self.host.options.quantum_ns
+        self._lag_ns = self.host.options.bound_lag_quanta * quantum_ns
         self._turn_ns = max(1, quantum_ns // TURNS_WITH_RESERVATION) if self.reserved else quantum_ns
 
     def _find_level(self) -> None:
