@@ -225,13 +225,6 @@ class EsxiQueues(Policy):
         heappush(self.heaps[number], (self._key(world), seq, world))
         self.dues[number].push(world, seq)
 
-    def _renew(self, world: World) -> None:
-        """Let a queued world wait by its present price and reservation; its old entries count no more."""
-        number = max(world.queue, 0)
-        self.seq = world.seq = seq = self.seq + 1
-        heappush(self.heaps[number], (self._key(world), seq, world))
-        self.dues[number].push(world, seq)
-
     def _requeue_stranded(self, now_ns: int) -> None:
         """Move the worlds out of queues of which no pCPU is left for them, in the order in which they were queued."""
         queued = [world for world in self.host.worlds.values() if self.host.is_queued(world)]
