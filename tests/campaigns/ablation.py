@@ -72,7 +72,15 @@ AREAS = {
         (
             *(
                 f"{IMAGE}{name}.py"
-                for name in ("elf", "elf_linking", "elf_names", "elf_hash", "elf_limits", "elf_objects")
+                for name in (
+                    "elf",
+                    "elf_linking",
+                    "elf_names",
+                    "elf_hash",
+                    "elf_limits",
+                    "elf_tables",
+                    "elf_objects",
+                )
             ),
             *(f"{IMAGE}elf_refusals.py", "tests/unit/kernel/test_loader.py"),
             *("tests/unit/kernel/test_loader_objects.py", "tests/unit/scenario/test_programs.py"),

@@ -37,6 +37,7 @@ PARSER_TESTS = (
         "elf_names",
         "elf_hash",
         "elf_limits",
+        "elf_tables",
         "efi",
         "bankcheck",
     ),
