@@ -70,7 +70,18 @@ AREAS = {
             "sim/kernel/execution.py",
         ),
         (
-            *(f"{IMAGE}{name}.py" for name in ("elf", "elf_linking", "elf_names", "elf_objects")),
+            *(
+                f"{IMAGE}{name}.py"
+                for name in (
+                    "elf",
+                    "elf_linking",
+                    "elf_names",
+                    "elf_hash",
+                    "elf_limits",
+                    "elf_tables",
+                    "elf_objects",
+                )
+            ),
             *(f"{IMAGE}elf_refusals.py", "tests/unit/kernel/test_loader.py"),
             *("tests/unit/kernel/test_loader_objects.py", "tests/unit/scenario/test_programs.py"),
             "tests/system/test_exec_installed_only.py",

@@ -29,7 +29,18 @@ UNIT = "tests/unit/image/test_"
 PARSER_TESTS = (
     *("ar", "boundedxml", "bundle", "tar", "vtar", "payload", "trailer", "der", "certificate"),
     *("descriptor", "vib", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents", "install"),
-    *("elf", "elf_linking", "elf_objects", "elf_refusals", "elf_names", "efi", "bankcheck"),
+    *(
+        "elf",
+        "elf_linking",
+        "elf_objects",
+        "elf_refusals",
+        "elf_names",
+        "elf_hash",
+        "elf_limits",
+        "elf_tables",
+        "efi",
+        "bankcheck",
+    ),
     *("refused_archives", "refused_descriptors", "refused_images", "refused_texts", "refused_signatures"),
     *("boundedjson", "boundedzip", "growth"),
 )
