@@ -168,6 +168,7 @@ def manifest():
         ),
         signers=(SIGNER,),
         orders=(tuple(files),),
+        releases=((("esx-base", "8.0.3-1"),),),
     )
 
 
