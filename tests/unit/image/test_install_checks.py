@@ -48,20 +48,20 @@ def test_a_bank_that_declares_too_much_content_is_not_replaced(bring, replace):
     kept = bring("one", file("opt/x"))
     assert replace(kept).skipped
     bomb = b"\x1f\x8b\x08" + bytes(29) + struct.pack("<I", 600 << 20)
-    with pytest.raises(LimitError, match="boot bank.*declares more than 536870912 bytes"):
+    with pytest.raises(LimitError, match=r"boot bank.*declares more than 536870912 bytes"):
         replace(kept, files={"bomb.v00": bomb})
 
 
 def test_a_new_vib_does_not_take_a_file_of_a_kept_one(bring, replace):
     kept = bring("one", file("opt/x"))
     assert replace(kept, bring("two", file("opt/y"))).installed == ("Example_bootbank_two_1.0-1",)
-    with pytest.raises(InstallError, match="File path opt/x is claimed by the VIBs .*_one_.* and .*_two_"):
+    with pytest.raises(InstallError, match=r"File path opt/x is claimed by the VIBs .*_one_.* and .*_two_"):
         replace(kept, bring("two", file("opt/x")))
 
 
 def test_a_kept_and_a_new_vib_are_one_tree(bring, replace):
     kept = bring("one", TarEntry(path="opt/up", kind=EntryKind.SYMLINK, target=".."))
     with pytest.raises(
-        InstallError, match="link /opt/out of VIB Example_bootbank_two_1.0-1 .*leaves the root"
+        InstallError, match=r"link /opt/out of VIB Example_bootbank_two_1.0-1 .*leaves the root"
     ):
         replace(kept, bring("two", TarEntry(path="opt/out", kind=EntryKind.SYMLINK, target="up/..")))
