@@ -188,7 +188,9 @@ class Engine(simpy.Environment):
         done = same_time = 0
         last_ns: float = NEVER
         try:
-            while queue and (when_ns := queue[0][0]) <= end_ns:
+            while True:  # a condition here would keep CPython 3.11 from adapting the loop while it runs
+                if not queue or (when_ns := queue[0][0]) > end_ns:
+                    break
                 if when_ns == last_ns:
                     same_time += 1
                     if same_time > same_time_max:
@@ -204,7 +206,8 @@ class Engine(simpy.Environment):
                     due_ns = event.due_ns
                     if due_ns == when_ns:
                         event.due_ns = NEVER
-                        event.callback()
+                        callback = event.callback
+                        callback()
                     elif due_ns > when_ns and event._queued_ns == NEVER:
                         event._queued_ns = due_ns
                         heappush(queue, (due_ns, _NORMAL, next(self._eid), event))  # type: ignore[misc]

@@ -135,6 +135,18 @@ class PhysicalMemory(CountedFrames):
         offset = pa & (FRAME_BYTES - 8)
         page[offset : offset + 8] = value.to_bytes(8, "little")
 
+    def write_words(self, pa: int, words: bytes) -> None:
+        """Store whole 64-bit words at the aligned physical address `pa`, all in one frame, as `write_u64` does."""
+        size = len(words)
+        page = self._contents.get(pa >> 12)
+        offset = pa & (FRAME_BYTES - 8)
+        if page is None or _is_constant(page) or offset + size > FRAME_BYTES:
+            self.write(pa, words)
+            return
+        if self._wrong_words:
+            self.errors.forget(pa & -WORD_BYTES, size)
+        page[offset : offset + size] = words
+
     def entry_access(self) -> tuple[Callable[[int], int], Callable[[int, int], None]]:
         """Return the functions by which a walk reads and marks entries now: by the way of ECC while words are wrong."""
         if self._wrong_words:

@@ -74,7 +74,11 @@ class LoadedSegment:
 
 @frozen(kw_only=True)
 class LoadedModule:
-    """A row of the module table; `regions` are the bases that its parts were given, `base` the first of them."""
+    """A row of the module table; `regions` are the bases that its parts were given, `base` the first of them.
+
+    `digest` is the SHA-256 of the payload that was verified, as its descriptor and the event log have it; that of the
+    module's own bytes where nothing was verified.
+    """
 
     module_id: int
     name: str
@@ -260,7 +264,7 @@ class ModuleLoader:
             issuer=identity.issuer,
             fingerprint=identity.fingerprint,
             vib_id=identity.vib_id,
-            digest=sha256(data).digest(),
+            digest=identity.digest or sha256(data).digest(),
             base=placed.base,
             size_bytes=placed.size_bytes,
             entry=placed.entry,
@@ -299,26 +303,16 @@ class ModuleLoader:
 
     def _map(self, name: str, segments: tuple[RelocatedSegment, ...]) -> tuple[LoadedSegment, ...]:
         """Map all segments, or none."""
-        mapped: list[LoadedSegment] = []
-        try:
-            for segment in segments:
-                made = self._memory.map_segment(
-                    segment.base,
-                    segment.data,
-                    segment.rights,
-                    owner=f"module:{name}",
-                    size_bytes=segment.size_bytes,
+        pieces = [(one.base, one.data, one.rights, one.size_bytes) for one in segments]
+        mapped = self._memory.map_segments(pieces, owner=f"module:{name}")
+        return tuple(
+            [
+                LoadedSegment(
+                    name=segment.name, base=made.base, size_bytes=made.size_bytes, rights=str(made.rights)
                 )
-                mapped.append(
-                    LoadedSegment(
-                        name=segment.name, base=made.base, size_bytes=made.size_bytes, rights=str(made.rights)
-                    )
-                )
-        except VmksimError:
-            for done in mapped:
-                self._memory.unmap_segment(done.base, used=False)
-            raise
-        return tuple(mapped)
+                for segment, made in zip(segments, mapped, strict=True)
+            ]
+        )
 
     def _enter(self, module: LoadedModule) -> None:
         self._modules[module.name] = module

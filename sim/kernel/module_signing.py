@@ -60,6 +60,8 @@ class ModuleIdentity:
     vib_version: str = ""
     issuer: str = ""
     fingerprint: str = ""
+    digest: bytes = field(default=b"", repr=False)
+    """SHA-256 of the payload that was verified; empty for a module that was not."""
 
     @property
     def signed_status(self) -> str:
@@ -94,11 +96,11 @@ class ImageModuleVerifier:
                 f"VIB {identity.vib_id} is {identity.level.title}, the host demands {self.host_level.title}"
             )
             raise ModuleRefused("module.level", f"module {name}: {text}")
-        self._check_payload(name, descriptor, identity.vib_id, vib.content)
+        digest = self._check_payload(name, descriptor, vib)
         if not _holds(vib.content, name, data):
             text = f"module {name} is not, with these bytes, in the payload of VIB {identity.vib_id}"
             raise ModuleRefused("module.bytes", text)
-        return _module_identity(identity, descriptor)
+        return _module_identity(identity, descriptor, digest)
 
     def _proven(self, vib: ModuleOrigin) -> tuple[VibIdentity, Descriptor]:
         """Verify the VIB's record, or remember that exactly this record was verified earlier in this boot.
@@ -120,16 +122,17 @@ class ImageModuleVerifier:
             known = self._records[key] = (identity, descriptor)
         return known
 
-    def _check_payload(self, name: str, descriptor: Descriptor, vib_id: str, content: bytes) -> None:
-        charge_hash(self._meter, "sha256", len(content))
-        digest = sha256(content).digest()
+    def _check_payload(self, name: str, descriptor: Descriptor, vib: ModuleOrigin) -> bytes:
+        """Return the digest of the payload, which must be one that the descriptor lists."""
+        charge_hash(self._meter, "sha256", len(vib.content))
+        digest = sha256(vib.content).digest()
         for payload in descriptor.payloads:
             for checksum in payload.checksums:
                 if checksum.algorithm == "sha-256" and checksum.digest == digest:
-                    return
+                    return digest
         raise ModuleRefused(
             "module.payload",
-            f"module {name}: the payload in memory has a digest that VIB {vib_id} does not list",
+            f"module {name}: the payload in memory has a digest that VIB {descriptor.vib_id} does not list",
         )
 
 
@@ -142,7 +145,7 @@ def _holds(content: bytes, name: str, data: bytes) -> bool:
     return data == content or any(path == name and held == data for path, held in modules)
 
 
-def _module_identity(identity: VibIdentity, descriptor: Descriptor) -> ModuleIdentity:
+def _module_identity(identity: VibIdentity, descriptor: Descriptor, digest: bytes) -> ModuleIdentity:
     signer = identity.signer
     return ModuleIdentity(
         provider=identity.provider,
@@ -152,4 +155,5 @@ def _module_identity(identity: VibIdentity, descriptor: Descriptor) -> ModuleIde
         vib_version=descriptor.version,
         issuer=signer.issuer if signer is not None else "",
         fingerprint=sha256(signer.certificate_der).hexdigest() if signer is not None else "",
+        digest=digest,
     )

@@ -138,7 +138,7 @@ class PoolManager:
         ceiling = Fraction(wanted)
         if cpu.limit_hz is not None:
             ceiling = min(ceiling, Fraction(cpu.limit_hz, core_hz))
-        floor = min(ceiling, Fraction(cpu.reservation_hz * wanted, core_hz * vm.spec.vcpus))
+        floor = min(ceiling, Fraction(cpu.reservation_hz, core_hz))
         return Party(name=f"vm/{vm.name}", weight=cpu.shares_per_vcpu * wanted, floor=floor, ceiling=ceiling)
 
     def check_invariants(self) -> None:

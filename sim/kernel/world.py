@@ -13,6 +13,7 @@ as parts of Wait, are ESXi's (Broadcom KB 382249; esxtop manual).  The legal tra
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sim.kernel.sched.limit_line import Step
     from sim.kernel.sched.pcpu import PcpuRunner
     from sim.kernel.sched.pools import Pool
-    from sim.kernel.sched.reservation import Reservation
+    from sim.kernel.sched.reservation import Guarantee, Reservation
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.workload import Workload
 
@@ -216,7 +217,7 @@ class World:
         self.queue = -1  # the queue that it belongs to, if the policy has several
         self.pool: Pool | None = None  # None: directly under the host
         self.reservation_hz = 0
-        self.floor: tuple[int, int] | None = None
+        self.floor: Guarantee | None = None
         self.reservation: Reservation | None = None
         self.claim = 0  # worlds with equal claims are entitled to the same
         self.price = 1  # virtual time of one nanosecond of CPU
@@ -236,15 +237,11 @@ class World:
         self.overclock_units = 0  # see `cores`
         self.pcpu: PcpuRunner | None = None
         self.last_pcpu: PcpuRunner | None = None
-        self.timer: Timer = sched.sim.engine.timer(self.wake)
+        self.timer: Timer = sched.sim.engine.timer(partial(sched.wake, self))  # the end of a sleep
 
     def may_run_on(self, pcpu: PcpuRunner) -> bool:
         """Whether its affinity allows `pcpu`."""
         return bool(self.affinity >> pcpu.index & 1)
-
-    def wake(self) -> None:
-        """Timer: a sleep is over."""
-        self.sched.wake(self)
 
     def enter(self, state: WorldState, now_ns: int) -> None:
         """Close the books of the present state and begin another."""

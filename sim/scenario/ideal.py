@@ -86,7 +86,7 @@ class Ideal:
         ceiling = wanted
         if spec.cpu.limit_hz is not None:
             ceiling = min(ceiling, Fraction(spec.cpu.limit_hz, self._core_hz))
-        floor = min(ceiling, Fraction(spec.cpu.reservation_hz * count, self._core_hz * spec.vcpus))
+        floor = min(ceiling, Fraction(spec.cpu.reservation_hz, self._core_hz))
         weight = spec.cpu.shares_per_vcpu * count
         return Party(name=f"vm {spec.name}", weight=weight, floor=floor, ceiling=ceiling)
 

@@ -11,11 +11,13 @@ Sources: the numbers and tolerances are those of the scheduler's fact sheet; doc
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from math import ceil
 
 from sim.kernel.sched.fluid import Claim, fluid_shares
-from sim.testing.scheduling_audit import READY, RUN, SWITCHING, AuditedWorld
+from sim.testing.scheduling_audit import ENDED, READY, RUN, SWITCHING, WAITING_STATES, AuditedWorld
 from sim.testing.scheduling_host import TestHost
 from sim.testing.scheduling_plan import HZ, SchedPlan
 from sim.testing.scheduling_violation import SchedulingViolation
@@ -90,22 +92,49 @@ def check_fluid(host: TestHost, quanta: int = 3) -> None:
 def check_reservation(host: TestHost, quanta: int = 2) -> None:
     """P4: in every interval in which a world is RUN or READY throughout, it runs at least reservation x T - 2 quanta.
 
-    Each vCPU of a VM holds an equal part of its reservation, and is judged by itself; co-stop ends an interval.  One of
-    several that has a whole CPU reserved is not judged: what it hands to a sibling that lags it can never make up for.
+    Each vCPU of a VM is judged by itself: by an equal part of its reservation, and by its part as it was at each moment,
+    for the vCPUs that compete divide it, none holding over one CPU.  A part that grows with every sleep of a sibling may
+    leave nothing by which to make up for a turn: there one quantum more is allowed.  Co-stop ends an interval.
     """
     found = host.audit()
     for machine, vm in zip(host.machines, host.plan.vms, strict=True):
+        worlds = [found.worlds[number] for number in machine.history[0][2]]
         rate = Fraction(vm.reservation_hz, HZ)
-        ids = machine.history[0][2]
-        for number in ids if rate and (rate < 1 or len(ids) == 1) else ():
-            _check_reserved(host, found.worlds[number], rate, quanta)
+        for world in worlds if rate else ():
+            _check_reserved(host, world, [(*span, rate) for span in world.spans], quanta)
+            if len(worlds) > 1:
+                _check_reserved(host, world, _parts(world, worlds, rate * len(worlds)), quanta + 1)
 
 
-def _check_reserved(host: TestHost, world: AuditedWorld, rate: Fraction, quanta: int) -> None:
+def _parts(
+    world: AuditedWorld, siblings: list[AuditedWorld], total: Fraction
+) -> list[tuple[int, int, int, Fraction]]:
+    """Return the spans in which a world competes, cut where another number of siblings competes, each with its part of `total`."""
+    changes: dict[int, int] = {}
+    for each in siblings:
+        for state, begin_ns, end_ns in each.spans:
+            if state not in WAITING_STATES and state != ENDED:
+                changes[begin_ns] = changes.get(begin_ns, 0) + 1
+                changes[end_ns] = changes.get(end_ns, 0) - 1
+    times = sorted(changes)
+    counts = list(accumulate(changes[time_ns] for time_ns in times))
+    parts = []
+    for state, begin_ns, end_ns in world.spans:
+        if state in WAITING_STATES or state == ENDED:
+            continue
+        cuts = [begin_ns, *times[bisect_right(times, begin_ns) : bisect_left(times, end_ns)], end_ns]
+        for index, (since_ns, until_ns) in enumerate(pairwise(cuts), bisect_right(times, begin_ns) - 1):
+            parts.append((state, since_ns, until_ns, min(Fraction(1), total / counts[index])))
+    return parts
+
+
+def _check_reserved(
+    host: TestHost, world: AuditedWorld, parts: list[tuple[int, int, int, Fraction]], quanta: int
+) -> None:
     """Follow what a world is owed, and the least that it was owed since it became runnable."""
     owed, least, least_ns = Fraction(0), Fraction(0), 0
     before_ns = -1
-    for state, begin_ns, end_ns in world.spans:
+    for state, begin_ns, end_ns, rate in parts:
         if state not in (RUN, READY, SWITCHING) or begin_ns != before_ns:
             owed, least, least_ns = Fraction(0), Fraction(0), begin_ns
         if state not in (RUN, READY, SWITCHING):

@@ -1,6 +1,7 @@
 """How many mutants of image parsers, signatures and the verifier do their tests kill?  Prints a table; fails below a share.
 
-Areas: parsers (archives, descriptors, DER, ELF and PE), signatures, attest (all of `sim/attest`).  See `mutation_score`
+Areas: parsers (archives, descriptors, DER, ELF and PE), signatures, installation (depots, profiles, what a host accepts and
+holds), attest (all of `sim/attest`).  See `mutation_score`
 for the manner.
 """
 
@@ -11,27 +12,48 @@ from mutant_runs import KILLED, SURVIVED, Tests, nearest
 from mutation_score import Area, Planted, Study, files_of, main, with_facts
 
 PARSERS = (
-    *("ar", "boundedxml", "boundedzip", "tar", "vtar", "payload", "trailer", "der"),
+    *("ar", "boundedjson", "boundedxml", "boundedzip", "tar", "vtar", "payload", "trailer", "der", "growth"),
     *("descriptor", "vib", "metadata", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents"),
-    *("elf_file", "elf_format", "elf_object", "elf_read", "elf_text", "elf_values", "elf_versions", "pe"),
+    *("elf", "elf_file", "elf_format", "elf_hash", "elf_object", "elf_read", "elf_text", "elf_values"),
+    *("elf_versions", "pe"),
 )
 SIGNATURES = (
     *("cms", "signed_data", "signature_layout", "chain", "certificate", "crl", "algorithms", "trust"),
-    *("efi", "efi_lists", "bankcheck"),
+    *("efi", "efi_lists", "bankcheck", "dbx"),
+)
+INSTALLATION = (
+    *("bundle", "install", "installfiles", "acceptance", "profile", "pathrules", "succession", "tree"),
+    "bootbank",
 )
 UNIT = "tests/unit/image/test_"
 PARSER_TESTS = (
     *("ar", "boundedxml", "bundle", "tar", "vtar", "payload", "trailer", "der", "certificate"),
     *("descriptor", "vib", "imgdb", "bootcfg", "manifest", "paths", "versions", "contents", "install"),
-    *("elf", "elf_linking", "elf_objects", "elf_refusals", "elf_names", "efi", "bankcheck"),
+    *(
+        "elf",
+        "elf_linking",
+        "elf_objects",
+        "elf_refusals",
+        "elf_names",
+        "elf_hash",
+        "elf_limits",
+        "elf_tables",
+        "efi",
+        "bankcheck",
+    ),
     *("refused_archives", "refused_descriptors", "refused_images", "refused_texts", "refused_signatures"),
+    *("boundedjson", "boundedzip", "growth"),
 )
 SIGNATURE_TESTS = (
     *("cms", "cms_structure", "certificate", "crl", "pki", "trailer", "efi", "bankcheck", "vib"),
-    *("acceptance", "cms_openssl", "refused_signatures", "refused_lists", "signature_layout"),
+    *("acceptance", "cms_openssl", "refused_signatures", "refused_lists", "signature_layout", "dbx"),
+)
+INSTALLATION_TESTS = (
+    *("bundle", "install", "installfiles", "acceptance", "bootbank", "catalog", "vib", "inspection"),
+    *("refused_depots", "pathrules"),
 )
 ATTEST_TESTS = (
-    *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py"),
+    *("tests/unit/attest", "tests/unit/vsphere/test_policy_engines.py", "tests/unit/image/test_platform.py"),
     *("tests/vectors/test_esxi_report.py", "tests/vectors/test_survey.py"),
 )
 
@@ -70,7 +92,11 @@ STUDY = Study(
     areas={
         "parsers": area("image", PARSERS, unit(PARSER_TESTS)),
         "signatures": area("image", SIGNATURES, unit(SIGNATURE_TESTS)),
-        "attest": area("attest", ("*", "engines/*"), ATTEST_TESTS),
+        "installation": area("image", INSTALLATION, unit(INSTALLATION_TESTS)),
+        "attest": Area(
+            files=files_of("attest", ("*", "engines/*")) + files_of("image", ("platform",)),
+            tests=Tests(paths=ATTEST_TESTS, near=near),
+        ),
     },
     planted=PLANTED,
     sample=150,

@@ -1,7 +1,7 @@
 """How many mutants do the tests kill?  What `tpm_mutation_score` and `image_mutation_score` share.
 
 Models: a study, which is a list of areas, each some files and the tests that answer for them.  It prints a table, and
-fails if an area has less than its share.  The mutants are mutmut's; see `mutants` and `mutant_runs` for what is changed
+fails if an area, or with `--files` a file, has less than its share.  The mutants are mutmut's; see `mutants` and `mutant_runs` for what is changed
 and how it is run.
 """
 
@@ -113,6 +113,7 @@ def run(study, mutants, say):
                 )
             if mutant in mutants:
                 counts[mutants[mutant], outcome] += 1
+                counts[str(mutant.path), outcome] += 1
                 if outcome == SURVIVED:
                     name = f"{mutants[mutant]}: {mutant.function or 'import'}: {mutant.difference()}"
                     survivors.append(f"{name}\n")
@@ -123,7 +124,7 @@ def run(study, mutants, say):
 def table(counts, totals):
     """Return the rows of the table, and whether every area has its share."""
     rows = [
-        f"{'area':<20} {'mutants':>7} {'tried':>6} {'killed':>6} {'timeout':>7} {'survived':>8} {'score':>7}"
+        f"{'area':<32} {'mutants':>7} {'tried':>6} {'killed':>6} {'timeout':>7} {'survived':>8} {'score':>7}"
     ]
     enough = True
     for area, total in totals.items():
@@ -131,7 +132,7 @@ def table(counts, totals):
         tried = killed + late + survived
         score = 100 * (killed + late) / max(tried, 1)
         enough = enough and score >= SHARE_MIN
-        rows.append(f"{area:<20} {total:>7} {tried:>6} {killed:>6} {late:>7} {survived:>8} {score:>6.1f}%")
+        rows.append(f"{area:<32} {total:>7} {tried:>6} {killed:>6} {late:>7} {survived:>8} {score:>6.1f}%")
     return rows, enough
 
 
@@ -144,16 +145,18 @@ def main(study, arguments=None):
     parser.add_argument("--seed", type=int, default=1, help="of the choice of the sample (1)")
     parser.add_argument("--area", choices=study.areas, action="append", help="only this area")
     parser.add_argument("--file", default="", help="only files with this in their path")
+    parser.add_argument("--files", action="store_true", help="a row and a share for each file too")
     parser.add_argument("--survivors", type=Path, default=ROOT / "out" / study.survivors)
     options = parser.parse_args(arguments)
     os.chdir(ROOT)
     mutants, totals = chosen(study, options)
     counts, survivors = run(study, mutants, lambda line: print(line, file=sys.stderr, flush=True))
-    rows, enough = table(counts, totals)
+    files = Counter(str(mutant.path) for mutant in mutants)
+    rows, enough = table(counts, totals | dict(sorted(files.items())) if options.files else totals)
     options.survivors.parent.mkdir(parents=True, exist_ok=True)
     options.survivors.write_text("".join(sorted(survivors)), encoding="utf-8")
     how = f"a sample of {options.sample} an area, seed {options.seed}" if options.sample else "all"
     print(f"mutants of mutmut {version('mutmut')}: {how}; the survivors are in {options.survivors}")
     print("\n".join(rows))
-    print(f"every area has {SHARE_MIN} %" if enough else f"an area has less than {SHARE_MIN} %")
+    print(f"every row has {SHARE_MIN} %" if enough else f"a row has less than {SHARE_MIN} %")
     return 0 if enough else 1

@@ -34,9 +34,19 @@ def test_a_check_that_is_off_leaves_a_module_that_compiles(ablation):
                 compile(check.source(), str(path), "exec")
 
 
-def test_a_guarded_check_is_told_from_one_that_is_not(ablation):
+def test_a_guarded_check_is_told_from_one_that_is_not(ablation, tmp_path):
+    state = tmp_path / "state.jsonl"
     done = subprocess.run(
-        [sys.executable, FOLDER / "ablation.py", "--area", "verifier", "--file", "attest/uefi"],
+        [
+            sys.executable,
+            FOLDER / "ablation.py",
+            "--area",
+            "verifier",
+            "--file",
+            "attest/uefi",
+            "--state",
+            state,
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -86,7 +86,8 @@ def test_every_name_of_an_area_stands_for_a_file(tools):
     tpm, image = map(importlib.import_module, ("tpm_mutation_score", "image_mutation_score"))
     for names in tpm.NAMES.values():
         assert all(tools[1].files_of("tpm", [name]) for name in names)
-    assert all(tools[1].files_of("image", [name]) for name in (*image.PARSERS, *image.SIGNATURES))
+    for names in (image.PARSERS, image.SIGNATURES, image.INSTALLATION):
+        assert all(tools[1].files_of("image", [name]) for name in names)
 
 
 def test_planted_changes_stand_in_files_of_the_study_and_have_both_outcomes(study):

@@ -87,8 +87,7 @@ def act(sched, worlds, action, index):
     elif action == "shares":
         was_waiting = world.state is WorldState.WAIT_VM
         sched.suspend(world)
-        reservation = world.reservation
-        hz = 0 if reservation is None else HZ * reservation.numerator // reservation.denominator
+        hz = world.reservation_hz
         sched.allocate(world, shares=world.weight % 1999 + 1, reservation_hz=hz, bucket=world.bucket)
         if not was_waiting:
             sched.resume(world)

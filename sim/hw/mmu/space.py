@@ -13,7 +13,7 @@ Sources: Intel Software Developer's Manual volume 3A, section 4.5.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import evolve, frozen
 
@@ -124,6 +124,45 @@ class AddressSpace:
                 self.unmap(va + page * FRAME_BYTES)
             raise
 
+    def map_runs(self, runs: Sequence[tuple[int, int, int, Rights]]) -> None:
+        """Map runs (address, first frame, pages, rights) as `map_run` does, all or none."""
+        if self._map_at_once(runs):
+            return
+        done: list[tuple[int, int]] = []
+        try:
+            for va, mpn, count, rights in runs:
+                self.map_run(va, mpn, count, rights)
+                done.append((va, count))
+        except VmksimError:
+            for va, count in done:
+                for page in range(count):
+                    self.unmap(va + page * FRAME_BYTES)
+            raise
+
+    def _map_at_once(self, runs: Sequence[tuple[int, int, int, Rights]]) -> bool:
+        """Map runs that lie in rising order in one table where nothing is mapped yet; else do nothing, return False."""
+        low = at = runs[0][0] if runs else 0
+        table_end = (low >> _TABLE_SHIFT) + 1 << _TABLE_SHIFT
+        mpn_end = (self.control.masks.address >> PAGE_SHIFT) + 1
+        entries = []
+        for va, mpn, count, rights in runs:
+            end = va + count * FRAME_BYTES
+            if not at <= va <= end <= table_end or va % FRAME_BYTES or not 0 <= mpn <= mpn_end - count:
+                return False
+            entries.append(bytes((va - at) // FRAME_BYTES * 8))
+            entries.append(_leaves_in_a_row(_leaf(mpn, rights, 1), count))
+            at = end
+        if at == low or not self.control.canonical(low):
+            return False
+        table, level = self._lowest_table(low, 1)
+        packed = b"".join(entries)
+        first = _entry_pa(table, low, level)
+        if self._memory.read(first, len(packed) if level == 1 else 8).strip(b"\0"):
+            return False
+        table = self._extend(table, low, level, 1)
+        self._memory.write_words(_entry_pa(table, low, 1), packed)
+        return True
+
     def _map_in_one_table(self, va: int, mpn: int, count: int, rights: Rights) -> int:
         """Map as many pages as lie in the table of the first one, all or none, and return how many."""
         count = min(count, _ENTRIES - (va >> PAGE_SHIFT & _ENTRIES - 1))
@@ -142,8 +181,7 @@ class AddressSpace:
         if count == 1:
             self._memory.write_u64(at, leaf)
         else:
-            leaves = range(leaf, leaf + count * FRAME_BYTES, FRAME_BYTES)
-            self._memory.write(at, struct.pack(f"<{count}Q", *leaves))
+            self._memory.write_words(at, _leaves_in_a_row(leaf, count))
         return count
 
     def unmap(self, va: int) -> Mapping:
@@ -383,6 +421,11 @@ def _right_bits(rights: Rights) -> int:
 
 def _leaf(mpn: int, rights: Rights, level: int) -> int:
     return mpn << PAGE_SHIFT | PRESENT | _right_bits(rights) | (LARGE if level > 1 else 0)
+
+
+def _leaves_in_a_row(leaf: int, count: int) -> bytes:
+    """Return `count` entries of the lowest level, the first of them given, for frames in a row."""
+    return struct.pack(f"<{count}Q", *range(leaf, leaf + count * FRAME_BYTES, FRAME_BYTES))
 
 
 def _page_pieces(va: int, size: int) -> Iterator[tuple[int, int]]:

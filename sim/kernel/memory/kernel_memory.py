@@ -62,6 +62,10 @@ class Segment:
         return self.base + self.size_bytes
 
 
+Piece = tuple[int, bytes, Rights, int]
+"""What becomes a segment: its base, its first bytes, its rights, and how many bytes it has."""
+
+
 class KernelMemory:
     """The kernel's address space over the host's physical memory.
 
@@ -101,17 +105,61 @@ class KernelMemory:
         frames = size // FRAME_BYTES
         large = frames >= _LARGE_FRAMES and base % (_LARGE_FRAMES * FRAME_BYTES) == 0
         extents = self._allocate(frames, owner, large=large)
-        done = 0
-        for extent in extents:
-            piece = data[done : done + extent.count * FRAME_BYTES]
-            self._memory.write(extent.first_mpn * FRAME_BYTES, piece)
-            done += extent.count * FRAME_BYTES
+        self._fill(extents, data)
         try:
             return self.map_frames(base, extents, rights, owner=owner)
         except VmksimError:
             for extent in extents:
                 self._memory.free(extent)
             raise
+
+    def map_segments(self, pieces: Sequence[Piece], *, owner: str) -> tuple[Segment, ...]:
+        """Map segments as `map_segment` does, all or none; small ones get frames and page-table entries together."""
+        for base, _, rights, _ in pieces:
+            self._check_rights(base, rights, owner)
+        sizes = [_whole_pages(max(len(data), size)) for _, data, _, size in pieces]
+        frames = sum(sizes) // FRAME_BYTES
+        if not 0 < frames < _LARGE_FRAMES:
+            return self._map_one_by_one(pieces, owner)
+        extents = self._memory.allocate(frames, owner)
+        made = [
+            Segment(base=base, size_bytes=size, rights=rights, owner=owner, extents=own)
+            for (base, _, rights, _), size, own in zip(pieces, sizes, _dealt(extents, sizes), strict=True)
+        ]
+        for (_, data, _, _), segment in zip(pieces, made, strict=True):
+            self._fill(segment.extents, data)
+        try:
+            for one in made:
+                self._check_aliases(one.base, one.extents, one.rights, owner)
+            self.space.map_runs(
+                [(va, mpn, n, one.rights) for one in made for va, mpn, n, _ in _runs(one.base, one.extents)]
+            )
+        except VmksimError:
+            for extent in extents:
+                self._memory.free(extent)
+            raise
+        for segment in made:
+            self._enter(segment)
+        return tuple(made)
+
+    def _map_one_by_one(self, pieces: Sequence[Piece], owner: str) -> tuple[Segment, ...]:
+        made: list[Segment] = []
+        try:
+            for base, data, rights, size in pieces:
+                made.append(self.map_segment(base, data, rights, owner=owner, size_bytes=size))
+        except VmksimError:
+            for done in made:
+                self.unmap_segment(done.base, used=False)
+            raise
+        return tuple(made)
+
+    def _fill(self, extents: Sequence[Extent], data: bytes) -> None:
+        """Store `data` in new frames, from the first on; what it does not reach reads as zeros."""
+        done = 0
+        for extent in extents:
+            piece = data[done : done + extent.count * FRAME_BYTES]
+            self._memory.write(extent.first_mpn * FRAME_BYTES, piece)
+            done += extent.count * FRAME_BYTES
 
     def map_frames(self, base: int, extents: Sequence[Extent], rights: Rights, *, owner: str) -> Segment:
         """Map frames that are owned already, perhaps mapped elsewhere too; errors as in `map_segment`."""
@@ -120,10 +168,16 @@ class KernelMemory:
         size = sum([extent.count for extent in extents]) * FRAME_BYTES
         segment = Segment(base=base, size_bytes=size, rights=rights, owner=owner, extents=tuple(extents))
         self._map_leaves(segment)
-        self._segments[base] = segment
-        self._count(segment, 1)
-        self._sim.trace.emit(SEGMENT_MAP, _signed(base), size, str(rights), owner)
+        self._enter(segment)
         return segment
+
+    def _enter(self, segment: Segment) -> None:
+        """Enter a segment that is mapped into the books."""
+        self._segments[segment.base] = segment
+        self._count(segment, 1)
+        self._sim.trace.emit(
+            SEGMENT_MAP, _signed(segment.base), segment.size_bytes, str(segment.rights), segment.owner
+        )
 
     def unmap_segment(self, base: int, *, used: bool = True) -> None:
         """Unmap the segment at `base`, and free those of its frames that are mapped nowhere else.
@@ -318,6 +372,24 @@ class KernelMemory:
                 count = 0
         if count:
             yield Extent(first_mpn=first, count=count)
+
+
+def _dealt(extents: Sequence[Extent], sizes: Sequence[int]) -> Iterator[tuple[Extent, ...]]:
+    """Deal frames out in order: for each size, which is a whole number of pages, the extents that make it up."""
+    rest = iter(extents)
+    mpn = end = 0
+    for size in sizes:
+        wanted = size // FRAME_BYTES
+        own = []
+        while wanted:
+            if mpn == end:
+                extent = next(rest)
+                mpn, end = extent.first_mpn, extent.end_mpn
+            count = min(wanted, end - mpn)
+            own.append(Extent(first_mpn=mpn, count=count))
+            mpn += count
+            wanted -= count
+        yield tuple(own)
 
 
 def _leaves(base: int, extents: Sequence[Extent]) -> Iterator[tuple[int, int, bool]]:

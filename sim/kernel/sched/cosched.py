@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 from sim.core.engine import NEVER
 from sim.errors import SimBug
 from sim.kernel.sched.options import SWITCHES_MIN, TURN_NS_MIN
-from sim.kernel.workload import FOREVER_NS
 from sim.kernel.world import WorldState
 
 if TYPE_CHECKING:
@@ -207,8 +206,10 @@ class VcpuGroup:
         self._looking = True
         while True:
             found = self._extremes()
-            standing, offset, fastest, stopped, _ = found
-            slowest_ns = _slowest(standing, offset, now_ns)
+            standing, offset, fastest, stopped, laggard = found
+            slowest_ns = now_ns if offset is None else now_ns - offset
+            if standing is not None and (offset is None or standing < slowest_ns):
+                slowest_ns = standing
             if fastest is not None:
                 skew_ns = now_ns - fastest.progress - slowest_ns
                 grows = standing == slowest_ns
@@ -216,8 +217,8 @@ class VcpuGroup:
                     self.costops += 1
                     self._host.costop(fastest)
                     continue
-                if self._makes_way(found, now_ns):
-                    self._host.hand_off(fastest)
+                if laggard is not None and self._makes_way(found, now_ns):
+                    self._host.hand_off(fastest, laggard)
                     continue
             if stopped is None or stopped.progress - slowest_ns > self.costart_ns:
                 break
@@ -234,19 +235,13 @@ class VcpuGroup:
         standing, offset, fastest, _, laggard = found
         if laggard is None or fastest is None or standing is None:
             return False
-        due_ns = standing + fastest.progress + self.handoff_ns
-        if due_ns > now_ns or (offset is not None and standing + offset > now_ns):
+        if standing + fastest.progress + self.handoff_ns > now_ns:
             return False
-        soonest_ns = laggard.since_ns + self._host.options.handoff_skip_ns
-        return soonest_ns <= now_ns and self._host.can_hand_off(fastest, laggard)
-
-    def _handoff_due_ns(self, level_ns: int, fastest: World, laggard: World | None) -> int:
-        """Return when the fastest vCPU, which is level with the slowest at `level_ns`, makes way for it if it can."""
-        if laggard is None or not self._host.can_hand_off(fastest, laggard):
-            return FOREVER_NS
-        due_ns = level_ns + self.handoff_ns
-        soonest_ns = laggard.since_ns + self._host.options.handoff_skip_ns
-        return due_ns if due_ns > soonest_ns else soonest_ns
+        if offset is not None and standing + offset > now_ns:
+            return False
+        if laggard.since_ns + self._host.options.handoff_skip_ns > now_ns:
+            return False
+        return self._host.can_hand_off(fastest, laggard)
 
     def _arm(self, now_ns: int) -> None:
         """Set the timer to the next moment at which something must be done."""
@@ -279,10 +274,15 @@ class VcpuGroup:
             elif standing is not None:
                 level_ns = standing + fastest.progress
                 due_ns = level_ns + self.costop_ns
-                if laggard is not None:
-                    handoff_ns = self._handoff_due_ns(level_ns, fastest, laggard)
-                    if handoff_ns < due_ns:
-                        due_ns = handoff_ns
+                if (
+                    laggard is not None
+                    and self.handoff_ns < self.costop_ns
+                    and self._host.can_hand_off(fastest, laggard)
+                ):
+                    handoff_ns = level_ns + self.handoff_ns
+                    soonest_ns = laggard.since_ns + self._host.options.handoff_skip_ns
+                    handoff_ns = handoff_ns if handoff_ns > soonest_ns else soonest_ns
+                    due_ns = due_ns if due_ns < handoff_ns else handoff_ns
                 if offset is not None and standing + offset > due_ns:
                     due_ns = standing + offset  # until then another is slower, and the skew stays as it is
         if stopped is not None and standing is not None and standing >= stopped.progress - self.costart_ns:

@@ -72,8 +72,10 @@ class NarrowGroup(VcpuGroup):
             self.timer.due_ns = NEVER  # nobody is left who could fall behind
         if self._stopped or self._offset - self._leading > self.highest_ns or self.poll_ns:
             self._arm(now_ns)
-        else:
-            self._sooner(self._standing + self._leading + self.handoff_ns, now_ns)
+            return
+        due_ns = self._standing + self._leading + self.handoff_ns
+        if due_ns < self.timer.due_ns or (self.timer.due_ns == NEVER and due_ns < _FAR):
+            self._sooner(due_ns, now_ns)
 
     def stopped(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world that has run since `begun_ns` stands still from now on (its new state is set)."""
@@ -92,7 +94,9 @@ class NarrowGroup(VcpuGroup):
         elif self.poll_ns:
             self._arm(now_ns)
         else:
-            self._sooner(self._standing + self._leading + self.handoff_ns, now_ns)
+            due_ns = self._standing + self._leading + self.handoff_ns
+            if due_ns < self.timer.due_ns or (self.timer.due_ns == NEVER and due_ns < _FAR):
+                self._sooner(due_ns, now_ns)
 
     def slept(self, world: World, begun_ns: int, now_ns: int) -> None:
         """Learn that a world sleeps from now on that has run since `begun_ns`, or stood still (-1)."""
@@ -113,7 +117,9 @@ class NarrowGroup(VcpuGroup):
         if undone or self._offset - self._leading > self.highest_ns or self.poll_ns:
             self._arm(now_ns)
         elif self._runners:  # the next that leads can perhaps make way where this one could not
-            self._sooner(self._standing + self._leading + self.handoff_ns, now_ns)
+            due_ns = self._standing + self._leading + self.handoff_ns
+            if due_ns < self.timer.due_ns or (self.timer.due_ns == NEVER and due_ns < _FAR):
+                self._sooner(due_ns, now_ns)
 
     def woke(self, world: World, now_ns: int) -> None:
         """Learn that a sleeping world is READY from now on."""
@@ -139,16 +145,16 @@ class NarrowGroup(VcpuGroup):
             self._arm(now_ns)
         elif progress < self._standing:
             self._standing = progress
-            self._sooner(progress + self._leading + self.handoff_ns, now_ns)
+            due_ns = progress + self._leading + self.handoff_ns
+            if due_ns < self.timer.due_ns or (self.timer.due_ns == NEVER and due_ns < _FAR):
+                self._sooner(due_ns, now_ns)
 
     def _sooner(self, due_ns: int, now_ns: int) -> None:
-        """Make sure that the timer fires by `due_ns`, before which nothing is due but what it is set for already."""
-        timer = self.timer
-        if due_ns < timer.due_ns or (timer.due_ns == NEVER and due_ns < _FAR):
-            if due_ns > now_ns:
-                timer.arm(due_ns)
-            elif not self._looking:
-                self._set_timer(now_ns, self._extremes())
+        """Let the timer, which would come later, fire by `due_ns`: before it nothing is due that the timer is not set for."""
+        if due_ns > now_ns:
+            self.timer.arm(due_ns)
+        elif not self._looking:
+            self._set_timer(now_ns, self._extremes())
 
     def moved(self, world: World, old: WorldState, begun_ns: int, now_ns: int) -> None:
         """Learn that a world has gone from `old` to another state but RUN; if that was RUN it ran since `begun_ns`."""

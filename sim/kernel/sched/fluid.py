@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import lcm
 
 import attrs
 
@@ -55,37 +56,70 @@ def fluid_shares(capacity: Amount, claims: Sequence[Claim]) -> FluidShares:
 
     The level is the least that reaches the total.  Errors: `FloorsExceedCapacity`.
     """
-    total = Fraction(sum(claim.floor for claim in claims))
-    if total > capacity:
-        raise FloorsExceedCapacity(f"floors of {total} exceed the capacity of {capacity}")
-    target = min(Fraction(capacity), Fraction(sum(claim.ceiling for claim in claims)))
-    level = _level(total, target, claims)
-    shares = tuple(_clip(level * claim.weight, claim.floor, claim.ceiling) for claim in claims)
-    return FluidShares(shares=shares, level=level)
+    whole = Fraction(capacity)
+    scale = _common_denominator(whole, claims)
+    floors = [_scaled(claim.floor, scale) for claim in claims]
+    ceilings = [_scaled(claim.ceiling, scale) for claim in claims]
+    weights = [_scaled(claim.weight, scale) for claim in claims]
+    total, available = sum(floors), _scaled(whole, scale)
+    if total > available:
+        raise FloorsExceedCapacity(f"floors of {Fraction(total, scale)} exceed the capacity of {capacity}")
+    target = min(available, sum(ceilings))
+    upper, lower = _level(total, target, floors, ceilings, weights)
+    shares = []
+    for floor, ceiling, weight in zip(floors, ceilings, weights, strict=True):
+        product = upper * weight  # the share is this over `lower`, in units of 1 over `scale`
+        if product <= floor * lower:
+            shares.append(Fraction(floor, scale))
+        elif product >= ceiling * lower:
+            shares.append(Fraction(ceiling, scale))
+        else:
+            shares.append(Fraction(product, lower * scale))
+    return FluidShares(shares=tuple(shares), level=Fraction(upper, lower))
 
 
-def _level(total: Fraction, target: Fraction, claims: Sequence[Claim]) -> Fraction:
-    """Sweep the break points upwards until the sum of the shares, `total` at level 0, reaches `target`."""
-    points: list[tuple[Fraction, Amount]] = []
-    for claim in claims:
-        if claim.ceiling > claim.floor:
-            points.append((Fraction(claim.floor) / claim.weight, claim.weight))
-            points.append((Fraction(claim.ceiling) / claim.weight, -claim.weight))
+def _level(
+    fixed: int, target: int, floors: list[int], ceilings: list[int], weights: list[int]
+) -> tuple[int, int]:
+    """Sweep the break points upwards until the sum of the shares, `fixed` at level 0, reaches `target`.
+
+    At a level the sum is `fixed + slope * level`: claims at a bound, and those between.  All are integers; returns
+    numerator and denominator of the level.
+    """
+    if fixed >= target:
+        return 0, 1
+    bits = 2 * max(weights).bit_length() + 1  # levels that differ do so by more than 2**-bits
+    points: list[tuple[int, int, int, int]] = []
+    for floor, ceiling, weight in zip(floors, ceilings, weights, strict=True):
+        if ceiling > floor:
+            points.append(((floor << bits) // weight, floor, weight, 1))
+            points.append(((ceiling << bits) // weight, ceiling, weight, -1))
     points.sort()
-    level = Fraction(0)
-    slope: Amount = 0
-    for point, change in points:
-        if total >= target:
+    slope = 0
+    for _, bound, weight, sign in points:
+        if fixed * weight + slope * bound >= target * weight:
             break
-        reached = total + slope * (point - level)
-        if reached >= target:
-            return level + (target - total) / slope
-        total, level, slope = reached, point, slope + change
-    return level
+        fixed -= sign * bound
+        slope += sign * weight
+    return target - fixed, slope
 
 
-def _clip(value: Amount, low: Amount, high: Amount) -> Fraction:
-    return Fraction(min(max(value, low), high))
+def _common_denominator(capacity: Amount, claims: Sequence[Claim]) -> int:
+    """Return the least number that makes whole numbers of all amounts."""
+    amounts = (
+        amount
+        for claim in claims
+        for amount in (claim.floor, claim.ceiling, claim.weight)
+        if amount.__class__ is not int
+    )
+    return lcm(capacity.denominator, *{amount.denominator for amount in amounts})
+
+
+def _scaled(amount: Amount, scale: int) -> int:
+    """Return `scale` times an amount, which is whole."""
+    if amount.__class__ is int:
+        return amount * scale
+    return amount.numerator * (scale // amount.denominator)
 
 
 def feasible_weights(weights: Sequence[Amount], cpus: int) -> tuple[Fraction, ...]:

@@ -84,7 +84,6 @@ class PcpuRunner:
     """A physical processor as the scheduler sees it; `place` is where it stands in the topology."""
 
     __slots__ = (
-        "_arm",
         "_charge",
         "_quantum_ns",
         "_swap",
@@ -115,7 +114,6 @@ class PcpuRunner:
         self.queue = 0  # whose worlds it runs, if the policy has several queues
         self.switch_cost_ns = sched.options.world_switch_ns
         self.timer = sched.sim.engine.timer(self.expire)
-        self._arm = self.timer.arm
         self._swap = sched.policy.swap
         self.follow(sched.policy)
         self.world: World | None = None
@@ -142,12 +140,14 @@ class PcpuRunner:
         world.remaining_ns -= ran_ns
         if self.core is not None:
             self.core.settle(world, ran_ns, now_ns)
-        self._charge(world, ran_ns)
+        charge = self._charge  # a call of what a slot holds is quicker by way of a local name
+        charge(world, ran_ns)
         if world.remaining_ns <= 0 or world.bucket is not None or not self.online:
             world.grant_left_ns -= ran_ns if world.grant_ns else 0
             self._expire_slowly(world, now_ns)
             return
-        following = self._swap(self, world, now_ns)
+        swap = self._swap
+        following = swap(self, world, now_ns)
         if (
             following is None
             or following.gated
@@ -175,11 +175,12 @@ class PcpuRunner:
                 following.migrations += following.last_pcpu is not None
                 following.last_pcpu = self
         self.turn_from_ns = start_ns
-        turn_ns = self._quantum_ns(following)
+        quantum_ns = self._quantum_ns
+        turn_ns = quantum_ns(following)
         if turn_ns > following.remaining_ns:
             turn_ns = following.remaining_ns
         self.due_ns = due_ns = start_ns + turn_ns
-        self._arm(due_ns)
+        self.timer.arm(due_ns)
         states, dispatches = sched.state_channel, sched.dispatch_channel
         if states is not None and dispatches is not None and following is not world:
             states.three(world.world_id, _RUN, _READY)
@@ -220,7 +221,15 @@ class PcpuRunner:
             world.last_pcpu = self
         if world.group is not None:
             world.group.started(world, now_ns)
-        turn_ns = self._begin_turn(world, start_ns, turn_from_ns)
+        self.turn_from_ns = start_ns if turn_from_ns < 0 else turn_from_ns
+        quantum_ns = self._quantum_ns
+        turn_ns = quantum_ns(world) - (start_ns - turn_from_ns if turn_from_ns >= 0 else 0)
+        turn_ns = turn_ns if turn_ns > 0 else 0
+        turn_ns = turn_ns if turn_ns < world.remaining_ns else world.remaining_ns
+        if world.grant_ns and 0 < world.grant_left_ns < turn_ns:
+            turn_ns = world.grant_left_ns
+        self.due_ns = due_ns = start_ns + turn_ns
+        self.timer.arm(due_ns)
         if sched.dispatch_channel is not None:
             sched.dispatch_channel.four(self.index, world.world_id, switch_ns, turn_ns)
 
@@ -238,7 +247,8 @@ class PcpuRunner:
             self.core.settle(world, ran_ns, now_ns)
         if world.grant_ns:
             world.grant_left_ns -= ran_ns
-        self._charge(world, ran_ns)
+        charge = self._charge
+        charge(world, ran_ns)
 
     def stop(self, state: WorldState, now_ns: int) -> None:
         """Take the present world off this pCPU and into `state`, which is not READY; the pCPU runs nothing then."""
@@ -341,7 +351,7 @@ class PcpuRunner:
     def _change_to(self, following: World | None, world: World, now_ns: int) -> None:
         """Go on with `following` where more is to be looked at than the queue; `world` is queued unless it is that."""
         if following is world:
-            self._begin_turn(world, now_ns)
+            self._go_on(now_ns)
             return
         self._leave(_READY, now_ns)
         if following is not None and self.sched.admit(following, now_ns):
@@ -354,30 +364,24 @@ class PcpuRunner:
         """End a turn at the end of a burst, or of a world with a limit, which must draw on its bucket again."""
         if world.remaining_ns > 0 or next_burst(world, now_ns):
             if world.exclusive is self:
-                self._begin_turn(world, now_ns)
+                self._go_on(now_ns)
                 return
             self._leave(_READY, now_ns)
             self.sched.policy.enqueue(world, now_ns)
         else:
             self._leave(_WAIT_IDLE, now_ns)
-            self.sched.withdraw(world, now_ns)
+            if world.bucket is None and world.exclusive is None:
+                self.sched.policy.leave(world, now_ns)
+            else:
+                self.sched.withdraw(world, now_ns)
         self.run_next(now_ns)
-        self.sched.rescue(world, now_ns)
+        if self.sched.idle.idle:
+            self.sched.rescue(world, now_ns)
 
-    def _begin_turn(self, world: World, start_ns: int, from_ns: int = -1) -> int:
-        turn_ns = self._quantum_ns(world)
-        if from_ns >= 0:
-            turn_ns -= start_ns - from_ns
-            if turn_ns < 0:
-                turn_ns = 0
-        if turn_ns > world.remaining_ns:
-            turn_ns = world.remaining_ns
-        if world.grant_ns and 0 < world.grant_left_ns < turn_ns:
-            turn_ns = world.grant_left_ns
-        self.turn_from_ns = start_ns if from_ns < 0 else from_ns
-        self.due_ns = due_ns = start_ns + turn_ns
-        self._arm(due_ns)
-        return turn_ns
+    def _go_on(self, now_ns: int) -> None:
+        """Let the present world have another turn."""
+        self.turn_from_ns = now_ns
+        self.retime(now_ns)
 
     def _leave(self, state: WorldState, now_ns: int, *, done: bool = True) -> None:
         """Take the settled world off; a switch that has not ended is undone as far as it has not happened.
@@ -400,8 +404,14 @@ class PcpuRunner:
             states.three(world.world_id, _RUN, state)
         world.since_ns = now_ns  # its run time has been added
         world.state = state
-        if world.group is not None:
-            world.group.moved(world, _RUN, begun_ns, now_ns)
+        group = world.group
+        if group is not None:
+            if state is _READY:
+                group.stopped(world, begun_ns, now_ns)
+            elif state is _WAIT_IDLE:
+                group.slept(world, begun_ns, now_ns)
+            else:
+                group.moved(world, _RUN, begun_ns, now_ns)
 
     def check_invariants(self, now_ns: int, since_ns: int) -> None:
         """Raise `SimBug` unless the times add up to the pCPU's age and the turn is timed."""

@@ -103,6 +103,10 @@ class Policy:
                 return pcpu
         return None
 
+    def makes_way(self, world: World, laggard: World) -> PcpuRunner | None:
+        """Return the busy pCPU that the slowest sibling of a running vCPU, which is too far ahead, gets: its own."""
+        return world.pcpu
+
     def allocated(self, world: World) -> None:
         """Learn that a world at rest has been given other shares, another reservation, pool or affinity."""
 

@@ -330,17 +330,15 @@ class Scheduler:
         pcpu = world.pcpu
         return pcpu is not None and pcpu.online and world.exclusive is None and self.fits(laggard, pcpu)
 
-    def hand_off(self, world: World) -> None:
+    def hand_off(self, world: World, laggard: World) -> None:
         """Let a running vCPU that is ahead make way for its slowest sibling, which waits, before it must be stopped."""
-        now_ns, pcpu, group = self.sim.now, world.pcpu, world.group
+        now_ns, pcpu = self.sim.now, self.policy.makes_way(world, laggard)
         assert pcpu is not None
-        assert group is not None
-        laggard = group.laggard()
-        assert laggard is not None
         turn_from_ns = pcpu.turn_from_ns
-        pcpu.put_back(now_ns)
+        stopped = pcpu.put_back(now_ns)
         self._run_laggard(laggard, pcpu, turn_from_ns, now_ns)
-        self.rescue(world, now_ns)
+        if self.idle.idle:
+            self.rescue(stopped, now_ns)
 
     def _run_laggard(self, laggard: World, pcpu: PcpuRunner, turn_from_ns: int, now_ns: int) -> None:
         """Give a pCPU to a READY world, and the rest of the turn that another began there.
@@ -446,18 +444,28 @@ class Scheduler:
             world.pool.want(world.weight)
         if world.exclusive is None:
             self.policy.join(world, now_ns, fresh=fresh)
-        self.move(world, _READY, now_ns)
+        if world.state is _WAIT_IDLE:  # nearly always: what `move` does, written out
+            if self.state_channel is not None:
+                self.state_channel.three(world.world_id, _WAIT_IDLE, _READY)
+            world.idle_ns += now_ns - world.since_ns
+            world.since_ns = now_ns
+            world.state = _READY
+            if world.group is not None:
+                world.group.woke(world, now_ns)
+        else:
+            self.move(world, _READY, now_ns)
         self.place(world, now_ns)
 
     def place(self, world: World, now_ns: int) -> None:
         """Start a READY world on an idle pCPU, or queue it and perhaps interrupt another."""
-        pcpu = self.policy.place(world, now_ns) if world.exclusive is None else world.exclusive
+        policy = self.policy
+        pcpu = policy.place(world, now_ns) if world.exclusive is None else world.exclusive
         if pcpu is not None:
             if not world.gated or self.admit(world, now_ns):
                 pcpu.start(world, now_ns)
             return
-        victim = self.policy.victim(world, now_ns)
-        self.policy.enqueue(world, now_ns)
+        victim = policy.victim(world, now_ns)
+        policy.enqueue(world, now_ns)
         if victim is not None:
             victim.cut_turn(now_ns, self.options.preempt_grain_ns)
 

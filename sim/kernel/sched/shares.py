@@ -1,7 +1,7 @@
 """What every competing world is entitled to now: limits of VMs and the tree of pools, divided exactly.
 
 Models: a world claims up to what it wants, at most one CPU, with the shares of a vCPU and its part of the VM's
-reservation; a VM with a limit of its own stands as a node between its vCPUs and their pool.  Beside its share each world is told
+reservation, which those vCPUs divide that want CPU, none getting more than it wants; a VM with a limit of its own stands as a node between its vCPUs and their pool.  Beside its share each world is told
 whether a limit, and not the competition, holds it down.
 
 Leaves out: affinity, home nodes, threads of one core, time.
@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from sim.kernel.sched.entitlement import Party, divide
+from sim.kernel.sched.fluid import Claim, fluid_shares
 
 if TYPE_CHECKING:
     from sim.kernel.sched.fluid import Amount
@@ -33,7 +34,7 @@ def entitled(
 
     Errors: `FloorsExceedCapacity`.
     """
-    tree = _Tree(core_hz)
+    tree = _Tree(_floors(wanted, core_hz), core_hz)
     for world, amount in wanted.items():
         tree.add(world, amount)
     root = tree.build()
@@ -45,11 +46,29 @@ def entitled(
     }
 
 
+def _floors(wanted: Mapping[World, Amount], core_hz: int) -> dict[World, Amount]:
+    """Return what is reserved for each world that wants CPU: what its VM holds, divided evenly as far as it is wanted."""
+    floors: dict[World, Amount] = {}
+    for world, amount in wanted.items():
+        if world in floors:
+            continue
+        siblings = [each for each in world.siblings if each in wanted]
+        total = Fraction(sum(each.reservation_hz for each in world.siblings), core_hz)
+        if total and len(siblings) > 1:
+            claims = [Claim(weight=1, ceiling=wanted[each]) for each in siblings]
+            floors.update(zip(siblings, fluid_shares(total, claims).shares, strict=True))
+        else:
+            floors.update((each, 0) for each in siblings)
+            floors[world] = min(total, Fraction(amount))
+    return floors
+
+
 class _Tree:
     """Gathers worlds below their VM's limit, or their pool, or the host (0)."""
 
-    def __init__(self, core_hz: int) -> None:
+    def __init__(self, floors: Mapping[World, Amount], core_hz: int) -> None:
         self.core_hz = core_hz
+        self._floors = floors
         self.names: dict[World, str] = {}
         self._below: dict[int, list[Party]] = {0: []}
         self._pools: dict[int, Pool] = {}
@@ -58,8 +77,7 @@ class _Tree:
     def add(self, world: World, amount: Amount) -> None:
         """Count a world in."""
         name = self.names[world] = f"w{world.world_id}"
-        floor = min(Fraction(world.reservation_hz, self.core_hz), Fraction(amount))
-        party = Party(name=name, weight=world.weight, floor=floor, ceiling=amount)
+        party = Party(name=name, weight=world.weight, floor=self._floors[world], ceiling=amount)
         pool, number = world.pool, 0
         if pool is not None:
             number = pool.number

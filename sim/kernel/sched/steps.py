@@ -23,9 +23,15 @@ STEPS_MAX = 1000
 def next_burst(world: World, now_ns: int) -> bool:
     """Ask the workload for its next step; True: it wants CPU, False: it sleeps and its timer is set."""
     step = world.workload.next(now_ns)
-    if step.__class__ is Run and step.ns > 0:  # the hot path
-        world.remaining_ns = step.ns
-        return True
+    if step.__class__ is Run:  # the hot path
+        if step.ns > 0:
+            world.remaining_ns = step.ns
+            return True
+    elif step.__class__ is Wait and 0 < step.ns < FOREVER_NS:
+        world.remaining_ns = 0
+        world.interrupt_ns = step.interrupt_ns
+        world.timer.arm(now_ns + step.ns)
+        return False
     for _ in range(STEPS_MAX):
         if isinstance(step, Run):
             world.remaining_ns = step.ns

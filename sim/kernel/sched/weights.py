@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from sim.errors import SimBug
 from sim.kernel.sched.entitlement import Party, divide
-from sim.kernel.sched.fluid import Claim, fluid_shares
+from sim.kernel.sched.fluid import Amount, Claim, fluid_shares
 
 if TYPE_CHECKING:
     from sim.kernel.sched.limit import LimitBucket
@@ -53,31 +53,34 @@ class _Class:
         self.bound = False  # whether the limit, and not the shares, says what they get
 
     @property
-    def ceiling(self) -> Fraction:
+    def ceiling(self) -> Amount:
         """The CPUs that all of them can use."""
-        whole = Fraction(self.count)
+        whole: Amount = self.count
         bucket = self.bucket
         return whole if bucket is None else min(whole, Fraction(bucket.numerator, bucket.denominator))
 
-    def lowest(self, ceiling: Fraction) -> Fraction:
+    def lowest(self, ceiling: Amount) -> Amount:
         """Return the CPUs that are reserved for all of them."""
-        return Fraction(0) if self.floor is None else min(ceiling, Fraction(*self.floor) * self.count)
+        floor = self.floor
+        if floor is None:
+            return 0
+        return min(ceiling, Fraction(floor.numerator, floor.denominator) * self.count)
 
 
 class ActiveWeights:
     """The competing worlds, by weight, reservation, limit and pool.
 
-    `count`: how many; `reserved`: how many of them hold a reservation; `unit`: virtual time per nanosecond at weight 1;
-    `pooled`: whether the host has pools.
+    `count`: how many; `counts`: how many by weight, for each weight that the unit suits; `reserved`: how many of them
+    hold a reservation; `unit`: virtual time per nanosecond at weight 1; `pooled`: whether the host has pools.
     """
 
     __slots__ = (
         "_classes",
-        "_counts",
         "_order",
         "_special_count",
         "_total",
         "count",
+        "counts",
         "cpus",
         "pooled",
         "reserved",
@@ -91,19 +94,15 @@ class ActiveWeights:
         self.unit = 1 << _FRACTION_BITS
         self.pooled = False
         self._total = 0
-        self._counts: dict[int, int] = {}
+        self.counts: dict[int, int] = {}
         self._order: list[int] = []  # the weights seen, rising
         self._classes: dict[int, _Class] = {}  # of special worlds; with pools, of all
         self._special_count = 0
 
-    def knows(self, weight: int) -> bool:
-        """Whether the unit already suits this weight."""
-        return weight in self._counts
-
     def learn(self, weight: int) -> tuple[int, int]:
         """Make the unit suit a new weight; tags must be multiplied by the returned new unit / old unit."""
         old = self.unit
-        self._counts[weight] = 0
+        self.counts[weight] = 0
         self._order.insert(bisect_left(self._order, weight), weight)
         common = lcm(*self._order)
         if common.bit_length() <= EXACT_BITS_MAX:
@@ -121,8 +120,7 @@ class ActiveWeights:
         if price < level and world.affinity == -1:
             price = level
         if level and world.floor is not None:
-            numerator, denominator = world.floor
-            price = min(price, level * denominator // numerator)
+            price = min(price, level * world.floor.denominator // world.floor.numerator)
         bucket = world.bucket
         if level and bucket is not None and bucket.numerator < bucket.denominator * bucket.width:
             price = max(price, level * bucket.denominator * bucket.width // bucket.numerator)
@@ -144,7 +142,7 @@ class ActiveWeights:
         weight = world.weight
         self.count += by
         self._total += weight * by
-        self._counts[weight] += by
+        self.counts[weight] += by
         if world.special:
             self._special_count += by
             if world.floor is not None:
@@ -176,10 +174,10 @@ class ActiveWeights:
     def _plain_level(self) -> int:
         """Worlds compete by weight alone: take out those worth more than a CPU, the rest share what is left."""
         if not self.contended:
-            return self.unit // next(weight for weight in self._order if self._counts[weight])
+            return self.unit // next(weight for weight in self._order if self.counts[weight])
         rest, left = self._total, self.cpus
         for weight in reversed(self._order):
-            count = self._counts[weight]
+            count = self.counts[weight]
             if weight * left <= rest:
                 break
             rest -= weight * count
@@ -188,7 +186,7 @@ class ActiveWeights:
 
     def _bounded_level(self) -> int:
         """Reservations and limits are among them: ask the fluid solver, with equal worlds as one claim."""
-        plain = dict(self._counts)
+        plain = dict(self.counts)
         claims = []
         for one in self._classes.values():
             plain[one.weight] -= one.count
@@ -255,9 +253,9 @@ class ActiveWeights:
 
     def check_invariants(self) -> None:
         """Raise `SimBug` unless the counts agree."""
-        total = sum(weight * count for weight, count in self._counts.items())
-        if total != self._total or sum(self._counts.values()) != self.count or self.count < 0:
-            raise SimBug(f"the counts of competing weights disagree: {self._counts}, total {self._total}")
+        total = sum(weight * count for weight, count in self.counts.items())
+        if total != self._total or sum(self.counts.values()) != self.count or self.count < 0:
+            raise SimBug(f"the counts of competing weights disagree: {self.counts}, total {self._total}")
         classed = self.count if self.pooled else self._special_count
         if sum(one.count for one in self._classes.values()) != classed:
             raise SimBug(f"{classed} competing worlds do not agree with their classes")

@@ -121,3 +121,19 @@ def test_revoked_version_is_refused_and_the_least_one_is_not():
     check_not_revoked(read_acm(build_acm(RNG, AcmRecipe(svn=2))), 2)
     with pytest.raises(VerificationError, match="security version 1 is revoked"):
         check_not_revoked(read_acm(build_acm(RNG, AcmRecipe(svn=1))), 2)
+
+
+@pytest.mark.parametrize("at", [0, USER_AREA - 4])
+def test_list_of_chipsets_before_the_user_area_is_outside_the_module(at):
+    with pytest.raises(AcmError, match=f"the list of chipsets at {at} is outside the module"):
+        read_acm(changed(build_acm(RNG), USER_AREA + 20, "<I", at))
+
+
+def test_list_of_too_many_chipsets_or_past_the_end_does_not_fit():
+    acm = build_acm(RNG)
+    assert len(read_acm(changed(acm, USER_AREA + INFO_TABLE.size, "<I", 64)).chipsets) == 64
+    with pytest.raises(AcmError, match="a list of 65 chipsets does not fit"):
+        read_acm(changed(acm, USER_AREA + INFO_TABLE.size, "<I", 65))
+    late = changed(acm, USER_AREA + 20, "<I", len(acm) - 4)
+    with pytest.raises(AcmError, match="a list of 1 chipsets does not fit"):
+        read_acm(changed(late, len(acm) - 4, "<I", 1))

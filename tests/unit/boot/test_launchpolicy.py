@@ -259,3 +259,49 @@ def test_the_digest_field_of_a_policy_that_allows_anything_is_not_measured():
     policy = LcpPolicy(policy_type=PolicyType.ANY, digest=b"\1" * 32, control=4)
     match = judge(policy)
     assert (match.control, any(match.digest)) == (4, False)
+
+
+@pytest.mark.parametrize(("version", "algorithm"), [(0x0303, 0x0B), (0x0302, 0x0C)])
+def test_index_of_another_version_or_another_algorithm_is_no_policy(version, algorithm):
+    data = struct.pack("<HH", version, algorithm) + encode_policy(LcpPolicy())[4:]
+    with pytest.raises(FormatError, match=f"version {version:#x} with algorithm {algorithm:#x} is not known"):
+        decode_policy(data)
+
+
+def test_data_file_of_eight_lists_is_read_and_of_nine_is_not():
+    one = LcpList(elements=())
+    assert decode_policy_data(encode_policy_data([one] * 8)) == (one,) * 8
+    with pytest.raises(LimitError, match="9 lists, 1 to 8 are possible"):
+        decode_policy_data(encode_policy_data([one] * 9))
+
+
+@pytest.mark.parametrize(("algorithm", "count"), [(0x0C, 1), (0x0B, 257)])
+def test_element_of_another_algorithm_or_of_too_many_digests_is_none(algorithm, count):
+    data = struct.pack("<BBHH", 0, 0, algorithm, count) + bytes(32 * count)
+    with pytest.raises(FormatError, match=f"{count} digests of algorithm {algorithm:#x}"):
+        mle_hashes(LcpElement(kind=0x10, data=data))
+    info = struct.pack(">IHB3sH", 1, 0x0B, 3, bytes(3), 32) + bytes(32)
+    with pytest.raises(FormatError, match=f"{count} choices of algorithm {algorithm:#x}"):
+        pconf_digests(LcpElement(kind=0x11, data=struct.pack("<HH", algorithm, count) + info * count))
+
+
+@pytest.mark.parametrize("fields", [(2, 0x0B, 3, 32), (1, 0x0C, 3, 32), (1, 0x0B, 2, 32), (1, 0x0B, 3, 31)])
+def test_choice_with_one_wrong_field_is_none(fields):
+    selections, bank, octets, size = fields
+    info = struct.pack(">IHB3sH", selections, bank, octets, bytes(3), size) + bytes(32)
+    with pytest.raises(FormatError, match="a choice is not one selection of the SHA-256 bank"):
+        pconf_digests(LcpElement(kind=0x11, data=struct.pack("<HH", 0x0B, 1) + info))
+
+
+def test_list_whose_signature_is_cut_is_refused_for_that(key):
+    data = encode_policy_data([sign_list([mle_element([MLE])], key)])
+    with pytest.raises(FormatError, match="a key of 256 bytes with its signature is not there"):
+        decode_policy_data(data[:-1])
+
+
+@pytest.mark.parametrize("size", [0, 11, 13])
+def test_element_with_a_size_that_cannot_be_is_refused(size):
+    data = bytearray(encode_policy_data([LcpList(elements=(LcpElement(kind=1, data=b""),))]))
+    struct.pack_into("<I", data, len(data) - 12, size)
+    with pytest.raises(FormatError, match=f"a size of {size} bytes cannot be"):
+        decode_policy_data(bytes(data))

@@ -9,6 +9,8 @@ import attrs
 import pytest
 
 from sim.boot.bootinfo import BootFailure, BootInfo
+from sim.boot.earlycheck import is_early
+from sim.boot.loaded import LoadedModule
 from sim.core.context import EPOCH
 from sim.core.rng import Stream
 from sim.image.certificate import load_certificate
@@ -378,3 +380,15 @@ def test_boot_with_secure_boot_off_measures_no_authority(make_world, factory):
     (certificate,) = factory.image.early_certificates
     digests = [row["digest"] for row in world.board.sim.trace.select("boot.measured") if row["pcr"] == 14]
     assert hashlib.sha256(certificate).digest() in digests
+
+
+def test_the_first_module_is_checked_by_the_loader_whatever_it_is():
+    text = LoadedModule(name="notes.txt", data=b"text", content=b"text")
+    elf = attrs.evolve(text, content=b"\x7fELF")
+    named = attrs.evolve(text, name="/s.v00")
+    assert [is_early(index, module) for index, module in ((0, text), (1, text), (1, elf), (1, named))] == [
+        True,
+        False,
+        True,
+        True,
+    ]

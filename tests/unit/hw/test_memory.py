@@ -157,6 +157,33 @@ def test_a_write_to_frames_of_which_one_is_free_stores_nothing(memory):
     memory.write(4096, b"")
 
 
+@pytest.mark.parametrize("before", [b"", b"x", b"x" * 3 * 4096])
+@pytest.mark.parametrize(("pa", "count"), [(0, 512), (4096 + 8, 3), (8192 - 8, 1)])
+def test_words_in_a_row_are_stored_as_one_by_one(before, pa, count):
+    together, each = PhysicalMemory(16 * MIB), PhysicalMemory(16 * MIB)
+    words = [0x0102_0304_0506_0708 * (number + 1) % (1 << 64) for number in range(count)]
+    for memory in (together, each):
+        memory.allocate(4, "a")
+        memory.write(0, before)
+    together.write_words(pa, b"".join(word.to_bytes(8, "little") for word in words))
+    for number, word in enumerate(words):
+        each.write_u64(pa + 8 * number, word)
+    assert together.read(0, 4 * 4096) == each.read(0, 4 * 4096)
+    assert together.read_u64(pa + 8 * (count - 1)) == words[-1]
+
+
+def test_words_in_a_row_need_an_owner_and_make_wrong_ones_good(memory):
+    with pytest.raises(SimBug, match="nobody owns"):
+        memory.write_words(0, bytes(8))
+    memory.allocate(1, "a")
+    memory.write(0, b"x")
+    memory.errors.inject(16, [1, 2])
+    memory.errors.inject(32, [1, 2])
+    memory.write_words(8, b"y" * 16)
+    assert list(memory.errors.words) == [32 // 8]
+    assert memory.read(8, 24) == b"y" * 16 + bytes(8)
+
+
 def test_frames_filled_from_the_same_bytes_change_each_on_its_own(memory):
     memory.allocate(4, "a")
     data = bytes(range(256)) * 32

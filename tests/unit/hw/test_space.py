@@ -185,6 +185,87 @@ def test_a_run_of_pages_is_mapped_as_page_by_page_or_not_at_all():
     many.check_invariants()
 
 
+TABLE_END = VA + LARGE
+RUNS = {
+    "with gaps in one table": [
+        (VA + 0x3000, 100, 2, Permission.TEXT),
+        (VA + 0x5000, 300, 1, Permission.RODATA),
+        (VA + 0x9000, 200, 3, Permission.DATA),
+    ],
+    "a whole table": [(VA, 100, 500, Permission.DATA), (VA + 500 * 4096, 900, 12, Permission.RODATA)],
+    "over the end of a table": [
+        (TABLE_END - 0x3000, 100, 1, Permission.TEXT),
+        (TABLE_END - 0x1000, 200, 4, Permission.DATA),
+    ],
+    "in falling order": [(VA + 0x3000, 100, 2, Permission.TEXT), (VA, 300, 3, Permission.DATA)],
+    "far apart": [(VA, 100, 2, Permission.TEXT), ((1 << 64) - 4096, 300, 1, Permission.DATA)],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("wrong_bits", [[], [5]])
+@pytest.mark.parametrize("beside", [None, VA + 0x2000, VA + (1 << 30), VA + (1 << 40)])
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS)
+def test_runs_are_mapped_together_as_one_after_the_other(runs, beside, wrong_bits):
+    spaces = []
+    for _ in range(2):
+        memory = PhysicalMemory(16 * MIB)
+        if wrong_bits:
+            memory.errors.inject(15 * MIB, wrong_bits)
+        spaces.append(AddressSpace(memory, "kernel"))
+        covered = any(va <= (beside or 0) < va + count * 4096 for va, _, count, _ in runs)
+        if beside is not None and not covered:
+            spaces[-1].map(beside, 50, Permission.DATA)
+    together, each = spaces
+    together.map_runs(runs)
+    for va, mpn, count, rights in runs:
+        each.map_run(va, mpn, count, rights)
+    assert list(together.mappings()) == list(each.mappings())
+    assert together.table_frames == each.table_frames
+    together.check_invariants()
+
+
+@pytest.mark.parametrize("taken", [VA + 0x3000, VA + 0x4000, VA + 0xB000])
+@pytest.mark.parametrize("large", [False, True])
+def test_runs_of_which_one_page_is_taken_are_refused_together(space, taken, large):
+    space.map(VA if large else taken, 512, Permission.DATA, large=large)
+    before = list(space.mappings()), space.table_frames
+    with pytest.raises(MappingError, match="mapped already"):
+        space.map_runs(RUNS["with gaps in one table"])
+    assert (list(space.mappings()), space.table_frames) == before
+    space.check_invariants()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (VA + 0x9001, 200, 1, Permission.DATA),
+        (VA + 0x9000, -1, 1, Permission.DATA),
+        (VA + 0x9000, (1 << 40) - 1, 2, Permission.DATA),
+        (VA + 0x4000, 200, 1, Permission.DATA),
+        (1 << 47, 200, 1, Permission.DATA),
+    ],
+)
+def test_runs_of_which_one_is_wrong_are_refused_together(space, wrong):
+    with pytest.raises(MappingError):
+        space.map_runs([(VA + 0x3000, 100, 2, Permission.TEXT), wrong])
+    with pytest.raises(MappingError):
+        space.map_runs([wrong, (VA + 0x4000, 100, 2, Permission.TEXT)])
+    assert list(space.mappings()) == []
+    assert space.table_frames == 1
+
+
+def test_runs_without_frames_for_their_tables_are_refused_together():
+    memory = PhysicalMemory(16 * MIB)
+    space = AddressSpace(memory, "kernel")
+    memory.allocate(memory.frames_free - 2, "rest")
+    with pytest.raises(OutOfMemory):
+        space.map_runs(RUNS["with gaps in one table"])
+    assert list(space.mappings()) == []
+    assert space.table_frames == 1
+    space.check_invariants()
+
+
 HUGE = 1 << 30
 
 

@@ -306,3 +306,12 @@ def test_a_fault_of_boot_cfg_is_told(check, small_image):
     assert broken["bank.config"][2].startswith("boot.cfg: boot.cfg: line 1: ")
     tried = format_boot_config(attrs.evolve(bank.config, bootstate=1))
     assert check({**bank.files, "boot.cfg": tried}, bootstate=1).ok
+
+
+def test_a_bank_without_a_file_that_nobody_owns_is_reported_by_boot_cfg_alone(check, small_image):
+    files = {path: data for path, data in small_image.bank.files.items() if path != "useropts.gz"}
+    (only,) = check(files).failures
+    assert (only.check, only.message) == (
+        "bank.config-missing",
+        "boot.cfg: loads useropts.gz, which is not in the bank",
+    )

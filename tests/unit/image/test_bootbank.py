@@ -53,3 +53,22 @@ def test_the_database_repeats_the_unmeasured_settings(small_image):
     assert changed.database.settings == config_settings(changed.config)
     assert ("title", "Other") in changed.database.settings
     assert not any("kernelopt" in key for key, _ in changed.database.settings)
+
+
+def test_a_missing_file_and_a_full_series_of_names_are_refused_in_exact_words():
+    with pytest.raises(FormatError) as caught:
+        BootBank(files={}).file("k.b00")
+    assert str(caught.value) == str(FormatError("boot bank", "k.b00", "is missing"))
+    taken = {f"long_nam.v{number:02d}" for number in range(999)}
+    assert bank_file_name("long-name", "vgz", taken) == "long_nam.v999"
+    with pytest.raises(FormatError) as caught:
+        bank_file_name("long-name", "vgz", taken | {"long_nam.v999"})
+    words = "more than 1000 payloads begin with this name"
+    assert str(caught.value) == str(FormatError("boot bank", "long_nam", words))
+
+
+def test_a_bank_does_not_change_with_the_mapping_it_was_made_from():
+    files = {"k.b00": b"kernel"}
+    bank = BootBank(files=files)
+    files["k.b00"] = b"other"
+    assert bank.file("k.b00") == b"kernel"

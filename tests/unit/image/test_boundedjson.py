@@ -46,3 +46,21 @@ def test_the_count_is_the_same_of_bytes_and_of_text(data):
 def test_what_is_no_json_is_refused(data):
     with pytest.raises(FormatError, match="not acceptable as JSON"):
         parse_json(data, "t", size_max=200_000, values_max=200_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "kind", "words"),
+    [
+        (b"[1]", {"size_max": 2}, LimitError, "more than 2 bytes"),
+        ("[1]", {"size_max": 2}, LimitError, "more than 2 characters"),
+        (b"[1,2]", {"values_max": 1}, LimitError, "more than 1 values"),
+        (b'{"a":{}}', {"values_max": 1}, LimitError, "more than 1 values"),
+        ('{"a":{}}', {"values_max": 1}, LimitError, "more than 1 values"),
+        (b"", {}, FormatError, "not acceptable as JSON: Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_what_is_refused_is_said_with_the_format_and_no_place(data, options, kind, words):
+    with pytest.raises(FormatError) as caught:
+        parse_json(data, "report", **{"size_max": 9, "values_max": 9, **options})
+    assert type(caught.value) is kind
+    assert (caught.value.what, caught.value.where, caught.value.message) == ("report", "", words)

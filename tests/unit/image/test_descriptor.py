@@ -222,3 +222,10 @@ def test_a_damaged_descriptor_is_read_or_refused_and_never_crashes(data):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with suppress(FormatError):
         assert parse_descriptor(bytes(raw)).name
+
+
+@pytest.mark.parametrize(("old", "new"), [('<vib version="5.0">', '<vib version="5.1">'), ("vib ", "vob ")])
+def test_a_root_element_of_another_name_or_version_is_refused(old, new):
+    changed = XML.replace(old, new, 1).replace("</vib>", f"</{new.strip('<').split()[0]}>")
+    with pytest.raises(FormatError, match=r'root element is not <vib version="5\.0">'):
+        parse_descriptor(changed.encode())

@@ -203,3 +203,10 @@ def test_content_that_cannot_be_unpacked_fails_the_check_of_its_digest():
     with pytest.raises(PayloadError, match="cannot be unpacked") as caught:
         check_payload(entry, data)
     assert caught.value.check == "payload.sha-1.gunzip"
+
+
+def test_bytes_between_stored_blocks_and_a_right_trailer_are_refused():
+    packed = gzip_stored(b"content")
+    for doubled in (packed + packed[-8:], packed[:-8] + bytes(3) + packed[-8:]):
+        with pytest.raises(FormatError):
+            gunzip(doubled)

@@ -261,3 +261,18 @@ def test_the_number_of_vibs_of_a_database_is_exact(monkeypatch):
     monkeypatch.setattr("sim.image.imgdb.VIBS_MAX", 1)
     words = said(read_database, write_database(attrs.evolve(DATABASE, name="two of one")), kind=LimitError)
     assert words == f"image database: {PROFILE}: more than 1 VIBs"
+
+
+def test_a_database_of_more_bytes_than_the_limit_packed_or_not_is_refused(monkeypatch):
+    data = write_database(attrs.evolve(DATABASE, name="of many bytes"))
+    monkeypatch.setattr("sim.image.imgdb.DATABASE_BYTES_MAX", len(data) - 1)
+    assert said(read_database, data, kind=LimitError) == f"image database: more than {len(data) - 1} bytes"
+    growing = data[:-4] + len(data).to_bytes(4, "little")
+    assert said(read_database, growing, kind=LimitError) == f"image database: more than {len(data) - 1} bytes"
+    monkeypatch.setattr("sim.image.imgdb.DATABASE_BYTES_MAX", len(data))
+    assert read_database(data).name == "of many bytes"
+
+
+def test_a_key_of_boot_cfg_without_an_equals_sign_is_refused():
+    words = said(parse_boot_config, b"kernel=k\ntitle\n")
+    assert words.startswith("boot.cfg: line 2: 'title' is not one of bootstate, ")

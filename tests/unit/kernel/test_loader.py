@@ -1,5 +1,6 @@
 """The loader: verified bytes, random bases, relocations, rights; refusals that leave nothing behind."""
 
+import hashlib
 import pickle
 from datetime import UTC, datetime
 
@@ -313,6 +314,28 @@ def test_a_flipped_bit_in_the_payload_in_memory_is_refused(pki):
     (name, changed) = kernel_modules(bad.content)[0]
     assert changed != data
     assert refusal(lambda: host.loader.load(name, changed, vib=bad)) == "module.payload"
+
+
+def test_a_module_is_entered_under_the_digest_of_the_payload_that_was_verified(pki):
+    host = kernel(pki)
+    data = build_module(spec())
+    vib = vib_of(pki, {"nvme_pci": data})
+    origin = origin_of(vib)
+    row = host.loader.load("nvme_pci", data, vib=origin)
+    assert row.digest == hashlib.sha256(origin.content).digest() != hashlib.sha256(data).digest()
+    listed = [each.digest for entry in vib.descriptor.payloads for each in entry.checksums]
+    assert row.digest in listed
+    assert [each["digest"] for each in host.sim.trace.select("module.loaded")] == [row.digest]
+
+
+def test_a_payload_that_is_the_module_itself_loads_under_any_name(pki):
+    host = kernel(pki)
+    data = build_module(spec())
+    descriptor = Descriptor(name="drv", version="1.0-1", vendor="MEL", level=PARTNER, release_date=EPOCH)
+    payload = Payload(name="drv", kind="boot", data=gzip_stored(data))
+    origin = origin_of(read_vib(build_vib(descriptor, [payload], pki.signer("partner"), EPOCH)))
+    assert refusal(lambda: host.loader.load("nvme_pci", data + b"\0", vib=origin)) == "module.bytes"
+    assert host.loader.load("nvme_pci", data, vib=origin).module_id == 1
 
 
 @pytest.mark.parametrize("where", ["descriptor_xml", "signature"])

@@ -7,7 +7,7 @@ import pytest
 from sim.core.context import Sim
 from sim.core.units import MIB
 from sim.errors import SimBug
-from sim.hw.memory import OutOfMemory, PhysicalMemory
+from sim.hw.memory import Extent, OutOfMemory, PhysicalMemory
 from sim.hw.mmu import Access, Kind, MappingError, PageFault, Permission, Rights
 from sim.kernel.memory import KernelMemory, RightsRefused
 
@@ -119,6 +119,107 @@ def test_running_out_of_frames_leaves_nothing(memory, frames):
     with pytest.raises(OutOfMemory):
         memory.map_segment(BASE, b"", DATA, owner="big", size_bytes=64 * MIB)
     assert frames.owners() == before
+
+
+def pieces_at(base, *, pages=3):
+    """A module's pieces: text, a gap, constants and data with zeros behind."""
+    return [
+        (base, b"\xc3" * 5000, TEXT, 0),
+        (base + 0x3000, b"const", RODATA, 4096),
+        (base + 0x5000, b"data" * 1500, DATA, pages * 4096),
+    ]
+
+
+def scatter(frames):
+    """Leave free frames only in runs of one and two, and enough of them."""
+    extents = frames.allocate(512, "holes")
+    first = extents[0].first_mpn
+    frames.allocate(frames.frames_free, "rest")
+    for start in range(0, 60, 5):
+        frames.free(Extent(first_mpn=first + start, count=1))
+        frames.free(Extent(first_mpn=first + start + 2, count=2))
+
+
+@pytest.mark.parametrize("pages", [3, 600])
+@pytest.mark.parametrize("base", [BASE, 0x4180_4040_0000 - 0x4000])
+def test_segments_mapped_together_are_as_those_mapped_one_by_one(base, pages):
+    made = []
+    for together in (True, False):
+        memory = KernelMemory(Sim(seed=1), PhysicalMemory(32 * MIB))
+        pieces = pieces_at(base, pages=pages)
+        if together:
+            segments = memory.map_segments(pieces, owner="module:a")
+        else:
+            segments = tuple(
+                memory.map_segment(at, data, rights, owner="module:a", size_bytes=size)
+                for at, data, rights, size in pieces
+            )
+        assert segments == memory.segments()
+        memory.check_invariants()
+        sizes = [(each.base, each.size_bytes, each.rights, each.owner) for each in segments]
+        made.append(
+            (
+                sizes,
+                memory._sim.trace.digest(),
+                [memory.read(each.base, each.size_bytes) for each in segments],
+            )
+        )
+    assert made[0] == made[1]
+
+
+def test_segments_mapped_together_find_room_in_scattered_frames(memory, frames):
+    memory.map_segment(BASE - 0x1000, b"x", RODATA, owner="before")
+    scatter(frames)
+    scrubbed = frames.frames_scrubbed - memory.space.table_frames
+    segments = memory.map_segments(pieces_at(BASE), owner="module:a")
+    assert max(len(segment.extents) for segment in segments) > 1
+    assert frames.frames_of("module:a") == frames.frames_scrubbed - memory.space.table_frames - scrubbed == 6
+    assert memory.read(BASE, 8192) == b"\xc3" * 5000 + bytes(3192)
+    assert memory.read(BASE + 0x5000, 12288) == b"data" * 1500 + bytes(6288)
+    memory.check_invariants()
+    memory.unmap_segments([segment.base for segment in segments], used=False)
+    assert frames.frames_of("module:a") == 0
+    memory.check_invariants()
+
+
+@pytest.mark.parametrize("pages", [3, 600])
+@pytest.mark.parametrize("taken", [BASE, BASE + 0x3000, BASE + 0x7000])
+def test_segments_of_which_one_is_on_a_taken_address_leave_nothing(memory, frames, taken, pages):
+    memory.map_segment(taken, b"x", DATA, owner="a")
+    before = frames.owners(), memory.segments()
+    with pytest.raises(MappingError):
+        memory.map_segments(pieces_at(BASE, pages=pages), owner="b")
+    assert (frames.owners(), memory.segments()) == before
+    memory.check_invariants()
+
+
+def test_segments_of_which_one_is_writable_and_executable_leave_nothing(memory, frames):
+    before = frames.owners()
+    wrong = (BASE + 0x9000, b"\xc3", Rights(write=True, execute=True), 4096)
+    with pytest.raises(RightsRefused):
+        memory.map_segments([*pieces_at(BASE), wrong], owner="b")
+    assert (frames.owners(), memory.segments()) == (before, ())
+    assert [each["base"] for each in memory._sim.trace.select("memory.refused")] == [BASE + 0x9000]
+
+
+def test_a_frame_that_is_executable_elsewhere_does_not_become_a_piece_of_data(memory, frames):
+    code = memory.map_segment(BASE + MIB, b"\xc3", TEXT, owner="a")
+    frames.free(code.extents[0])  # behind the books: the allocator hands out a frame that is mapped
+    before = frames.owners()
+    with pytest.raises(RightsRefused, match="another"):
+        memory.map_segments([(BASE, b"x", DATA, 8192)], owner="b")
+    assert frames.owners() == before
+    assert memory.space.mapping_at(BASE) is None
+
+
+@pytest.mark.parametrize("left", [0, 5, 6, 7, 8])
+def test_segments_mapped_together_without_enough_frames_leave_nothing(memory, frames, left):
+    frames.allocate(frames.frames_free - left, "rest")
+    before = frames.owners()
+    with pytest.raises(OutOfMemory):
+        memory.map_segments(pieces_at(BASE), owner="b")
+    assert (frames.owners(), memory.segments()) == (before, ())
+    memory.check_invariants()
 
 
 @pytest.mark.parametrize("size", [0, (1 << 32) + 1])

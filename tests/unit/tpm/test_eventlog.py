@@ -322,3 +322,40 @@ def test_what_a_log_says_of_its_starts_is_believed_only_by_who_knows_no_better()
     from_ones, from_zeros = (sha256(start + b"x" * 32).digest() for start in (b"\xff" * 32, bytes(32)))
     assert replay(parse(data))[SHA256][17] == from_ones
     assert replay(parse(data), launched=True)[SHA256][17] == from_zeros
+
+
+def refusal_of(data, **options):
+    with pytest.raises(FormatError) as caught:
+        parse(data, **options)
+    return caught.value.message
+
+
+def test_each_thing_that_makes_a_log_another_is_refused_by_its_own_words():
+    good = header() + record()
+    assert refusal_of(b"") == "is empty"
+    assert "cut short" in refusal_of(header() + b"\1" * 7, allow_padding=True)
+    assert parse(good + bytes(7), allow_padding=True) == parse(good)
+    two = ((SHA256, bytes(32)), (SHA1, bytes(20)))
+    assert refusal_of(header() + record(digests=two)) == "2 digests, but the log has 1 banks"
+    elsewhere = struct.pack("<I", 1) + header()[4:]
+    words = "the Spec ID record must name PCR 0 and have a zero digest"
+    assert refusal_of(elsewhere + record()) == refusal_of(header(digest=b"\1" * 20) + record()) == words
+    assert (
+        refusal_of(header(version=(0, 1)) + record()) == "Spec ID version 1.0 with UINTN size 2 is not known"
+    )
+    assert (
+        refusal_of(header(version=(1, 2)) + record()) == "Spec ID version 2.1 with UINTN size 2 is not known"
+    )
+
+
+def test_a_spec_id_in_an_event_that_extends_is_data_of_a_sha1_log():
+    measured = struct.pack("<II", 0, EV.ACTION) + header()[8:]
+    assert parse(measured).spec_id is None
+    assert parse(header()).spec_id is not None
+
+
+def test_a_log_that_was_full_once_takes_no_smaller_event_either():
+    writer = EventLogWriter((SHA256,), capacity_bytes=200)
+    assert not writer.append(0, EV.ACTION, {SHA256: bytes(32)}, bytes(200))
+    assert not writer.append(0, EV.ACTION, {SHA256: bytes(32)}, b"")
+    assert (parse(writer.to_bytes()).events, writer.truncated) == ((), True)

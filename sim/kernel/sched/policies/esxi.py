@@ -13,12 +13,14 @@ Goyal, Vin and Cheng, SIGCOMM 1996; option names of ESXi.  Queue structure and w
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sim.core.engine import NEVER
 from sim.errors import SimBug
-from sim.kernel.sched.policies.esxi_queues import EsxiQueues
-from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION, Reservation
+from sim.kernel.sched.policies.esxi_queues import FIRST, EsxiQueues
+from sim.kernel.sched.reservation import TURNS_WITH_RESERVATION, Guarantee, Reservation
+from sim.kernel.world import COMPETING, WorldState
 
 if TYPE_CHECKING:
     from sim.kernel.sched.pcpu import PcpuRunner
@@ -38,6 +40,13 @@ def _spread(number: int) -> int:
     return int(f"{number & 0xFFFF:016b}"[::-1], 2)
 
 
+def _spare(world: World, now_ns: int) -> int:
+    """Return how well a reservation lets a running world stop: 3, none; 2, ahead; 1, can make up for it; 0, never can."""
+    if world.reservation is None:
+        return 3
+    return 0 if world.reservation.guarantee.whole else 1 + world.reservation.ahead(now_ns)
+
+
 class EsxiPolicy(EsxiQueues):
     """Shares, reservations and pools; see the module."""
 
@@ -55,7 +64,9 @@ class EsxiPolicy(EsxiQueues):
         self._level_timer = host.sim.engine.timer(self._find_level)
         self._level_found_ns = now_ns - max(host.options.quantum_ns, host.options.entitlement_ns)
         self._begun = 0
+        self._set_turn()
         self._claims: dict[tuple[object, ...], int] = {}  # what worlds are entitled to, numbered
+        self._guarantees = 0  # how many reservations have been made for VMs of several vCPUs
 
     # -- time and price
 
@@ -80,40 +91,64 @@ class EsxiPolicy(EsxiQueues):
 
     def allocated(self, world: World) -> None:
         """Note what the world is entitled to."""
-        hz, core_hz = world.reservation_hz, self.host.topology.core_hz
-        world.reservation, world.floor = None, None
-        if hz:
-            world.reservation = Reservation(hz, core_hz, self.host.options.quantum_ns, self.host.sim.now)
-            world.floor = (world.reservation.numerator, world.reservation.denominator)
-        world.special = hz > 0 or world.bucket is not None
+        host, siblings = self.host, world.siblings
+        total_hz = sum(each.reservation_hz for each in siblings)
+        floor = None
+        if len(siblings) > 1:
+            held = (each.floor for each in siblings)
+            floor = next((each for each in held if each is not None and each.number), None)
+        if floor is not None:
+            floor.set_total(total_hz, host.options.quantum_ns, host.sim.now)
+        elif total_hz:
+            self._guarantees += 1
+            number = self._guarantees if len(siblings) > 1 else 0
+            floor = Guarantee(total_hz, host.topology.core_hz, host.options.quantum_ns, number)
+        if not total_hz:
+            floor = None
+        self._hold(world, floor)
+        for each in siblings:
+            if each.floor is not floor and each.state is WorldState.WAIT_VM:
+                self._hold(each, floor)
+
+    def _hold(self, world: World, floor: Guarantee | None) -> None:
+        """Let a world at rest hold its part of its VM's reservation, and note what else it is entitled to."""
+        world.floor = floor
+        world.reservation = None if floor is None else Reservation(floor, self.host.sim.now)
+        world.special = floor is not None or world.bucket is not None
         bucket = -1 if world.bucket is None else world.bucket.number
         pool = 0 if world.pool is None else world.pool.number
-        claim = (world.weight, world.floor, bucket, pool)
+        part = None if floor is None else (floor.number or (floor.numerator, floor.denominator))
+        claim = (world.weight, part, bucket, pool)
         world.claim = self._claims.setdefault(claim, len(self._claims))
 
     def join(self, world: World, now_ns: int, *, fresh: bool) -> None:
         """Count a world in, and bound what it may catch up."""
-        if not self.weights.knows(world.weight):
+        weights = self.weights
+        if world.weight not in weights.counts:
             self._learn(world.weight, now_ns)
         self._count(world, 1, now_ns)
-        vtime = self._vtime
+        vtime, level = self._vtime, self.level
         if self.contended:
-            vtime += self.level * (now_ns - self._vtime_at_ns)
+            vtime += level * (now_ns - self._vtime_at_ns)
         if world.affinity != -1:
             vtime = self._vtime_of_pinned(world, vtime)
         if fresh:
-            world.price = self.weights.price(world, self.level)
+            world.price = weights.price(world, level)
             world.vtime = vtime
             if not self.host.idle.idle:
                 self._begun += 1
                 spread = self.host.options.quantum_ns * world.price * _spread(self._begun)
                 world.vtime += spread >> _SPREAD_BITS
         else:
-            price, old = self.weights.price(world, self.level), world.price
+            price, old = weights.price(world, level), world.price
             if price != old:
                 world.price = price
                 world.vtime = vtime + (world.vtime - vtime) * price // old
-        self._bound_lag(world, vtime, now_ns)
+        least = vtime - self._lag_ns * world.price  # what `_bound_lag` does
+        if world.vtime < least:
+            world.vtime = least
+        if world.reservation is not None:
+            world.reservation.wake(now_ns)
 
     def _vtime_of_pinned(self, world: World, vtime: int) -> int:
         """Return where a world with an affinity begins: level with those it shares pCPUs with, if they lag behind."""
@@ -150,8 +185,7 @@ class EsxiPolicy(EsxiQueues):
 
     def _bound_lag(self, world: World, vtime: int, now_ns: int) -> None:
         """Forget all but a few quanta of what a world has missed while it did not compete."""
-        options = self.host.options
-        least = vtime - options.bound_lag_quanta * options.quantum_ns * world.price
+        least = vtime - self._lag_ns * world.price
         if world.vtime < least:
             world.vtime = least
         if world.reservation is not None:
@@ -166,9 +200,10 @@ class EsxiPolicy(EsxiQueues):
         """
         found = None
         host, level = self.host, self.level
-        furthest = self._key(world) + host.options.preempt_grain_ns * world.price
-        begun_ns, ended_ns = self._alone_ns
         plain, contended = self.plain_keys, self.contended
+        furthest = world.vtime if plain or world.price > level else FIRST
+        furthest += host.options.preempt_grain_ns * world.price
+        begun_ns, ended_ns = self._alone_ns
         for pcpu in host.wakeup_candidates(world):
             runner = pcpu.world
             if runner is None or (runner.price <= level and not plain):
@@ -183,12 +218,46 @@ class EsxiPolicy(EsxiQueues):
                 found, furthest = pcpu, reached
         return found
 
+    def makes_way(self, world: World, laggard: World) -> PcpuRunner | None:
+        """Return the pCPU for a laggard: not that of a sibling which its reservation needs, if another can be had."""
+        pcpu, held = world.pcpu, world.reservation
+        if held is None or pcpu is None:
+            return pcpu
+        host, now_ns = self.host, self.host.sim.now
+        pcpu.settle(now_ns)
+        whole = held.guarantee.whole
+        if not whole and held.ahead(now_ns):
+            return pcpu
+        least, furthest = 1 if whole else 2, None
+        for other in host.pcpus:
+            runner = other.world
+            if runner is None or runner.exclusive is not None or runner.floor is held.guarantee:
+                continue
+            if other.online and host.fits(laggard, other):
+                other.settle(now_ns)
+                lead = (_spare(runner, now_ns), runner.vtime)
+                better = lead[0] >= least and (furthest is None or lead > furthest)
+                if better and runner.remaining_ns > 0:
+                    pcpu, furthest = other, lead
+        return pcpu
+
     # -- the level
 
     def _count(self, world: World, by: int, now_ns: int) -> None:
         """Count a world in or out of those that compete; the new level is found soon, once for all changes."""
         weights = self.weights
         weights.change(world, by)
+        if (
+            self._level_timer.due_ns == NEVER
+            or self.contended is not (weights.count > weights.cpus)
+            or self.reserved != weights.reserved
+            or world.affinity != -1
+        ):
+            self._counted(world, by, now_ns)
+
+    def _counted(self, world: World, by: int, now_ns: int) -> None:
+        """Take in what follows from a world that has been counted in or out."""
+        weights = self.weights
         if world.affinity != -1:
             self._close_books(now_ns)
             self.pinned += by
@@ -197,6 +266,7 @@ class EsxiPolicy(EsxiQueues):
         if self.reserved != weights.reserved:
             self.reserved = weights.reserved
             self._set_turn()
+            self._divide(world, by, now_ns)
         contended = (
             weights.count > weights.cpus or self.split
         )  # of several queues one may be full, others empty
@@ -207,6 +277,22 @@ class EsxiPolicy(EsxiQueues):
             if weights.pooled:
                 pause_ns = max(pause_ns, self.host.options.entitlement_ns)
             self._level_timer.arm(max(now_ns, self._level_found_ns + pause_ns))
+
+    def _divide(self, world: World, by: int, now_ns: int) -> None:
+        """Divide a VM's reservation anew over the vCPUs that compete: at once, not only when the level is found anew."""
+        floor = world.floor
+        if floor is None or not floor.number:
+            return
+        floor.count(by, now_ns)
+        vtime = self.vtime(now_ns)
+        for each in world.siblings:
+            if each is world or each.floor is not floor or each.state not in COMPETING:
+                continue
+            if each.pcpu is not None:
+                each.pcpu.settle(now_ns)
+            self._reprice(each, vtime)
+            if each.seq:
+                self._renew(each)
 
     def _turn_contended(self, now_ns: int) -> None:
         """Go over to prices by entitlement, or back to a host that has CPUs enough."""
@@ -228,6 +314,7 @@ class EsxiPolicy(EsxiQueues):
 
     def _set_turn(self) -> None:
         quantum_ns = self.host.options.quantum_ns
+        self._lag_ns = self.host.options.bound_lag_quanta * quantum_ns
         self._turn_ns = max(1, quantum_ns // TURNS_WITH_RESERVATION) if self.reserved else quantum_ns
 
     def _find_level(self) -> None:
@@ -276,10 +363,15 @@ class EsxiPolicy(EsxiQueues):
         counts = [sum(world.seq == seq for _, seq, world in heap) for heap in self.heaps]
         if counts != self.balancer.waiting:
             raise SimBug(f"{counts} worlds wait in the queues, {self.balancer.waiting} are counted")
-        competing = len(self.host.competing())
+        competing = self.host.competing()
         for world in self.host.worlds.values():
             if self.host.is_queued(world) != (world.seq in queued and queued[world.seq] is world):
                 raise SimBug(f"world {world.world_id} is {world.state.name}, queue number {world.seq}")
-        if competing != self.weights.count:
-            raise SimBug(f"{competing} worlds compete, {self.weights.count} are counted")
+        if len(competing) != self.weights.count:
+            raise SimBug(f"{len(competing)} worlds compete, {self.weights.count} are counted")
+        holders = Counter(world.floor.number for world in competing if world.floor is not None)
+        for world in competing:
+            floor = world.floor
+            if floor is not None and floor.number and floor.competing != (count := holders[floor.number]):
+                raise SimBug(f"world {world.world_id}: {floor.competing} vCPUs hold what {count} compete for")
         self.weights.check_invariants()

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from sim.kernel.sched.scheduler import Scheduler
     from sim.kernel.world import World
 
-__all__ = ["EsxiQueues"]
+__all__ = ["FIRST", "EsxiQueues"]
 
 Entry = tuple[int, int, "World"]
 
-_FIRST = -(1 << 256)  # before any virtual time
+FIRST = -(1 << 256)
+"""A place in the queue before any virtual time."""
 
 
 class EsxiQueues(Policy):
@@ -73,7 +74,8 @@ class EsxiQueues(Policy):
                 number = world.queue = balancer.choose(world, 1)
         self.seq = world.seq = seq = self.seq + 1
         heap = self.heaps[number]
-        heappush(heap, (self._key(world), seq, world))
+        first = world.price <= self.level and not self.plain_keys
+        heappush(heap, (FIRST if first else world.vtime, seq, world))
         balancer.waiting[number] += 1
         if world.reservation is not None:
             self.dues[number].push(world, seq)
@@ -214,7 +216,14 @@ class EsxiQueues(Policy):
 
     def _key(self, world: World) -> int:
         """Return a world's place in the queue: one that is entitled to a whole CPU goes before all others."""
-        return _FIRST if world.price <= self.level and not self.plain_keys else world.vtime
+        return FIRST if world.price <= self.level and not self.plain_keys else world.vtime
+
+    def _renew(self, world: World) -> None:
+        """Let a queued world wait by its present price and reservation; its old entries count no more."""
+        number = max(world.queue, 0)
+        self.seq = world.seq = seq = self.seq + 1
+        heappush(self.heaps[number], (self._key(world), seq, world))
+        self.dues[number].push(world, seq)
 
     def _requeue_stranded(self, now_ns: int) -> None:
         """Move the worlds out of queues of which no pCPU is left for them, in the order in which they were queued."""
