@@ -1,8 +1,9 @@
 """What every competing world is entitled to now: limits of VMs and the tree of pools, divided exactly.
 
 Models: a world claims up to what it wants, at most one CPU, with the shares of a vCPU and its part of the VM's
-reservation, which those vCPUs divide that want CPU, none getting more than it wants; a VM with a limit of its own stands as a node between its vCPUs and their pool.  Beside its share each world is told
-whether a limit, and not the competition, holds it down.
+reservation, which those vCPUs divide that want CPU, none getting more than it wants; a VM with a limit of its own stands
+as a node between its vCPUs and their pool.  Beside its share each world is told whether a limit, and not the competition,
+holds it down.
 
 Leaves out: affinity, home nodes, threads of one core, time.
 

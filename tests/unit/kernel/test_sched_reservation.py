@@ -223,11 +223,6 @@ def test_a_vcpu_with_a_whole_cpu_reserved_and_siblings_keeps_its_reservation(see
     judge(seeded_plan("mixed", seed), numbers=(4,))
 
 
-def test_the_moving_part_of_a_reservation_is_kept_to_four_quanta():
-    """The worst of 10,000 scenarios, 3.05 quanta short: its siblings sleep and wake all the time."""
-    judge(seeded_plan("mixed", 7660), numbers=(4,))
-
-
 @pytest.mark.parametrize("seed", [83, 268])
 def test_a_vcpu_that_makes_way_in_spite_of_its_reservation_is_found(seed):
     with pytest.raises(SchedulingViolation, match="P4"):
